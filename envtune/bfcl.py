@@ -1,0 +1,223 @@
+"""BFCL V3 multi-turn: 800 tasks, their tool docs, tool classes and official checker. Only here is bfcl_eval imported.
+
+    >>> task = load_tasks()["multi_turn_base_3"]
+    >>> task.user_turns[1][:45], task.ground_truth[0][0]
+    ('After identifying them, the next step is to e', Call(name='find', arguments={'path': '.', 'name': 'test'}))
+
+Task i of the four splits is one scenario in four variants. miss_func withholds tools until a turn whose user message is
+empty in the data; it reads as NEW_TOOLS_MESSAGE here. Ground truth is parsed with `ast`, never evaluated.
+"""
+import ast
+import copy
+import hashlib
+import importlib
+import inspect
+import json
+import types
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE_VERSION = "2026.3.23"
+SPLITS = ("base", "miss_func", "miss_param", "long_context")
+CLASSES = ("GorillaFileSystem", "MathAPI", "MessageAPI", "TwitterAPI",
+           "TicketAPI", "TradingBot", "TravelAPI", "VehicleControlAPI")
+DATA_SHA256 = "184248e1df06f9dbc034b609fca928811ae3269ed9064fcf15cb885cdad9e436"
+NEW_TOOLS_MESSAGE = "More functions are now available to you. Please try again with them."
+
+
+class BFCLUnavailable(RuntimeError):
+    """bfcl-eval is missing, of another version, or its data is not what this project was checked against."""
+
+
+class Call(NamedTuple):
+    """One tool call: the tool's name and its arguments by keyword."""
+    name: str
+    arguments: dict
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem instance. Shared by every episode, so nobody writes to its dicts (Toolbox copies what tools may keep)."""
+    id: str
+    split: str
+    scenario: int
+    """Index 0..199, the same in all four splits: what a leak-free split must group by."""
+    user_turns: tuple[str, ...]
+    """What the user says at the start of each turn; NEW_TOOLS_MESSAGE on the turn where withheld tools appear."""
+    initial_config: dict
+    classes: tuple[str, ...]
+    withheld: tuple[str, ...]
+    """Tools whose docs appear only from turn `withheld_until` on (miss_func); empty elsewhere."""
+    withheld_until: int | None
+    ground_truth: tuple[tuple[Call, ...], ...]
+    """Calls a turn; an empty turn means that the right act is to ask."""
+    ground_truth_source: tuple[tuple[str, ...], ...]
+    """The same calls as BFCL writes them, for export."""
+
+    @property
+    def turns(self) -> int:
+        return len(self.user_turns)
+
+
+@lru_cache(maxsize=1)
+def _package() -> Path:
+    try:
+        installed = version("bfcl-eval")
+    except PackageNotFoundError:
+        raise BFCLUnavailable("the BFCL benchmark is not installed; run: "
+                              f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}") from None
+    if installed != PACKAGE_VERSION:
+        raise BFCLUnavailable(f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: "
+                              f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}")
+    return Path(importlib.import_module("bfcl_eval").__file__).parent
+
+
+def _data_files() -> dict[str, Path]:
+    from bfcl_eval.constants.executable_backend_config import MULTI_TURN_FUNC_DOC_FILE_MAPPING
+    data = _package() / "data"
+    files = {f"tasks/{s}": data / f"BFCL_v4_multi_turn_{s}.json" for s in SPLITS}
+    files |= {f"answers/{s}": data / "possible_answer" / f"BFCL_v4_multi_turn_{s}.json" for s in SPLITS}
+    files |= {f"docs/{c}": data / "multi_turn_func_doc" / MULTI_TURN_FUNC_DOC_FILE_MAPPING[c] for c in CLASSES}
+    return files
+
+
+@lru_cache(maxsize=1)
+def _raw() -> dict[str, list[dict]]:
+    """Every data file as its JSON lines, read once, after the hash over all of them was compared."""
+    _package()
+    digest, rows = hashlib.sha256(), {}
+    for name, path in sorted(_data_files().items()):
+        content = path.read_bytes()
+        digest.update(name.encode() + b"\0" + content)
+        rows[name] = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+    if digest.hexdigest() != DATA_SHA256:
+        raise BFCLUnavailable(f"BFCL's data has hash {digest.hexdigest()[:16]}…, expected {DATA_SHA256[:16]}…: the "
+                              f"installed files were changed; reinstall bfcl-eval=={PACKAGE_VERSION} with --no-deps")
+    return rows
+
+
+@lru_cache(maxsize=None)
+def tool_class(name: str) -> type:
+    """The Python class behind one of CLASSES."""
+    _package()
+    from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING
+    return getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)
+
+
+def tool_names(class_name: str) -> tuple[str, ...]:
+    """The tools of a class: its public methods, which are exactly the documented ones (tested)."""
+    return tuple(doc["name"] for doc in _raw()[f"docs/{class_name}"])
+
+
+def new_instance(class_name: str, initial_config: dict, long_context: bool):
+    """A tool instance in its initial state, as BFCL builds it. The config is copied, the caller's is never touched."""
+    instance = tool_class(class_name)()
+    if class_name != "MathAPI":  # BFCL's only stateless class: it has no scenario to load
+        instance._load_scenario(copy.deepcopy(initial_config.get(class_name, {})), long_context=long_context)
+    return instance
+
+
+def parse_call(source: str, classes: tuple[str, ...]) -> Call:
+    """`"sort('a.txt')"` -> Call('sort', {'file_name': 'a.txt'}): literals only, positional arguments named."""
+    node = ast.parse(source, mode="eval").body
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        raise ValueError(f"expected a single call such as f(x=1), got {source!r}")
+    owner = next((c for c in classes if node.func.id in tool_names(c)), None)
+    if owner is None:
+        raise ValueError(f"{node.func.id!r} is no tool of {', '.join(classes)}")
+    signature = inspect.signature(getattr(tool_class(owner), node.func.id))
+    positional = list(signature.parameters)[1:]  # without self
+    arguments = {n: ast.literal_eval(v) for n, v in zip(positional, node.args, strict=False)}
+    arguments |= {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+    return Call(node.func.id, arguments)
+
+
+def _task(split: str, entry: dict, answer: dict) -> Task:
+    withheld = entry.get("missed_function", {})  # {"3": ["sort"]}: at most one turn in BFCL's data (tested)
+    until = int(next(iter(withheld))) if withheld else None
+    classes = tuple(entry["involved_classes"])
+    source = tuple(tuple(turn) for turn in answer["ground_truth"])
+    return Task(
+        id=entry["id"], split=split, scenario=int(entry["id"].rsplit("_", 1)[1]),
+        user_turns=tuple(turn[0]["content"] if turn else NEW_TOOLS_MESSAGE for turn in entry["question"]),
+        initial_config=entry["initial_config"], classes=classes,
+        withheld=tuple(withheld[str(until)]) if withheld else (), withheld_until=until,
+        ground_truth=tuple(tuple(parse_call(c, classes) for c in turn) for turn in source),
+        ground_truth_source=source)
+
+
+@lru_cache(maxsize=1)
+def load_tasks() -> dict[str, Task]:
+    """All 800 tasks by id, in BFCL's order: base, miss_func, miss_param, long_context."""
+    raw = _raw()
+    tasks = {}
+    for split in SPLITS:
+        for entry, answer in zip(raw[f"tasks/{split}"], raw[f"answers/{split}"], strict=True):
+            if entry["id"] != answer["id"]:
+                raise BFCLUnavailable(f"task {entry['id']} stands beside the answer of {answer['id']}")
+            tasks[entry["id"]] = _task(split, entry, answer)
+    return tasks
+
+
+def load_task(task_id: str) -> Task:
+    """One task. KeyError with an example id when there is none of that name."""
+    tasks = load_tasks()
+    if task_id not in tasks:
+        raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199>, split one of {', '.join(SPLITS)}")
+    return tasks[task_id]
+
+
+def tool_docs(task: Task, turn: int) -> list[dict]:
+    """The tool docs that the model may read in a turn: all of the task's classes, without the tools still withheld."""
+    hidden = task.withheld if task.withheld and turn < task.withheld_until else ()
+    return [doc for c in task.classes for doc in _raw()[f"docs/{c}"] if doc["name"] not in hidden]
+
+
+def compare_turn(model_instances: dict, truth_instances: dict, results: list[str],
+                 truth_results: list[str], turn: int) -> tuple[str, dict]:
+    """BFCL's own state and response checks for one turn: ('', {}) when both hold, else (what differs, details)."""
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as checker
+    verdict = checker.state_checker(model_instances, truth_instances)
+    if verdict["valid"]:
+        verdict = checker.response_checker(results, truth_results, turn)
+    if verdict["valid"]:
+        return "", {}
+    details = verdict["details"]
+    if "differences" in details:
+        return f"{verdict['error_message']} ({', '.join(details['differences'])})", details["differences"]
+    return verdict["error_message"], {"missing_results": details["missing_items"]}
+
+
+def official_valid(record) -> bool:
+    """The verdict of BFCL's multi_turn_checker on an EpisodeRecord: every well-formed call of every turn, empty turns too.
+
+    The checker's own code runs, with one thing exchanged: where it would build strings and `eval` them, the calls go
+    through a Toolbox as data. An episode that did not reach its last turn, or was cut by a limit that ends an episode,
+    fails, as in BFCL's runner ("force-terminated").
+    """
+    if not record.completed:
+        return False
+    return official_check(load_task(record.task_id), record.calls_by_turn())
+
+
+def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
+    """multi_turn_checker on calls given as [turn][step][call]."""
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as checker
+
+    from envtune.toolbox import Toolbox  # the toolbox is built from this module, so it cannot be imported above
+    boxes: dict[str, Toolbox] = {}
+
+    def execute(func_call_list, model_name, **_):
+        box = boxes.setdefault(model_name, Toolbox(task))
+        return [box.execute(call) for call in func_call_list], box.instances
+
+    # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
+    check = types.FunctionType(checker.multi_turn_checker.__code__,
+                               {**vars(checker), "execute_multi_turn_func_call": execute})
+    verdict = check(steps_by_turn, [list(turn) for turn in task.ground_truth],
+                    {"initial_config": task.initial_config, "involved_classes": list(task.classes), "id": task.id},
+                    f"multi_turn_{task.split}", "policy")
+    return bool(verdict["valid"])

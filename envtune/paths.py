@@ -1,0 +1,22 @@
+"""The folders of the workspace. `ENVTUNE_RUNS` moves the run folders to another disk."""
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+FIGURES = ROOT / "figures"
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def runs() -> Path:
+    """The folder that holds one folder a run; read at call time so that a test or a cluster job can move it."""
+    return Path(os.environ.get("ENVTUNE_RUNS", ROOT / "runs"))
+
+
+def run_dir(name: str) -> Path:
+    """`runs/<name>`, created. ValueError when the name is not a plain folder name."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError(f"a run name is a plain folder name such as 'quickstart', got {name!r}")
+    path = runs() / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,152 @@
+"""What goes between agent and environment as text: the system prompt, the agent's message, the environment's reply.
+
+    >>> parse('<think>look</think><tool_call>[{"name": "ls", "arguments": {}}]</tool_call>')
+    Parsed(calls=(Call(name='ls', arguments={}),), answer=None, error=None)
+    >>> parse("Sure!").error
+    'expected one <think>…</think> block, found 0'
+
+A message is one think block, then one tool_call or one answer, and nothing else but white space (PAPER: the protocol).
+Where a message could be read in two ways it is a format error, and the error says which rule it broke. JSON is strict:
+no NaN, no duplicate keys, no nesting past MAX_DEPTH. Nothing here knows what a tool does.
+"""
+import json
+import re
+from typing import NamedTuple
+
+from envtune.bfcl import NEW_TOOLS_MESSAGE, Call
+
+MAX_MESSAGE_CHARS = 200_000
+MAX_DEPTH = 32
+TAGS = ("think", "tool_call", "answer")
+_SHAPE = re.compile(r"\s*<think>(.*?)</think>\s*<(tool_call|answer)>(.*)</\2>\s*\Z", re.DOTALL)
+
+_FORMAT = """Every message you write is exactly one of these two, with nothing before, between or after:
+<think>your reasoning</think><tool_call>[{"name": "tool_name", "arguments": {"parameter": "value"}}]</tool_call>
+<think>your reasoning</think><answer>your reply to the user</answer>
+A tool_call holds a JSON list of one or more calls; they run in order and you then read their results. You may take \
+several steps. An answer ends your work on the user's current request, and the next request follows."""
+
+_RULES = """
+Two rules:
+1. When information is missing, first try the other tools to find it. Ask the user only if no tool can tell.
+2. Never invent a call. When the function or a parameter value that a request needs is missing, say so in an answer and ask."""
+
+_COMPACT = ("<think></think><tool_call>[{\"name\": , \"arguments\": {}}]</tool_call> or "
+            "<think></think><answer></answer>")
+
+
+class Parsed(NamedTuple):
+    """An agent message: `calls` or `answer`, or the rule it broke in `error`; the other two are None."""
+    calls: tuple[Call, ...] | None = None
+    answer: str | None = None
+    error: str | None = None
+
+
+def _signature(doc: dict) -> str:
+    """`cd(folder)`; a tool's optional parameters carry a question mark."""
+    required = doc["parameters"].get("required", [])
+    return f"{doc['name']}({', '.join(p if p in required else p + '?' for p in doc['parameters']['properties'])})"
+
+
+def describe_tools(docs: list[dict], compact: bool) -> str:
+    """One tool a line: its whole doc as JSON, or its signature alone for a model with little context."""
+    if compact:
+        return " ".join(_signature(doc) for doc in docs)
+    return "\n".join(json.dumps({k: doc[k] for k in ("name", "description", "parameters")}, ensure_ascii=False)
+                     for doc in docs)
+
+
+def system_prompt(docs: list[dict], rules: bool = False, compact: bool = False) -> str:
+    """The system message: role, format, the two extra rules of stages 3-4 if `rules`, and the tools."""
+    if compact:
+        return "\n".join([_COMPACT, *(["Missing? Look, else ask."] if rules else []), describe_tools(docs, compact=True)])
+    return (f"You are an agent that fulfils a user's requests with tools, over several turns.\n\n{_FORMAT}\n"
+            f"{_RULES if rules else ''}\n\nThe tools, one JSON object a line:\n{describe_tools(docs, compact=False)}")
+
+
+def user_message(text: str, new_docs: list[dict], compact: bool = False) -> str:
+    """What the user says at the start of a turn; where withheld tools appear, their docs follow."""
+    return f"{text}\n{describe_tools(new_docs, compact)}" if new_docs else text
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    if len({k for k, _ in pairs}) != len(pairs):
+        raise ValueError("a key occurs twice in one JSON object")
+    return dict(pairs)
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _too_deep(text: str) -> bool:
+    """Bracket depth outside strings, before any parser recurses: a 10,000-fold nesting must not reach it."""
+    depth, in_string, escaped = 0, False, False
+    for char in text:
+        if in_string:
+            in_string, escaped = escaped or char != '"', not escaped and char == "\\"
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif char in "]}":
+            depth -= 1
+    return False
+
+
+def _calls(text: str) -> Parsed:
+    if _too_deep(text):
+        return Parsed(error=f"the tool_call JSON nests more than {MAX_DEPTH} levels deep")
+    try:
+        payload = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except ValueError as error:  # JSONDecodeError is one; so is an integer of more digits than Python converts
+        return Parsed(error=f"the tool_call block is not valid JSON: {error}")
+    items = payload if isinstance(payload, list) else [payload]
+    if not items:
+        return Parsed(error="the tool_call block holds no call")
+    for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            return Parsed(error='each call is an object {"name": "…", "arguments": {…}} with a text as name')
+        if not isinstance(item.get("arguments"), dict):
+            return Parsed(error=f'call {item["name"]!r} needs "arguments": an object, {{}} if there are none')
+    return Parsed(calls=tuple(Call(item["name"], item["arguments"]) for item in items))
+
+
+def parse(message: str) -> Parsed:
+    """Read an agent message. Never raises: whatever the model wrote is either understood or a format error."""
+    if len(message) > MAX_MESSAGE_CHARS:
+        return Parsed(error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read")
+    for tag in TAGS:
+        opened, closed = message.count(f"<{tag}>"), message.count(f"</{tag}>")
+        if opened != closed or opened > 1:
+            return Parsed(error=f"<{tag}> is opened {opened} times and closed {closed} times, at most one pair is allowed")
+    if "<think>" not in message:
+        return Parsed(error="expected one <think>…</think> block, found 0")
+    if ("<tool_call>" in message) == ("<answer>" in message):
+        return Parsed(error="expected exactly one of <tool_call>…</tool_call> and <answer>…</answer>")
+    shape = _SHAPE.match(message)
+    if shape is None:
+        return Parsed(error="expected the think block first, then the tool_call or answer, and nothing else")
+    kind, body = shape.group(2), shape.group(3)
+    return _calls(body) if kind == "tool_call" else Parsed(answer=body.strip())
+
+
+def format_feedback(error: str) -> str:
+    """What the agent reads after a format error."""
+    return f"Format error: {error}. Write <think>…</think> and then one <tool_call>…</tool_call> or <answer>…</answer>."
+
+
+def tool_feedback(names: list[str], results: list[str]) -> str:
+    """What the agent reads after its calls: one `name: result` line a call, in order."""
+    lines = "\n".join(f"{name}: {result}" for name, result in zip(names, results, strict=True))
+    return f"<tool_response>\n{lines}\n</tool_response>"
+
+
+EMPTY_TURN_WARNING = ("The call was not carried out: this request could not be fulfilled with the tools and values at "
+                      "hand, and asking would have been right.")
+FORCED_END_NOTICE = "The turn was ended: too many steps without an answer."
+
+__all__ = ["NEW_TOOLS_MESSAGE", "Parsed", "describe_tools", "format_feedback", "parse", "system_prompt", "tool_feedback",
+           "user_message"]
