@@ -15,7 +15,7 @@ import inspect
 import json
 import types
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +99,7 @@ def _raw() -> dict[str, list[dict]]:
     return rows
 
 
-@lru_cache(maxsize=None)
+@cache
 def tool_class(name: str) -> type:
     """The Python class behind one of CLASSES."""
     _package()

@@ -152,6 +152,8 @@ class Episode:
     """Whether the system prompt carries the two extra rules of stages 3-4."""
     compact: bool = False
     """Whether tool docs are signatures only."""
+    max_result_chars: int = 20_000
+    """How much of one result the agent reads [characters]; verdicts use the whole result."""
     record: EpisodeRecord = field(init=False)
 
     def __post_init__(self):
@@ -221,11 +223,12 @@ class Episode:
         self._called_in_turn = True
         shown, hint_ids = results, (None,) * len(results)
         if self.record.hints_on:
-            shown, hint_ids = zip(*(hints.augment(self.task.classes, call, result)
+            shown, hint_ids = zip(*(hints.augment(self.task, call, result)
                                     for call, result in zip(calls, results, strict=True)), strict=True)
         failed = any(result.startswith(EXECUTION_ERROR) for result in results)
         return Step(self._turn, message, Outcome.CALLS_WITH_ERROR if failed else Outcome.CALLS, calls, results, hint_ids,
-                    protocol.tool_feedback([call.name for call in calls], list(shown)))
+                    protocol.tool_feedback([call.name for call in calls],
+                                           [protocol.shorten(text, self.max_result_chars) for text in shown]))
 
     def _judge(self, step: Step) -> TurnVerdict:
         """The verdict of the current turn: state and results against ground truth (PAPER: r_state * r_exec)."""

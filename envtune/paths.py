@@ -1,16 +1,20 @@
-"""The folders of the workspace. `ENVTUNE_RUNS` moves the run folders to another disk."""
+"""The folders of the workspace. ENVTUNE_RUNS and ENVTUNE_FIGURES move runs and pictures elsewhere."""
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
-FIGURES = ROOT / "figures"
 NOTEBOOKS = ROOT / "notebooks"
 
 
 def runs() -> Path:
     """The folder that holds one folder a run; read at call time so that a test or a cluster job can move it."""
     return Path(os.environ.get("ENVTUNE_RUNS", ROOT / "runs"))
+
+
+def figures() -> Path:
+    """The folder of published figures."""
+    return Path(os.environ.get("ENVTUNE_FIGURES", ROOT / "figures"))
 
 
 def run_dir(name: str) -> Path:

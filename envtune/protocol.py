@@ -144,9 +144,14 @@ def tool_feedback(names: list[str], results: list[str]) -> str:
     return f"<tool_response>\n{lines}\n</tool_response>"
 
 
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters of a result, and how many were left out."""
+    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} more characters]"
+
+
 EMPTY_TURN_WARNING = ("The call was not carried out: this request could not be fulfilled with the tools and values at "
                       "hand, and asking would have been right.")
 FORCED_END_NOTICE = "The turn was ended: too many steps without an answer."
 
-__all__ = ["NEW_TOOLS_MESSAGE", "Parsed", "describe_tools", "format_feedback", "parse", "system_prompt", "tool_feedback",
-           "user_message"]
+__all__ = ["NEW_TOOLS_MESSAGE", "Parsed", "describe_tools", "format_feedback", "parse", "shorten", "system_prompt",
+           "tool_feedback", "user_message"]

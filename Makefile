@@ -1,0 +1,51 @@
+# Environment Tuning workspace. `make help` lists the targets.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+            2>/dev/null && { echo $$p; exit; }; done; echo python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+BFCL   := bfcl-eval==2026.3.23
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+ONE_SENTENCE := "envtune: the packages could not be installed: see pip's last lines above; most often the package index cannot be reached, or the disk is full."
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lab bench conda clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## create .venv and install the laptop set
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "envtune: Python 3.11 or 3.12 is needed and '$(PYTHON)' was not found; install it, or name yours with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) envtune/preflight.py
+	@echo "[1/2] installing into $(VENV): about two minutes, more on a slow network"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,dev]' || { echo $(ONE_SENTENCE) >&2; exit 1; }
+	@$(PIP) install --quiet --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(ONE_SENTENCE) >&2; exit 1; }
+	@touch $@
+
+quickstart: setup  ## the main job: all four stages on real tasks, evaluation, figures (about ten minutes)
+	@echo "[2/2] running notebooks/00_quickstart.ipynb"
+	@$(BIN)/python -m envtune run notebooks/00_quickstart.ipynb
+	@echo "Done. Look at:"
+	@echo "  runs/quickstart/00_quickstart.ipynb    the executed notebook, with every result"
+	@echo "  figures/quickstart/*.png               the pictures"
+	@echo "  runs/quickstart/                       config, versions, metrics, episodes, policies"
+	@echo "Next: make lab"
+
+test: setup  ## run the tests, notebooks included
+	@$(BIN)/python -m ruff check envtune tests benchmarks
+	@$(BIN)/python -m pytest
+
+lab: setup  ## open JupyterLab on notebooks/
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 15 minutes)
+	@$(BIN)/python benchmarks/learning_check.py
+
+conda:  ## create the conda environment `envtune` with the GPU set
+	conda env create -f environment.yml
+	conda run -n envtune pip install --no-deps $(BFCL)
+
+clean:  ## remove .venv (runs/ and figures/ stay)
+	rm -rf $(VENV)

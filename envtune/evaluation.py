@@ -1,0 +1,75 @@
+"""Evaluation as BFCL does it: 20 steps a turn, BFCL's checker, per-split accuracy with an interval and n.
+
+    >>> results = evaluate(policy_folder, splits.load_splits().test, presets.CPU_TINY)
+    >>> summary(results)          # split, n, accuracy, low, high
+
+A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is standard: no hints.
+"""
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from envtune import bfcl, policies, progress, rewards, rollout
+from envtune.episode import EVALUATION, Episode, EpisodeRecord
+from envtune.presets import Preset
+
+Z_95 = 1.959964
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a proportion (Wilson's score, right also near 0 and 1). ValueError for n = 0."""
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n with n > 0, got {successes} of {n}")
+    share, z2 = successes / n, Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def result_row(record: EpisodeRecord) -> dict:
+    """One evaluated episode as a table row."""
+    return {"task_id": record.task_id, "split": bfcl.load_task(record.task_id).split,
+            "valid": bfcl.official_valid(record), "progress": rewards.progress_reward(record),
+            "format_reward": rewards.format_reward(record), "steps": len(record.steps), "ending": str(record.ending)}
+
+
+def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0,
+             seed: int = 0, completion_tokens: int = 24_576, wave_episodes: int = 64) -> pd.DataFrame:
+    """Play every task once with the policy of a folder or hub id; a row a task (see `result_row`).
+
+    Temperature 0 is greedy and repeats exactly. ValueError when there is no task.
+    """
+    if not task_ids:
+        raise ValueError("evaluation needs at least one task id, got none")
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16 if preset.bf16 else torch.float32).to(device)
+    chat = rollout.Chat(tokenizer)
+    generate = policies.sampler(model, tokenizer, preset.message_tokens, temperature, batch_size=preset.device_batch)
+    rows: list[dict] = []
+    with tqdm(total=len(task_ids), desc="evaluating", unit="task", mininterval=2) as bar:
+        for start in range(0, len(task_ids), wave_episodes):
+            episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, compact=preset.compact,
+                                max_result_chars=preset.max_result_chars) for t in task_ids[start:start + wave_episodes]]
+            done = rollout.play(episodes, chat, generate, preset.completion_tokens or completion_tokens, preset.message_tokens)
+            rows += [result_row(r.record) for r in done]
+            bar.update(len(done))
+            progress.report(len(rows), len(task_ids))
+    return pd.DataFrame(rows)
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress."""
+    groups = [(split, group) for split, group in results.groupby("split", sort=False)] + [("all", results)]
+    rows = []
+    for split, group in groups:
+        low, high = wilson(int(group["valid"].sum()), len(group))
+        rows.append({"split": split, "n": len(group), "accuracy": group["valid"].mean(), "low": low, "high": high,
+                     "progress": group["progress"].mean()})
+    return pd.DataFrame(rows)

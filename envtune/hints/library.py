@@ -1,0 +1,150 @@
+"""The hint library: records under data/hints/, matched to errors, shown beside the original error (PAPER: augmentation).
+
+    - id: vehicle-distance-by-zipcode         # unique
+      class: VehicleControlAPI                # whose tools
+      tools: [estimate_distance]              # or ["*"]: all of the class
+      when:                                   # every condition given must hold
+        error: "distance not found"           # a regular expression found in the feedback
+        any_argument: "[A-Za-z]"              # ... in the text of some argument of the call (`of` names which)
+        arguments: {cityA: "[A-Za-z]"}        # ... in the text of this argument
+      hint: Distances are kept by zip code … # {argument} slots take the call's own values
+      category: dependency_missing            # one of CATEGORIES
+      type: explain_dependency                # one of TYPES
+      provenance: {made_by: hand, …}         # who wrote and who approved it
+
+The first record that matches, in file and line order, speaks. Successes are never touched, the tools' state is not seen and
+the original error stays. A last guard drops a hint that would give away ground truth which the agent has not written or read.
+"""
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+from envtune import bfcl, paths
+from envtune.bfcl import Call, Task
+from envtune.toolbox import EXECUTION_ERROR
+
+CATEGORIES = ("dependency_missing", "parameter_constraint", "state_prerequisite", "format_mismatch", "resource_unavailable")
+TYPES = ("clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format")
+MAX_WORDS = 60
+_FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
+_CONDITIONS = {"error", "any_argument", "of", "arguments"}
+
+
+@dataclass(frozen=True)
+class Hint:
+    """One record of the library."""
+    id: str
+    class_name: str
+    tools: tuple[str, ...]
+    error: re.Pattern
+    any_argument: re.Pattern | None
+    of: tuple[str, ...]
+    arguments: tuple[tuple[str, re.Pattern], ...]
+    text: str
+    category: str
+    type: str
+    provenance: dict
+
+    def matches(self, call: Call, error: str) -> bool:
+        """Whether this record speaks about a call (of its class) and the error text it got."""
+        if call.name not in self.tools or not self.error.search(error):
+            return False
+        values = [str(v) for k, v in call.arguments.items() if not self.of or k in self.of]
+        if self.any_argument and not any(self.any_argument.search(v) for v in values):
+            return False
+        return all(name in call.arguments and pattern.search(str(call.arguments[name])) for name, pattern in self.arguments)
+
+    def render(self, call: Call) -> str:
+        """The text with its slots filled from the call's own arguments, each cut at 60 characters."""
+        return re.sub(r"\{(\w+)\}", lambda slot: str(call.arguments.get(slot.group(1), slot.group(1)))[:60], self.text)
+
+
+def _hint(record: dict, where: str) -> Hint:
+    """A record as a Hint. ValueError that names the file and the fault."""
+    name = f"{where}: hint {record.get('id', '?')!r}" if isinstance(record, dict) else where
+    if not isinstance(record, dict) or set(record) != _FIELDS:
+        raise ValueError(f"{name}: a record has exactly the fields {', '.join(sorted(_FIELDS))}")
+    when = record["when"]
+    if not set(when) <= _CONDITIONS or "error" not in when:
+        raise ValueError(f"{name}: `when` needs `error` and may have {', '.join(sorted(_CONDITIONS - {'error'}))}; got {list(when)}")
+    if record["category"] not in CATEGORIES or record["type"] not in TYPES:
+        raise ValueError(f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}")
+    if record["class"] not in bfcl.CLASSES:
+        raise ValueError(f"{name}: class is one of {', '.join(bfcl.CLASSES)}, got {record['class']!r}")
+    known = bfcl.tool_names(record["class"])
+    tools = known if record["tools"] == ["*"] else tuple(record["tools"])
+    if not set(tools) <= set(known):
+        raise ValueError(f"{name}: {record['class']} has no tool {', '.join(set(tools) - set(known))}")
+    if len(record["hint"].split()) > MAX_WORDS:
+        raise ValueError(f"{name}: {len(record['hint'].split())} words, at most {MAX_WORDS} are shown")
+    try:
+        return Hint(record["id"], record["class"], tools, re.compile(when["error"]),
+                    re.compile(when["any_argument"]) if "any_argument" in when else None, tuple(when.get("of", ())),
+                    tuple((k, re.compile(v)) for k, v in when.get("arguments", {}).items()),
+                    record["hint"], record["category"], record["type"], record["provenance"])
+    except re.error as error:
+        raise ValueError(f"{name}: {error.pattern!r} is not a regular expression: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def load_hints(folder: Path = paths.DATA / "hints") -> tuple[Hint, ...]:
+    """Every record of a folder's *.yaml, in file and line order. ValueError for a faulty record or a double id."""
+    hints = [_hint(record, path.name) for path in sorted(folder.glob("*.yaml"))
+             for record in yaml.safe_load(path.read_text()) or ()]
+    ids = [hint.id for hint in hints]
+    if doubles := {i for i in ids if ids.count(i) > 1}:
+        raise ValueError(f"{folder}: the id {', '.join(doubles)} occurs more than once")
+    return tuple(hints)
+
+
+def is_error(result: str) -> str:
+    """The error text of a tool's result, or '' when the call succeeded."""
+    if result.startswith(EXECUTION_ERROR):
+        return result
+    if '"error"' not in result:
+        return ""
+    try:
+        content = json.loads(result)
+    except ValueError:
+        return ""
+    return str(content["error"]) if isinstance(content, dict) and "error" in content else ""
+
+
+def match(classes: tuple[str, ...], call: Call, error: str) -> Hint | None:
+    """The first hint for a call and its error text."""
+    return next((h for h in load_hints() if h.class_name in classes and h.matches(call, error)), None)
+
+
+def _values(call: Call) -> set[str]:
+    """The values of a call's arguments as text, lists taken apart."""
+    return {str(v) for value in call.arguments.values() for v in (value if isinstance(value, list) else [value])}
+
+
+def leak(text: str, task: Task, call: Call, result: str) -> str:
+    """What of the task's ground truth a hint would give away, or '': a value that the agent neither wrote nor just read, or
+    a complete call."""
+    seen = " ".join(_values(call)) + " " + result
+    for truth in (c for turn in task.ground_truth for c in turn):
+        if f"{truth.name}(" in text:
+            return f"{truth.name}(…)"
+        for value in _values(truth):
+            if len(value) > 2 and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) and value not in seen:
+                return value
+    return ""
+
+
+def augment(task: Task, call: Call, result: str) -> tuple[str, str | None]:
+    """What the agent reads for a result, and the id of the hint in it: (result, None) when there is nothing to add."""
+    error = is_error(result)
+    hint = match(task.classes, call, error) if error else None
+    if hint is None:
+        return result, None
+    text = hint.render(call)
+    if leak(text, task, call, result):
+        return result, None
+    content = {"error": result} if result.startswith(EXECUTION_ERROR) else json.loads(result)
+    return json.dumps({**content, "hint": text}), hint.id

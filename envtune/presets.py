@@ -1,0 +1,82 @@
+"""How large a run is: the paper's optimisation settings, and what a laptop changes of them.
+
+    >>> replace(CPU_TINY, stage_steps=(2, 2, 2, 2))
+
+With one update a batch (num_iterations 1) the probability ratio is 1, so the clips below never act; they are the paper's
+and matter once a batch is used more than once.
+"""
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a run that are no part of the curriculum. Defaults are the paper's (PAPER: optimisation)."""
+    name: str = "paper-8x80gb"
+    model: str = "Qwen/Qwen2.5-7B-Instruct"
+    """A hub id or a folder; "tiny" is the embedded instrument that envtune.tiny builds."""
+    compact: bool = False
+    """Tool docs as signatures, for a small context."""
+    max_scenarios: int | None = None
+    """Train and validate on so many scenarios with the shortest ground truth; None: all."""
+    stage_steps: tuple[int, ...] = (100, 120, 240, 240)
+    """Optimiser steps of each stage [steps]; the paper says up to 20 epochs a stage."""
+    prompts_per_step: int | None = None
+    """Tasks in one optimiser step [prompts]; None: the stage's own."""
+    generations: int = 16
+    """Rollouts a prompt, the group whose rewards are normalised."""
+    device_batch: int = 1
+    """Sequences in one forward and backward pass [rollouts a device]."""
+    message_tokens: int = 2_048
+    """Longest agent message [tokens]."""
+    completion_tokens: int | None = None
+    """Longest episode after its opening [tokens]; None: the stage's own."""
+    max_result_chars: int = 20_000
+    """How much of one tool result the agent reads [characters]."""
+    learning_rate: float = 1e-6
+    beta: float = 0.1
+    """Weight of the KL term to the stage's start (k3 estimator, in the loss)."""
+    epsilon: float = 0.2
+    epsilon_high: float = 0.28
+    delta: float = 10.0
+    """Upper bound of the ratio on negative advantages (dual clip)."""
+    entropy_coef: float = 0.001
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    bf16: bool = True
+    gradient_checkpointing: bool = True
+    use_vllm: bool = True
+    lora_rank: int | None = None
+    """Rank of LoRA adapters, merged into the checkpoint that a stage hands over; None: full fine-tuning."""
+    validate_every: int = 10
+    """Optimiser steps between validations, besides one at each end of a stage [steps]."""
+    validation_tasks: int = 100
+    """Validation tasks used [tasks]."""
+    save_every: int = 10
+    """Optimiser steps between checkpoints to resume from [steps]."""
+
+    def __post_init__(self):
+        if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
+            raise ValueError(f"preset {self.name!r}: stage_steps holds four counts >= 0, got {self.stage_steps!r}")
+        if self.generations < 2:
+            raise ValueError(f"preset {self.name!r}: GRPO compares rollouts of one prompt, generations must be at least 2, "
+                             f"got {self.generations}")
+        if self.beta < 0 or self.learning_rate <= 0:
+            raise ValueError(f"preset {self.name!r}: beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}")
+
+
+PAPER = Preset()
+CPU_TINY = replace(
+    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(24, 20, 12, 12), prompts_per_step=4,
+    generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4,
+    bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=1_000, validation_tasks=16, save_every=1_000)
+PRESETS = {preset.name: preset for preset in (CPU_TINY, PAPER)}
+
+
+def get(name: str, **changes) -> Preset:
+    """A preset by name with some fields changed. ValueError for a name or a field that does not exist."""
+    if name not in PRESETS:
+        raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {name!r}")
+    unknown = set(changes) - set(Preset.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"a preset has no field {', '.join(sorted(unknown))}; fields: {', '.join(Preset.__dataclass_fields__)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,39 @@
+"""Progress that a terminal can show while a notebook kernel works: the kernel writes, `envtune run` draws.
+
+    with progress.phase("stage 1", start=0.2, end=0.4):      # shares of the whole run [0..1]
+        progress.report(3, 20)                               # 3 of 20 steps of the phase
+
+Without ENVTUNE_PROGRESS, the file's path in the environment, all of this does nothing.
+"""
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_phase = {"name": "", "start": 0.0, "end": 1.0}
+
+
+@contextlib.contextmanager
+def phase(name: str, start: float, end: float) -> Iterator[None]:
+    """Name what runs now and the share of the whole it takes."""
+    before = dict(_phase)
+    _phase.update(name=name, start=start, end=end)
+    report(0, 1)
+    try:
+        yield
+    finally:
+        report(1, 1)
+        _phase.update(before)
+
+
+def report(done: int, total: int) -> None:
+    """Say how far the current phase is."""
+    target = os.environ.get("ENVTUNE_PROGRESS")
+    if not target:
+        return
+    share = _phase["start"] + (_phase["end"] - _phase["start"]) * done / max(1, total)
+    text = f"{_phase['name']} {done}/{total}" if total > 1 else _phase["name"]
+    unfinished = Path(f"{target}.new")
+    unfinished.write_text(json.dumps({"share": share, "text": text}))
+    unfinished.replace(target)

@@ -1,0 +1,185 @@
+"""Many episodes at once, as token ids: waves of generation between which only the environment's text is tokenised.
+
+    wave 1:  [system, user] -> generate -> ids of every episode's first message
+    wave 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...
+
+The tokens trained are the tokens sampled: ids are concatenated, a message is decoded once for the environment to read and
+never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one that the environment gave.
+
+This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask, _generate_single_turn).
+"""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from envtune import bfcl, rewards
+from envtune.episode import EVALUATION, LIMITS, Ending, Episode, EpisodeRecord, Limits, Outcome
+
+Generate = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]
+"""Contexts as ids -> one sampled message each (EOS included where it was sampled), and its log-probabilities or None."""
+
+_SENTINEL = "\u2042sentinel\u2042"  # stands for a message while the chat template is taken apart
+
+
+class Chat:
+    """A tokenizer's chat template, taken apart into what precedes and follows a user message after an assistant's."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+        head, reply = f"{_SENTINEL}a", f"{_SENTINEL}b"
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": head}, {"role": "user", "content": reply}],
+            tokenize=False, add_generation_prompt=True)
+        if text.count(head) != 1 or text.count(reply) != 1:
+            raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are; "
+                             "choose a model whose template renders user and assistant messages verbatim")
+        before, self._after_reply = text.split(head)[1].split(reply)
+        eos = tokenizer.eos_token
+        self._before_reply = before.removeprefix(eos)
+        if before == self._before_reply:
+            raise ValueError(f"the chat template of {tokenizer.name_or_path!r} closes an assistant message with "
+                             f"{before[:20]!r}, not with the EOS token {eos!r}; set tokenizer.eos_token to match")
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def opening(self, messages: list[dict]) -> list[int]:
+        """Ids of the opening messages, up to where the agent's first message starts."""
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self._encode(text)
+
+    def reply(self, text: str, closed: bool) -> list[int]:
+        """Ids between two agent messages: the environment's text as a user message. `closed`: the agent wrote its EOS."""
+        return ([] if closed else [self.eos_id]) + self._encode(self._before_reply + text + self._after_reply)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """A sampled message as text, without its EOS; tags that are tokens of their own are kept."""
+        ids = ids[:-1] if ids and ids[-1] == self.eos_id else ids
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+@dataclass
+class Rollout:
+    """One episode as ids. completion_ids, mask and logprobs have the same length: all after the opening."""
+    episode: Episode
+    prompt_ids: list[int]
+    completion_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    """1 = sampled by the policy, 0 = given by the environment."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of sampled tokens under the sampler, 0.0 where the environment wrote or the sampler gives none."""
+
+    @property
+    def record(self) -> EpisodeRecord:
+        return self.episode.record
+
+    def _extend(self, ids: list[int], sampled: int, logprobs: Sequence[float] | None = None) -> None:
+        self.completion_ids += ids
+        self.mask += [sampled] * len(ids)
+        self.logprobs += logprobs if logprobs is not None else [0.0] * len(ids)
+
+    def advance(self, chat: Chat, ids: list[int], logprobs: Sequence[float] | None, budget_tokens: int,
+                message_tokens: int) -> None:
+        """Take a sampled message, step the episode, append the environment's reply. An episode whose next message would
+        not fit into `budget_tokens` of completion ends here and loses the turns it did not finish."""
+        self._extend(ids, 1, logprobs)
+        reply = self.episode.step(chat.decode(ids))
+        if reply is None:
+            return
+        reply_ids = chat.reply(reply, closed=bool(ids) and ids[-1] == chat.eos_id)
+        if len(self.completion_ids) + len(reply_ids) + message_tokens > budget_tokens:
+            self.episode.abort(Ending.TOKEN_LIMIT)
+        else:
+            self._extend(reply_ids, 0)
+
+
+def play(episodes: Sequence[Episode], chat: Chat, generate: Generate, budget_tokens: int, message_tokens: int,
+         on_wave: Callable[[list[Rollout]], None] | None = None) -> list[Rollout]:
+    """Play all episodes to their end, one batched `generate` a wave; a finished episode leaves the batch.
+
+    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples.
+    """
+    rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
+    while running := [r for r in rollouts if not r.episode.done]:
+        sampled, logprobs = generate([r.prompt_ids + r.completion_ids for r in running])
+        for i, rollout in enumerate(running):
+            rollout.advance(chat, list(sampled[i]), logprobs[i] if logprobs else None, budget_tokens, message_tokens)
+        if on_wave:
+            on_wave(rollouts)
+    return rollouts
+
+
+def prompt_row(task_id: str) -> list[dict]:
+    """A dataset prompt for TRL: rollout_func sees prompts alone, so the task id travels in the message."""
+    return [{"role": "user", "content": "", "task_id": task_id}]
+
+
+def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """What every log line says of a batch of episodes: means over episodes unless named otherwise."""
+    n = len(records)
+    steps = [step for record in records for step in record.steps]
+
+    def mean(values) -> float:
+        return float(sum(values)) / n
+
+    return {
+        "format_reward": mean(rewards.format_reward(r) for r in records),
+        "tool_call_reward": mean(rewards.tool_call_reward(r) for r in records),
+        "progress": mean(rewards.progress_reward(r) for r in records),
+        "binary": mean(rewards.binary_reward(r) for r in records),
+        "share_with_call": mean(rewards.attempted_call(r) for r in records),
+        "steps_per_episode": mean(len(r.steps) for r in records),
+        "hints_per_episode": mean(sum(h is not None for s in r.steps for h in s.hints) for r in records),
+        "share_cut_by_tokens": mean(r.ending is Ending.TOKEN_LIMIT for r in records),
+        "share_of_steps_forced": sum(s.outcome is Outcome.FORCED_END for s in steps) / max(1, len(steps)),
+    }
+
+
+@dataclass
+class TRLRollout:
+    """`rollout_func` for GRPOTrainer: plays the batch's tasks and returns ids, mask, log-probabilities and rewards.
+
+    In training each task stands `num_generations` times in a row and plays under TRAINING limits; in evaluation mode it
+    plays under EVALUATION limits, without hints, and the reward is BFCL's own verdict.
+    """
+    chat: Chat
+    reward: str
+    hint_rate: float
+    rules: bool
+    compact: bool
+    max_result_chars: int
+    budget_tokens: int
+    message_tokens: int
+    seed: int
+    on_records: Callable[[str, list[EpisodeRecord]], None]
+    """Told ("train" or "eval", records) after every batch."""
+    count: int = 0
+    """Episodes played so far: makes the seed of every episode's hint draw its own."""
+
+    def _episode(self, task_id: str, limits: Limits, hint_rate: float) -> Episode:
+        self.count += 1
+        return Episode(bfcl.load_task(task_id), limits, hint_rate, seed=self.seed * 1_000_003 + self.count,
+                       rules=self.rules, compact=self.compact, max_result_chars=self.max_result_chars)
+
+    def __call__(self, prompts: list[list[dict]], trainer) -> dict:
+        training = trainer.model.training
+        limits = LIMITS["training"] if training else EVALUATION
+        episodes = [self._episode(p[0]["task_id"], limits, self.hint_rate if training else 0.0) for p in prompts]
+        # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
+        rollouts = play(episodes, self.chat, lambda ids: trainer._generate_single_turn(ids, None, {}, 1),
+                        self.budget_tokens, self.message_tokens)
+        records = [r.record for r in rollouts]
+        self.on_records("train" if training else "eval", records)
+        score = rewards.REWARDS[self.reward] if training else (lambda record: float(bfcl.official_valid(record)))
+        return {
+            "prompt_ids": [r.prompt_ids for r in rollouts],
+            "completion_ids": [r.completion_ids for r in rollouts],
+            "logprobs": [r.logprobs for r in rollouts] if trainer.use_vllm else None,
+            "env_mask": [r.mask for r in rollouts],
+            "episode_reward": [score(record) for record in records],
+        }
+
+
+def episode_reward(completions, episode_reward, **_) -> list[float]:
+    """TRL's reward function: the reward was computed in the rollout, from the record and not from decoded text."""
+    return episode_reward

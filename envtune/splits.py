@@ -1,0 +1,131 @@
+"""Who trains and who is tested: 400/400 by scenario, validation, the stage-1 subset, and the export for verl.
+
+    >>> splits = load_splits()
+    >>> len(splits.train), len(splits.validation), len(splits.test), len(splits.test_unseen), len(splits.stage1)
+    (400, 100, 400, 300, 75)
+
+Task i of the four splits is one scenario, so a split made per task would show the test scenarios in training. Here 100
+scenario indices train and 100 are held out, the same in all four splits (the paper says only "100 of each"). Validation
+is 25 of the held-out scenarios, because the paper takes its validation from the held-out half too; results are therefore
+reported on all 400 held-out tasks and on the 300 that no choice ever saw.
+"""
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from envtune import bfcl, paths, protocol
+from envtune.bfcl import SPLITS
+
+SCENARIOS, TRAIN_SCENARIOS, VALIDATION_SCENARIOS, STAGE1_TASKS = 200, 100, 25, 75
+MODES = ("scenario", "per_task")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Task ids, each in BFCL's order."""
+    mode: str
+    seed: int
+    train: tuple[str, ...]
+    stage1: tuple[str, ...]
+    """75 of the 100 base training tasks: stage 1 needs form, not breadth."""
+    validation: tuple[str, ...]
+    """100 held-out tasks on which stages are compared: a part of `test`."""
+    test: tuple[str, ...]
+    """All 400 held-out tasks, as the paper reports."""
+    test_unseen: tuple[str, ...]
+    """The 300 of them outside validation: no choice ever saw them."""
+
+
+def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
+    """Draw the splits. `per_task` samples each split on its own, as the paper may have done: its scenarios leak."""
+    if mode not in MODES:
+        raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
+    train, validation = set(), set()
+    for split in SPLITS:
+        draw = random.Random(f"{mode} {seed}" + (f" {split}" if mode == "per_task" else ""))
+        order = draw.sample(range(SCENARIOS), SCENARIOS)
+        train |= {f"multi_turn_{split}_{i}" for i in order[:TRAIN_SCENARIOS]}
+        validation |= {f"multi_turn_{split}_{i}" for i in order[TRAIN_SCENARIOS:TRAIN_SCENARIOS + VALIDATION_SCENARIOS]}
+    base = [t for t in bfcl.load_tasks() if t in train and t.startswith("multi_turn_base_")]
+    stage1 = set(random.Random(f"stage1 {mode} {seed}").sample(base, STAGE1_TASKS))
+
+    def ordered(keep) -> tuple[str, ...]:
+        return tuple(t for t in bfcl.load_tasks() if keep(t))
+    return Splits(mode, seed, train=ordered(train.__contains__), stage1=ordered(stage1.__contains__),
+                  validation=ordered(validation.__contains__), test=ordered(lambda t: t not in train),
+                  test_unseen=ordered(lambda t: t not in train | validation))
+
+
+def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
+    """Those of `task_ids` that belong to the `count` scenarios with the least ground truth to write [characters], judged by
+    their longest variant: what a small model can practise on."""
+    def size(scenario: int) -> int:
+        variants = (bfcl.load_task(f"multi_turn_{split}_{scenario}") for split in SPLITS)
+        return max(len(str(task.ground_truth_source)) + len(str(task.user_turns)) for task in variants)
+    scenarios = sorted({bfcl.load_task(t).scenario for t in task_ids}, key=lambda s: (size(s), s))[:count]
+    return tuple(t for t in task_ids if bfcl.load_task(t).scenario in scenarios)
+
+
+def splits_file(seed: int, mode: str = "scenario") -> Path:
+    return paths.DATA / "splits" / f"{mode}_seed{seed}.json"
+
+
+def load_splits(seed: int = 0, mode: str = "scenario") -> Splits:
+    """The committed splits, or a fresh draw for a seed without a file. ValueError when a file and its draw disagree."""
+    drawn = make_splits(seed, mode)
+    file = splits_file(seed, mode)
+    if file.exists():
+        stored = Splits(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.read_text()).items()})
+        if stored != drawn:
+            raise ValueError(f"{file} does not hold the draw of seed {seed}: restore it from git, or delete it to draw anew")
+    return drawn
+
+
+def save_splits(splits: Splits) -> Path:
+    """Write the ids under data/splits/, one list a line so that a diff can be read."""
+    file = splits_file(splits.seed, splits.mode)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in asdict(splits).items())
+    file.write_text(f"{{\n{lines}\n}}\n")
+    return file
+
+
+def verl_row(task_id: str, split: str, index: int) -> dict:
+    """One task in the format of the authors' stack (PAPER: the data format), nested values as their loader reads them."""
+    task = bfcl.load_task(task_id)
+    later = []
+    for turn, text in enumerate(task.user_turns[1:], start=1):
+        docs = [d for d in bfcl.tool_docs(task, turn) if d["name"] in task.withheld]
+        later.append(protocol.user_message(text, docs if turn == task.withheld_until else []))
+    ground_truth = json.dumps(task.ground_truth_source)
+    question = [[] if turn == task.withheld_until else [{"role": "user", "content": text}]
+                for turn, text in enumerate(task.user_turns)]
+    return {
+        "data_source": "bfcl_v3_multi_turn",
+        "prompt": [{"role": "system", "content": protocol.system_prompt(bfcl.tool_docs(task, 0))},
+                   {"role": "user", "content": task.user_turns[0]}],
+        "ability": "multi_turn_function_calling",
+        "reward_model": {"style": "interaction", "ground_truth": ground_truth},
+        "extra_info": {
+            "split": split, "index": index, "original_id": task.id, "dataset_type": task.split,
+            "interaction_kwargs": {
+                "name": "multi_turn_tool_call", "id": task.id, "initial_config": json.dumps(task.initial_config),
+                "involved_classes": list(task.classes), "ground_truth": ground_truth,
+                "processed_question": later, "question": json.dumps(question)}}}
+
+
+def export_verl(out: Path, splits: Splits | None = None) -> list[Path]:
+    """Write bfcl_train_base, bfcl_train and bfcl_val as parquet for verl; data/verl_schema.md documents the columns."""
+    import pandas as pd
+    splits = splits or load_splits()
+    out.mkdir(parents=True, exist_ok=True)
+    parts = {"bfcl_train_base": [t for t in splits.train if t.startswith("multi_turn_base_")],
+             "bfcl_train": splits.train, "bfcl_val": splits.validation}
+    files = []
+    for name, ids in parts.items():
+        split = "validation" if name == "bfcl_val" else "train"
+        files.append(out / f"{name}.parquet")
+        pd.DataFrame([verl_row(t, split, i) for i, t in enumerate(ids)]).to_parquet(files[-1], index=False)
+    return files

@@ -1,0 +1,56 @@
+"""The four stages as data (PAPER: the four stages; paper section 3.1). An ablation is a stage made with `replace`.
+
+    >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
+    >>> replace(STAGES[2], reward="binary")
+"""
+from dataclasses import dataclass, replace
+
+from envtune.rewards import REWARDS
+from envtune.splits import Splits
+
+TASK_SETS = ("stage1", "train_base", "train")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum: what is practised, what is rewarded and what the agent is told."""
+    name: str
+    tasks: str
+    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400."""
+    reward: str
+    """One of rewards.REWARDS."""
+    hint_rate: float
+    """Share of episodes whose vague errors carry hints [0..1]."""
+    rules: bool
+    """Whether the prompt has the two rules: look before asking, ask before inventing."""
+    prompts_per_step: int
+    """Tasks in one optimiser step at the paper's size [prompts]."""
+    completion_tokens: int
+    """Completion length of an episode at the paper's size [tokens]."""
+
+    def __post_init__(self):
+        if self.tasks not in TASK_SETS:
+            raise ValueError(f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}")
+        if self.reward not in REWARDS:
+            raise ValueError(f"stage {self.name!r}: reward is one of {', '.join(REWARDS)}, got {self.reward!r}")
+        if not 0.0 <= self.hint_rate <= 1.0:
+            raise ValueError(f"stage {self.name!r}: hint_rate is in [0, 1], got {self.hint_rate!r}")
+
+
+STAGES = (
+    Stage("stage1_syntax", "stage1", "stage1", hint_rate=0.0, rules=False, prompts_per_step=16, completion_tokens=10_000),
+    Stage("stage2_hints", "train_base", "progress", hint_rate=1.0, rules=False, prompts_per_step=32, completion_tokens=10_000),
+    Stage("stage3_hard_tasks", "train", "progress", hint_rate=1.0, rules=True, prompts_per_step=32, completion_tokens=24_576),
+    Stage("stage4_alignment", "train", "progress", hint_rate=0.0, rules=True, prompts_per_step=32, completion_tokens=24_576),
+)
+DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
+"""The paper's single-stage baseline."""
+
+
+def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
+    """Ids of the tasks a stage trains on, in BFCL's order."""
+    if stage.tasks == "stage1":
+        return splits.stage1
+    if stage.tasks == "train_base":
+        return tuple(t for t in splits.train if t.startswith("multi_turn_base_"))
+    return splits.train
