@@ -26,8 +26,9 @@ def check(seed: int, folder: Path) -> list[dict]:
     """Train stages 1 and 2 and return a row a stage: first and last five steps, rise, target, seconds."""
     preset = replace(presets.CPU_TINY, stage_steps=(*presets.CPU_TINY.stage_steps[:2], 0, 0))
     began = time.monotonic()
-    training.train_curriculum(preset, folder, seed, stages=STAGES[:2],
-                              echo=lambda line: print(f"  seed {seed} {line['stage']} {line['kind']} {line['step']}", file=sys.stderr))
+    training.train_curriculum(
+        preset, folder, seed, stages=STAGES[:2],
+        echo=lambda line: print(f"seed {seed} {line['stage']} {line['kind']} {line['step']}", file=sys.stderr))
     seconds = time.monotonic() - began
     data = pd.read_json(folder / "metrics.jsonl", lines=True)
     rows = []
@@ -35,8 +36,8 @@ def check(seed: int, folder: Path) -> list[dict]:
         values = data[(data["stage"] == stage) & (data["kind"] == "train")][column]
         first, last = values.head(5).mean(), values.tail(5).mean()
         rows.append({"seed": seed, "stage": stage, "measure": column, "steps": len(values), "first 5": round(first, 3),
-                     "last 5": round(last, 3), "rise": round(last - first, 3), "target": target, "met": bool(last - first >= target),
-                     "seconds a seed": round(seconds)})
+                     "last 5": round(last, 3), "rise": round(last - first, 3), "target": target,
+                     "met": bool(last - first >= target), "seconds a seed": round(seconds)})
     return rows
 
 

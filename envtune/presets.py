@@ -66,8 +66,8 @@ class Preset:
 
 PAPER = Preset()
 CPU_TINY = replace(
-    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(24, 20, 12, 12), prompts_per_step=4,
-    generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4,
+    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(24, 28, 12, 12), prompts_per_step=4,
+    generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=1e-3,
     bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=1_000, validation_tasks=16, save_every=1_000)
 PRESETS = {preset.name: preset for preset in (CPU_TINY, PAPER)}
 

@@ -141,6 +141,8 @@ def format_feedback(error: str) -> str:
 def tool_feedback(names: list[str], results: list[str]) -> str:
     """What the agent reads after its calls: one `name: result` line a call, in order."""
     lines = "\n".join(f"{name}: {result}" for name, result in zip(names, results, strict=True))
+    # half of a surrogate pair, which JSON can smuggle in, is no text that a tokenizer or a file takes
+    lines = lines.encode("utf-8", "replace").decode()
     return f"<tool_response>\n{lines}\n</tool_response>"
 
 

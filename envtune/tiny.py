@@ -1,10 +1,12 @@
 """The embedded model `tiny-instrument`: made here in about a minute, no download. An instrument, never a result.
 
-It is a 1M-parameter Llama with a BPE of its own (as a Qwen2 it would not keep it: AutoTokenizer then swaps in Qwen2's own
-pre-tokenizer without a word, and every prompt reads otherwise than in the warm-up), warmed up on scripted episodes of a *few training tasks*, in which right
-calls, wrong calls, early answers and broken messages are mixed. So it starts mediocre on purpose: every stage has something
-to improve, and a laptop can show that the whole machinery works. It says nothing about the paper's claims: it has read
-the ground truth of its tasks (as right actions among wrong ones), and it knows no other task.
+It is a 1M-parameter Llama with a BPE of its own, warmed up on scripted episodes of a *few training tasks*, in which right calls,
+wrong calls, early answers and broken messages are mixed. So it starts mediocre on purpose: every stage has something to
+improve, and a laptop can show that the whole machinery works. It says nothing about the paper's claims: it has read the
+ground truth of its tasks (as right actions among wrong ones), and it knows no other task.
+
+Not a Qwen2, because AutoTokenizer gives every qwen2 folder Qwen2's own pre-tokenizer, without a word: prompts then read
+otherwise than in the warm-up and the instrument seems to know nothing.
 
     >>> folder = tiny.build(task_ids, seed=0)      # cached by its recipe under runs/
 """
@@ -128,8 +130,8 @@ def scripted_rollout(episode: Episode, chat: Chat, recipe: Recipe, draw: random.
 def _episodes(task_ids: Sequence[str], count: int, seed: int, max_result_chars: int):
     for i in range(count):
         # the four stages' prompts and feedback all occur: with and without rules, with and without hints
-        yield Episode(bfcl.load_task(task_ids[i % len(task_ids)]), hint_rate=0.5, seed=seed * 1_000_003 + i, rules=i // len(task_ids) % 2 == 1,
-                      compact=True, max_result_chars=max_result_chars)
+        yield Episode(bfcl.load_task(task_ids[i % len(task_ids)]), hint_rate=0.5, seed=seed * 1_000_003 + i,
+                      rules=i // len(task_ids) % 2 == 1, compact=True, max_result_chars=max_result_chars)
 
 
 def _texts(task_ids: Sequence[str], max_result_chars: int) -> list[str]:
@@ -144,7 +146,8 @@ def _texts(task_ids: Sequence[str], max_result_chars: int) -> list[str]:
     return texts
 
 
-def _batch(rollouts: Sequence[Rollout], chosen: list[int], window: int | None, pad: int, im_start: int, draw: random.Random):
+def _batch(rollouts: Sequence[Rollout], chosen: list[int], window: int | None, pad: int, im_start: int,
+           draw: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and labels (B, L), right-padded; labels are -100 where the script did not write. `window` cuts a piece that
     starts where a user message does, so that the system prompt, most of a short transcript, is left out."""
     ids, labels = [], []
@@ -162,7 +165,8 @@ def _batch(rollouts: Sequence[Rollout], chosen: list[int], window: int | None, p
             torch.tensor([x + [-100] * (width - len(x)) for x in labels]))
 
 
-def _warm_up(model, tokenizer, rollouts: Sequence[Rollout], recipe: Recipe, draw: random.Random, quiet: bool) -> list[float]:
+def _warm_up(model, tokenizer, rollouts: Sequence[Rollout], recipe: Recipe, draw: random.Random,
+             quiet: bool) -> list[float]:
     """Train on the script, windows first and whole transcripts after. Returns the loss of every step."""
     total = recipe.short_steps + recipe.full_steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
@@ -190,7 +194,8 @@ def build(task_ids: Sequence[str], seed: int = 0, max_result_chars: int = 100, r
     """The folder of a warmed-up instrument for these tasks; built once for a recipe, tasks, seed and code, then reused."""
     recipe = recipe or Recipe()
     code = hashlib.sha256(Path(__file__).read_bytes() + Path(protocol.__file__).read_bytes()).hexdigest()
-    identity = {"code": code, "recipe": asdict(recipe), "tasks": list(task_ids), "seed": seed, "max_result_chars": max_result_chars}
+    identity = {"code": code, "recipe": asdict(recipe), "tasks": list(task_ids), "seed": seed,
+                "max_result_chars": max_result_chars}
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = paths.runs() / "models" / f"{NAME}-{key}"
     if (folder / "recipe.json").exists():
@@ -199,7 +204,8 @@ def build(task_ids: Sequence[str], seed: int = 0, max_result_chars: int = 100, r
     draw = random.Random(f"tiny {seed}")
     tokenizer = build_tokenizer(_texts(task_ids, max_result_chars), recipe.vocabulary, recipe.longest_token)
     chat = Chat(tokenizer)
-    rollouts = [scripted_rollout(e, chat, recipe, draw) for e in _episodes(task_ids, recipe.episodes, seed, max_result_chars)]
+    rollouts = [scripted_rollout(episode, chat, recipe, draw)
+                for episode in _episodes(task_ids, recipe.episodes, seed, max_result_chars)]
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=4 * recipe.hidden,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
@@ -210,7 +216,8 @@ def build(task_ids: Sequence[str], seed: int = 0, max_result_chars: int = 100, r
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
-    (unfinished / "recipe.json").write_text(json.dumps({**identity, "parameters": model.num_parameters(), "losses": losses}))
+    made = {**identity, "parameters": model.num_parameters(), "losses": losses}
+    (unfinished / "recipe.json").write_text(json.dumps(made))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)  # a kill leaves either no model or a whole one
     return folder

@@ -15,7 +15,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +30,9 @@ from envtune import bfcl, progress, rollout, splits, tiny
 from envtune.episode import EpisodeRecord
 from envtune.presets import Preset
 from envtune.stages import STAGES, Stage, stage_tasks
+
+Echo = Callable[[dict], None]
+"""Told every line of metrics.jsonl as it is written."""
 
 _LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
            "grad_norm": "grad_norm", "frac_reward_zero_std": "share_of_groups_without_signal",
@@ -99,7 +102,7 @@ def starting_model(preset: Preset, seed: int) -> Path | str:
 class MetricsLog(TrainerCallback):
     """metrics.jsonl and episodes.jsonl.gz of a run: one line a training step, one a validation, one an episode."""
 
-    def __init__(self, folder: Path, stage: Stage, steps: int, echo):
+    def __init__(self, folder: Path, stage: Stage, steps: int, echo: Echo):
         self.folder, self.stage, self.steps, self.echo = folder, stage.name, steps, echo
         self.records: dict[str, list[EpisodeRecord]] = {"train": [], "eval": []}
         self.started = self.last = time.monotonic()
@@ -213,6 +216,7 @@ def _hand_over(trainer: GRPOTrainer, tokenizer, folder: Path) -> None:
 
 def _register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int) -> None:
     """Write the stage into the run's config.json. ValueError when the folder holds other settings: results never mix."""
+    run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / "config.json"
     settings = {k: v for k, v in asdict(preset).items() if k != "stage_steps"}  # a stage's own steps stand with the stage
     entry = {**asdict(stage), "steps": steps, "start": str(start), "practice": practice_tasks(stage, preset)}
@@ -228,7 +232,8 @@ def _register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Pa
     write_json(run_dir / "versions.json", versions())
 
 
-def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int, echo=lambda line: None) -> Path:
+def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
+                echo: Echo = lambda line: None) -> Path:
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
     A stage that had ended is not run again. `echo` is told every metrics line. ValueError when `run_dir` holds a run of other
@@ -253,14 +258,14 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
 
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset, seed: int) -> Path | str:
-    """Where a stage starts when it is run on its own: the nearest earlier stage of the run that ended, else the preset's model."""
+    """Where a stage run on its own starts: the nearest earlier stage of the run that ended, else the preset's model."""
     earlier = STAGES[:STAGES.index(stage)]
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
     return ended[-1] if ended else starting_model(preset, seed)
 
 
 def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Sequence[Stage] = STAGES, start: Path | None = None,
-                     echo=lambda line: None, share: tuple[float, float] = (0.0, 1.0)) -> Run:
+                     echo: Echo = lambda line: None, share: tuple[float, float] = (0.0, 1.0)) -> Run:
     """Run the stages in order, each from the policy of the one before, and return where the policies lie.
 
     A stage of the four takes its steps from `preset.stage_steps` (0 leaves it out), any other stage the last of them.

@@ -70,7 +70,7 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(f"{name}: a record has exactly the fields {', '.join(sorted(_FIELDS))}")
     when = record["when"]
     if not set(when) <= _CONDITIONS or "error" not in when:
-        raise ValueError(f"{name}: `when` needs `error` and may have {', '.join(sorted(_CONDITIONS - {'error'}))}; got {list(when)}")
+        raise ValueError(f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}")
     if record["category"] not in CATEGORIES or record["type"] not in TYPES:
         raise ValueError(f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}")
     if record["class"] not in bfcl.CLASSES:

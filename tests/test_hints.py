@@ -1,0 +1,101 @@
+import json
+
+import pytest
+import yaml
+from conftest import tool_call
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envtune import bfcl, hints, replay
+from envtune.bfcl import Call
+from envtune.hints import library
+
+TRAVEL = next(t.id for t in bfcl.load_tasks().values() if "TravelAPI" in t.classes)
+CASES = [
+    ("multi_turn_base_3", "rm", {"file_name": "a/b.txt"}, "gfs-path-as-name"),
+    ("multi_turn_base_3", "grep", {"file_name": "a/b.txt", "pattern": "x"}, "gfs-path-as-name"),
+    ("multi_turn_base_3", "mv", {"source": "a/b.txt", "destination": "c"}, "gfs-source-path"),
+    ("multi_turn_base_3", "cp", {"source": "projects", "destination": "a/b"}, "gfs-destination-path"),
+    ("multi_turn_base_3", "cat", {"file_name": "nowhere.txt"}, "gfs-not-here"),
+    ("multi_turn_base_3", "cd", {"folder": "projects/photography"}, "gfs-cd-one-level"),
+    (TRAVEL, "get_flight_cost", {"travel_from": "Rivermist", "travel_to": "LAX", "travel_date": "2024-01-01",
+                                 "travel_class": "economy"}, "travel-route-by-code"),
+    ("multi_turn_base_50", "estimate_distance", {"cityA": "Rivermist", "cityB": "Stonebrook"}, "vehicle-distance-by-zipcode"),
+    ("multi_turn_base_50", "startEngine", {"ignitionMode": "START"}, "vehicle-brake"),
+]
+
+
+@pytest.mark.parametrize("task_id, tool, arguments, hint_id", CASES)
+def test_the_papers_case_studies_carry_their_hint_and_keep_the_error(task_id, tool, arguments, hint_id):
+    plain, hinted = (replay(task_id, [tool_call((tool, arguments))], hint_rate=rate).steps[0] for rate in (0.0, 1.0))
+    assert hinted.hints == (hint_id,) and plain.hints == (None,)
+    assert plain.results == hinted.results and plain.code == hinted.code
+    shown = json.loads(hinted.feedback.split("\n")[1].split(": ", 1)[1])
+    assert shown["hint"] and shown["error"] == hints.is_error(plain.results[0])
+
+
+def test_a_success_is_never_changed():
+    for text in ('{"matches": []}', "None", '{"file_content": "an \\"error\\" in a file"}', "error", '["error"]'):
+        assert hints.augment(bfcl.load_task("multi_turn_base_3"), Call("cat", {"file_name": "a/b"}), text) == (text, None)
+
+
+def test_other_fields_of_an_error_stay():
+    task = bfcl.load_task(TRAVEL)
+    shown, hint_id = hints.augment(task, Call("book_flight", {}), '{"booking_status": false, "error": "Card not registered"}')
+    assert hint_id == "travel-card" and json.loads(shown)["booking_status"] is False
+
+
+def test_every_record_is_short_and_leaks_no_ground_truth_of_any_task():
+    records = hints.load_hints()
+    assert {h.class_name for h in records} == {"GorillaFileSystem", "TravelAPI", "VehicleControlAPI"}
+    for hint in records:
+        call = Call(hint.tools[0], {})
+        for task in (t for t in bfcl.load_tasks().values() if hint.class_name in t.classes):
+            assert not hints.leak(hint.render(call), task, call, ""), (hint.id, task.id)
+
+
+def test_the_guard_drops_a_hint_that_names_a_value_of_the_ground_truth(monkeypatch):
+    task = bfcl.load_task("multi_turn_base_3")
+    leaking = library._hint({"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."},
+                             "hint": "Try photography.", "category": "state_prerequisite", "type": "suggest_prerequisite",
+                             "provenance": {}}, "test")
+    monkeypatch.setattr(library, "load_hints", lambda: (leaking,))
+    error = '{"error": "no"}'
+    assert hints.augment(task, Call("cd", {"folder": "x"}), error) == (error, None)
+    assert hints.augment(task, Call("cd", {"folder": "photography"}), error)[1] == "x"  # the agent wrote it itself
+
+
+def test_slots_take_only_the_calls_own_values():
+    record = library._hint({"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."},
+                            "hint": "{folder} and {other} and {folder.__class__}", "category": "format_mismatch",
+                            "type": "correct_format", "provenance": {}}, "test")
+    assert record.render(Call("cd", {"folder": "f" * 99})) == "f" * 60 + " and other and {folder.__class__}"
+
+
+@pytest.mark.parametrize("change, part", [
+    ({"category": "wrong"}, "category is one of"), ({"type": "wrong"}, "category is one of"), ({"class": "Nobody"}, "class is one of"),
+    ({"tools": ["teleport"]}, "no tool teleport"), ({"when": {}}, "needs `error`"), ({"when": {"error": "("}}, "regular expression"),
+    ({"hint": "word " * 61}, "61 words"), ({"extra": 1}, "exactly the fields"),
+])
+def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part):
+    record = {"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."}, "hint": "go",
+              "category": "format_mismatch", "type": "correct_format", "provenance": {}} | change
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([record]))
+    with pytest.raises(ValueError, match="bad.yaml") as caught:
+        hints.load_hints(tmp_path)
+    assert part in str(caught.value)
+
+
+def test_a_double_id_is_refused(tmp_path):
+    record = {"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."}, "hint": "go",
+              "category": "format_mismatch", "type": "correct_format", "provenance": {}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump([record, record]))
+    with pytest.raises(ValueError, match="more than once"):
+        hints.load_hints(tmp_path)
+
+
+@given(st.sampled_from([h.tools[0] for h in hints.load_hints()]), st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers()),
+       st.text(max_size=60))
+def test_any_result_is_augmented_without_an_exception(tool, arguments, text):
+    shown, hint_id = hints.augment(bfcl.load_task("multi_turn_base_3"), Call(tool, arguments), text)
+    assert hint_id is not None or shown == text

@@ -1,0 +1,78 @@
+import json
+
+import pandas as pd
+import pytest
+
+from envtune import bfcl, splits
+from envtune.__main__ import main
+
+
+def scenarios(ids):
+    return {bfcl.load_task(t).scenario for t in ids}
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_no_scenario_is_in_training_and_test(seed):
+    parts = splits.make_splits(seed)
+    assert not scenarios(parts.train) & scenarios(parts.test)
+    assert len(scenarios(parts.train)) == len(scenarios(parts.test)) == 100
+
+
+@pytest.mark.parametrize("mode", splits.MODES)
+def test_sizes_and_containment(mode):
+    parts = splits.make_splits(0, mode)
+    assert [len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)] == [400, 75, 100, 400, 300]
+    assert set(parts.stage1) <= {t for t in parts.train if t.startswith("multi_turn_base_")}
+    assert set(parts.validation) | set(parts.test_unseen) == set(parts.test)
+    assert not set(parts.validation) & set(parts.test_unseen)
+    for split in bfcl.SPLITS:
+        assert sum(bfcl.load_task(t).split == split for t in parts.train) == 100
+
+
+def test_a_draw_made_per_task_leaks_scenarios():
+    parts = splits.make_splits(0, "per_task")
+    assert len(scenarios(parts.train) & scenarios(parts.test)) > 50
+
+
+@pytest.mark.parametrize("mode", splits.MODES)
+def test_committed_ids_are_the_draw(mode):
+    assert splits.splits_file(0, mode).exists()
+    assert splits.load_splits(0, mode) == splits.make_splits(0, mode)
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits.paths, "DATA", tmp_path)
+    file = splits.save_splits(splits.make_splits(3))
+    assert splits.load_splits(3).seed == 3
+    data = json.loads(file.read_text())
+    data["train"][0], data["test"][0] = data["test"][0], data["train"][0]
+    file.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="seed 3"):
+        splits.load_splits(3)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="per_turn"):
+        splits.make_splits(0, "per_turn")
+
+
+def test_the_verl_export_reads_back_as_the_tasks(tmp_path):
+    assert main(["export-verl", "--out", str(tmp_path)]) == 0
+    frames = {f.stem: pd.read_parquet(f) for f in tmp_path.glob("*.parquet")}
+    assert {name: len(frame) for name, frame in frames.items()} == {"bfcl_train_base": 100, "bfcl_train": 400, "bfcl_val": 100}
+    parts = splits.load_splits()
+    assert [e["original_id"] for e in frames["bfcl_train"]["extra_info"]] == list(parts.train)
+    for row in frames["bfcl_val"].to_dict("records"):
+        extra = row["extra_info"]
+        task, inner = bfcl.load_task(extra["original_id"]), extra["interaction_kwargs"]
+        assert json.loads(inner["ground_truth"]) == [list(turn) for turn in task.ground_truth_source]
+        assert json.loads(row["reward_model"]["ground_truth"]) == json.loads(inner["ground_truth"])
+        assert json.loads(inner["initial_config"]) == task.initial_config
+        assert tuple(inner["involved_classes"]) == task.classes
+        assert [m["role"] for m in row["prompt"]] == ["system", "user"] and row["prompt"][1]["content"] == task.user_turns[0]
+        assert len(inner["processed_question"]) == task.turns - 1
+        for turn, text in enumerate(inner["processed_question"], start=1):
+            assert text.startswith(task.user_turns[turn])
+            assert (turn == task.withheld_until) == (f'"name": "{task.withheld[0]}"' in text if task.withheld else False)
+        assert [bool(t) for t in json.loads(inner["question"])] == [i != task.withheld_until for i in range(task.turns)]
+        assert (row["data_source"], row["ability"]) == ("bfcl_v3_multi_turn", "multi_turn_function_calling")

@@ -1,0 +1,182 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL
+from transformers import AutoModelForCausalLM
+
+from envtune import presets, stages, tiny, training
+from envtune.stages import STAGES
+
+COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}
+
+
+@pytest.fixture(scope="module")
+def curriculum(small_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("curriculum")
+    return training.train_curriculum(SMALL, folder, seed=0, start=small_policy)
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_all_four_stages_run_and_hand_over_their_policy(curriculum):
+    assert list(curriculum.checkpoints) == [s.name for s in STAGES]
+    config = json.loads((curriculum.folder / "config.json").read_text())
+    starts = [config["stages"][s.name]["start"] for s in STAGES]
+    assert starts == [str(curriculum.start), *map(str, list(curriculum.checkpoints.values())[:-1])]
+    first, last = weights(curriculum.start), weights(curriculum.checkpoints["stage1_syntax"])
+    assert any(not torch.equal(first[k], last[k]) for k in first)
+
+
+def test_metrics_have_every_part_and_every_step_once(curriculum):
+    data = pd.read_json(curriculum.folder / "metrics.jsonl", lines=True)
+    train, validation = data[data["kind"] == "train"], data[data["kind"] == "validation"]
+    assert train[["stage", "step"]].values.tolist() == [[s.name, 1] for s in STAGES]
+    assert train[list(COLUMNS)].notna().all(axis=None) and set(validation["step"]) == {0, 1}
+    assert validation["accuracy"].between(0, 1).all()
+    assert (train["reward"] - train["progress"]).abs()[1:].max() < 1e-6  # stages 2-4 are rewarded by progress
+
+
+def test_the_reward_trl_saw_is_the_reward_of_the_recorded_episodes(curriculum):
+    import gzip
+
+    from envtune import EpisodeRecord, rewards
+    data = pd.read_json(curriculum.folder / "metrics.jsonl", lines=True)
+    with gzip.open(curriculum.folder / "episodes.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    for stage in STAGES:
+        records = [EpisodeRecord.from_dict({k: v for k, v in row.items() if k not in ("stage", "step", "kind")})
+                   for row in rows if row["stage"] == stage.name and row["kind"] == "train"]
+        score = rewards.REWARDS[stage.reward]
+        logged = data[(data["stage"] == stage.name) & (data["kind"] == "train")]["reward"].iloc[0]
+        assert len(records) == SMALL.generations
+        assert logged == pytest.approx(sum(map(score, records)) / len(records), abs=1e-5)
+
+
+def test_the_same_config_and_seed_give_the_same_run(curriculum, small_policy, tmp_path):
+    again = training.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
+    first, second = weights(curriculum.checkpoints["stage1_syntax"]), weights(again)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
+    told = []
+    training.train_stage(STAGES[0], SMALL, 1, small_policy, curriculum.folder, 0, echo=told.append)
+    assert not told
+
+
+@pytest.mark.parametrize("preset, seed, part", [
+    (replace(SMALL, beta=0.5), 0, "preset"), (SMALL, 1, "seed")])
+def test_a_folder_with_a_run_of_other_settings_is_refused(curriculum, small_policy, preset, seed, part):
+    with pytest.raises(ValueError, match=part):
+        training.train_stage(STAGES[0], preset, 1, small_policy, curriculum.folder, seed)
+
+
+def test_other_settings_of_one_stage_are_refused(curriculum, small_policy):
+    with pytest.raises(ValueError, match="other settings"):
+        training.train_stage(STAGES[0], SMALL, 5, small_policy, curriculum.folder, 0)
+
+
+def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_policy, tmp_path):
+    preset = replace(SMALL, save_every=2)
+    whole = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "whole", seed=0)
+
+    class Killed(Exception):
+        pass
+
+    def stop(line):
+        if line["kind"] == "train" and line["step"] == 3:
+            raise Killed
+    with pytest.raises(Killed):
+        training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
+    resumed = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0)
+    data = [pd.read_json(tmp_path / name / "metrics.jsonl", lines=True) for name in ("whole", "cut")]
+    steps = [d[d["kind"] == "train"]["step"].tolist() for d in data]
+    assert steps == [[1, 2, 3, 4]] * 2
+    assert sum((data[0]["kind"] == "validation") & (data[0]["step"] == 4)) == sum((data[1]["kind"] == "validation") & (data[1]["step"] == 4)) == 1
+    rewards = [d[d["kind"] == "train"]["reward"].tolist() for d in data]
+    assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+    one, two = weights(whole), weights(resumed)
+    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+
+
+def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(curriculum, small_policy, tmp_path):
+    preset = replace(SMALL, lora_rank=4, learning_rate=1e-2)
+    run = training.train_curriculum(replace(preset, stage_steps=(2, 1, 0, 0)), tmp_path, 0, start=small_policy)
+    data = pd.read_json(tmp_path / "metrics.jsonl", lines=True)
+    kl = data[data["kind"] == "train"].set_index(["stage", "step"])["kl"]
+    assert kl["stage1_syntax", 1] == pytest.approx(0, abs=1e-6) and kl["stage1_syntax", 2] > 1e-6
+    assert kl["stage2_hints", 1] == pytest.approx(0, abs=1e-6)  # merged adapters are in the reference
+    first, second = weights(small_policy), weights(run.checkpoints["stage1_syntax"])
+    assert set(first) == set(second) and any(not torch.equal(first[k], second[k]) for k in first)
+
+
+def test_trl_gets_the_papers_settings(tmp_path):
+    config = training.grpo_config(STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0)
+    assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (0.1, 0.2, 0.28, 10.0)
+    assert (config.loss_type, config.learning_rate, config.max_grad_norm, config.entropy_coef) == ("grpo", 1e-6, 1.0, 0.001)
+    assert (config.num_generations, config.top_p, config.top_k, config.temperature) == (16, 1.0, 0, 1.0)
+    assert config.gradient_accumulation_steps * config.per_device_train_batch_size == 32 * 16
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="device_batch"):
+        training.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
+
+
+@pytest.mark.parametrize("changes, part", [({"generations": 1}, "generations"), ({"stage_steps": (1, 2)}, "four counts"),
+                                           ({"beta": -1.0}, "beta"), ({"nothing": 1}, "no field nothing")])
+def test_a_preset_that_cannot_work_is_refused(changes, part):
+    with pytest.raises(ValueError, match=part):
+        presets.get("cpu-tiny", **changes)
+    with pytest.raises(ValueError, match="cpu-tiny"):
+        presets.get("laptop")
+
+
+@pytest.mark.parametrize("changes", [{"reward": "joy"}, {"tasks": "all"}, {"hint_rate": 2.0}])
+def test_a_stage_that_cannot_work_is_refused(changes):
+    with pytest.raises(ValueError, match="stage"):
+        replace(STAGES[0], **changes)
+
+
+def test_stages_are_the_papers():
+    assert [(s.tasks, s.reward, s.hint_rate, s.rules) for s in STAGES] == [
+        ("stage1", "stage1", 0.0, False), ("train_base", "progress", 1.0, False),
+        ("train", "progress", 1.0, True), ("train", "progress", 0.0, True)]
+    from envtune.splits import load_splits
+    assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
+
+
+def test_every_stage_of_the_tiny_preset_has_tasks_and_validates_on_what_the_instrument_knows():
+    for stage in STAGES:
+        assert len(training.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+    assert len(training.validation_tasks(presets.PAPER)) == 100
+    from envtune.splits import load_splits
+    assert set(training.validation_tasks(presets.PAPER)) <= set(load_splits().test)
+    assert set(training.validation_tasks(presets.CPU_TINY)) <= set(load_splits().train)
+
+
+def test_the_instrument_reads_its_prompts_after_a_reload_as_it_did_in_the_warm_up(small_policy):
+    from transformers import AutoTokenizer
+
+    from envtune import Episode, bfcl, rollout
+    texts = tiny._texts(training.practice_scenarios(SMALL), SMALL.max_result_chars)
+    fresh = tiny.build_tokenizer(texts, 400, tiny.Recipe().longest_token)
+    loaded = AutoTokenizer.from_pretrained(small_policy)
+    for task_id in training.practice_scenarios(SMALL):
+        messages = Episode(bfcl.load_task(task_id), compact=True).messages
+        assert rollout.Chat(fresh).opening(messages) == rollout.Chat(loaded).opening(messages)
+
+
+def test_a_killed_warm_up_leaves_no_half_model(small_policy, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
+    monkeypatch.setattr(tiny, "_warm_up", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        tiny.build(training.practice_scenarios(SMALL), recipe=tiny.Recipe(hidden=32, layers=1, heads=2, episodes=2), quiet=True)
+    assert not list(tmp_path.glob("models/*/recipe.json"))
+    shutil.rmtree(tmp_path)
