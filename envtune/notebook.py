@@ -80,17 +80,16 @@ def step_bar(total: int) -> Callable[[dict], None]:
     return echo
 
 
-def _draw(file: Path, stopped: threading.Event) -> None:
-    """Show the share that the kernel reports, with the time left."""
+def _draw(file: Path, stopped: threading.Event, name: str) -> None:
+    """Show the share that the kernel reports, with the time left, until told to stop."""
     interval = 1.0 if sys.stderr.isatty() else 20.0
     with tqdm(total=100, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
-              mininterval=interval, ncols=110) as bar:
+              mininterval=interval, ncols=110, desc=name) as bar:
         while not stopped.wait(0.5):
             if file.exists():
                 state = json.loads(file.read_text())
                 bar.set_description_str(state["text"], refresh=False)
                 bar.update(max(0.0, 100 * state["share"] - bar.n))
-        bar.set_description_str("finished", refresh=False)
 
 
 def run(notebook: Path, parameters: dict | None = None) -> Path:
@@ -107,10 +106,11 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         file, stopped = Path(folder) / "progress.json", threading.Event()
         os.environ["ENVTUNE_PROGRESS"] = str(file)
-        drawer = threading.Thread(target=_draw, args=(file, stopped))
+        drawer = threading.Thread(target=_draw, args=(file, stopped, notebook.stem))
         drawer.start()
         try:
-            papermill.execute_notebook(notebook, out, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3")
+            papermill.execute_notebook(notebook, out, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3",
+                                       extra_arguments=["--IPKernelApp.log_level=40"])  # its warnings would cut up the bar
         except papermill.PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                                  f"the executed notebook up to there: {out}") from None

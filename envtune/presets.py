@@ -26,6 +26,8 @@ class Preset:
     """Rollouts a prompt, the group whose rewards are normalised."""
     device_batch: int = 1
     """Sequences in one forward and backward pass [rollouts a device]."""
+    context_tokens: int = 32_768
+    """Opening and completion together, the length that vLLM reserves [tokens]."""
     message_tokens: int = 2_048
     """Longest agent message [tokens]."""
     completion_tokens: int | None = None
@@ -68,8 +70,12 @@ PAPER = Preset()
 CPU_TINY = replace(
     PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(24, 28, 12, 12), prompts_per_step=4,
     generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=1e-3,
-    bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=1_000, validation_tasks=16, save_every=1_000)
-PRESETS = {preset.name: preset for preset in (CPU_TINY, PAPER)}
+    bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=12, validation_tasks=16, save_every=8)
+GPU_80GB = replace(
+    PAPER, name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,
+    stage_steps=(60, 80, 120, 120))
+"""One 80 GB GPU: bf16 LoRA, vLLM beside the trainer. Not run yet: see the README's table of what was verified where."""
+PRESETS = {preset.name: preset for preset in (CPU_TINY, GPU_80GB, PAPER)}
 
 
 def get(name: str, **changes) -> Preset:

@@ -153,18 +153,18 @@ class TRLRollout:
     seed: int
     on_records: Callable[[str, list[EpisodeRecord]], None]
     """Told ("train" or "eval", records) after every batch."""
-    count: int = 0
-    """Episodes played so far: makes the seed of every episode's hint draw its own."""
 
-    def _episode(self, task_id: str, limits: Limits, hint_rate: float) -> Episode:
-        self.count += 1
-        return Episode(bfcl.load_task(task_id), limits, hint_rate, seed=self.seed * 1_000_003 + self.count,
-                       rules=self.rules, compact=self.compact, max_result_chars=self.max_result_chars)
+    def _episode(self, task_id: str, limits: Limits, hint_rate: float, seed: int) -> Episode:
+        return Episode(bfcl.load_task(task_id), limits, hint_rate, seed, rules=self.rules, compact=self.compact,
+                       max_result_chars=self.max_result_chars)
 
     def __call__(self, prompts: list[list[dict]], trainer) -> dict:
         training = trainer.model.training
         limits = LIMITS["training"] if training else EVALUATION
-        episodes = [self._episode(p[0]["task_id"], limits, self.hint_rate if training else 0.0) for p in prompts]
+        # from the step and the place in the batch, so that a resumed run draws the same hints
+        seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003
+        episodes = [self._episode(p[0]["task_id"], limits, self.hint_rate if training else 0.0, seed + i)
+                    for i, p in enumerate(prompts)]
         # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
         rollouts = play(episodes, self.chat, lambda ids: trainer._generate_single_turn(ids, None, {}, 1),
                         self.budget_tokens, self.message_tokens)

@@ -173,7 +173,8 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         beta=preset.beta, epsilon=preset.epsilon, epsilon_high=preset.epsilon_high, delta=preset.delta,
         loss_type="grpo", scale_rewards="group", entropy_coef=preset.entropy_coef, num_iterations=1,
         bf16=preset.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=preset.gradient_checkpointing,
-        use_vllm=preset.use_vllm, vllm_mode="colocate", vllm_importance_sampling_mode="token_mask",
+        use_vllm=preset.use_vllm, vllm_mode="colocate", vllm_max_model_length=preset.context_tokens,
+        vllm_importance_sampling_mode="token_mask",
         dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=True, save_only_model=False)
 
 
@@ -250,6 +251,7 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
     checkpoint = get_last_checkpoint(str(out))
     log.forget_after(int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1)
     trainer = _trainer(stage, preset, steps, start, out, seed, log)
+    trainer.args.eval_on_start = checkpoint is None  # a resumed run has that line already
     trainer.train(resume_from_checkpoint=checkpoint)
     _hand_over(trainer, trainer.processing_class, policy)
     for used in out.glob("checkpoint-*"):

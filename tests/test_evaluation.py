@@ -1,0 +1,54 @@
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from envtune import evaluation, training
+
+
+@pytest.mark.parametrize("successes, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)])
+def test_wilsons_interval_has_its_published_values(successes, n, low, high):
+    assert evaluation.wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("successes, n", [(0, 0), (3, 2), (-1, 2)])
+def test_an_impossible_count_is_refused(successes, n):
+    with pytest.raises(ValueError, match="successes"):
+        evaluation.wilson(successes, n)
+
+
+def test_summary_gives_each_split_and_all_with_n():
+    results = pd.DataFrame({"split": ["base"] * 3 + ["miss_func"], "valid": [True, False, True, False], "progress": [1.0, 0.5, 1.0, 0.0]})
+    table = evaluation.summary(results).set_index("split")
+    assert table["n"].to_dict() == {"base": 3, "miss_func": 1, "all": 4}
+    assert table.loc["all", "accuracy"] == 0.5 and table.loc["all", "low"] < 0.5 < table.loc["all", "high"]
+
+
+def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
+    tasks = training.practice_scenarios(SMALL)
+    one, two = (evaluation.evaluate(small_policy, tasks, SMALL) for _ in range(2))
+    assert one.equals(two) and one["task_id"].tolist() == list(tasks)
+
+
+def test_a_policy_that_says_the_ground_truth_is_valid_and_one_that_does_not_is_not(small_policy):
+    """Evaluation end to end with a scripted sampler in the model's place: the verdicts are BFCL's."""
+    from conftest import ANSWER, ground_truth_messages
+    from transformers import AutoTokenizer
+
+    from envtune import Episode, bfcl, rollout
+    from envtune.episode import EVALUATION
+    tokenizer = AutoTokenizer.from_pretrained(small_policy)
+    tasks = ["multi_turn_base_3", "multi_turn_miss_func_3"]
+    for script, expected in (({t: ground_truth_messages(t) for t in tasks}, [True, True]), ({t: [ANSWER] * 9 for t in tasks}, [False, False])):
+        episodes = [Episode(bfcl.load_task(t), EVALUATION, compact=True) for t in tasks]
+
+        def generate(contexts, script=script, episodes=episodes):
+            running = [e for e in episodes if not e.done]
+            texts = [script[e.task.id][len(e.record.steps)] for e in running]
+            return [tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for text in texts], None
+        rollouts = rollout.play(episodes, rollout.Chat(tokenizer), generate, 20_000, 500)
+        assert [evaluation.result_row(r.record)["valid"] for r in rollouts] == expected
+
+
+def test_no_task_is_refused(small_policy):
+    with pytest.raises(ValueError, match="at least one"):
+        evaluation.evaluate(small_policy, [], SMALL)

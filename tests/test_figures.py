@@ -1,0 +1,50 @@
+import json
+
+import matplotlib
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+from envtune import evaluation, figures  # noqa: E402
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    rows = []
+    for stage in figures.STAGE_LABELS:
+        rows.append({"stage": stage, "step": 0, "kind": "validation", "accuracy": 0.25, "progress": 0.3, "episodes": 16})
+        for step in (1, 2, 3):
+            rows.append({"stage": stage, "step": step, "kind": "train", "reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7,
+                         "progress": 0.1 * step, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9, "episodes": 32})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return figures.load_metrics(tmp_path)
+
+
+def test_steps_count_on_over_the_stages(metrics):
+    assert metrics[metrics["kind"] == "train"]["at"].tolist() == list(range(1, 13))
+    assert metrics[metrics["kind"] == "validation"]["at"].tolist() == [0, 3, 6, 9]
+
+
+def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metrics, tmp_path):
+    fig = figures.stage_dynamics(metrics, "tiny-instrument, seed 0")
+    drawn = {line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()}
+    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn["validation accuracy"] == [0.25] * 4
+    assert "tiny-instrument, seed 0" in fig.texts[-1].get_text()
+    png, pdf = figures.save(fig, tmp_path / "deep" / "dynamics")
+    assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
+    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5})
+    fig = figures.curriculum_bars([("before", evaluation.summary(results))], "tiny-instrument, seed 0")
+    ours, theirs = fig.axes
+    assert "own run" in ours.get_title() and "Table 3" in theirs.get_title()
+    assert [bar.get_height() for bar in ours.patches] == [50] * 4
+    paper = figures.paper_table3()
+    qwen = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
+    assert len(theirs.patches) == 4 * len(qwen) and theirs.patches[0].get_height() == pytest.approx(qwen["base"].iloc[0])
+
+
+def test_a_run_without_metrics_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train the run first"):
+        figures.load_metrics(tmp_path)

@@ -1,0 +1,23 @@
+"""Every notebook executes with papermill at its smallest size, on its own and in sequence."""
+import nbformat
+import pytest
+
+from envtune import notebook, paths
+
+SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_quickstart"}, "01_data_splits": {}, "02_environment_tour": {},
+            "04_stage1_syntax": {"steps": 1}, "05_stage2_hints": {"steps": 1}, "06_stage3_hard_tasks": {"steps": 1},
+            "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"}}
+
+
+def test_every_notebook_is_executed_here():
+    assert set(SMALLEST) == {p.stem for p in paths.NOTEBOOKS.glob("*.ipynb")}
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", SMALLEST)
+def test_notebook_runs_at_its_smallest_size(name):
+    executed = nbformat.read(notebook.run(paths.NOTEBOOKS / f"{name}.ipynb", SMALLEST[name]), as_version=4)
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) or name == "02_environment_tour"
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)

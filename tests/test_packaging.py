@@ -1,0 +1,74 @@
+"""The files that install the project say the same thing."""
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from envtune import bfcl, paths, preflight
+
+PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CONSTRAINTS = dict(line.split("==") for line in (paths.ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
+
+
+def pins(requirements):
+    return dict(r.split("==") for r in requirements if "==" in r)
+
+
+def test_every_pin_is_in_the_constraints_and_the_same():
+    for requirements in [PROJECT["dependencies"], *EXTRAS.values()]:
+        for name, version in pins(requirements).items():
+            assert CONSTRAINTS[name] == version
+
+
+def test_the_extras_are_the_ones_that_are_documented():
+    assert set(EXTRAS) == {"train", "notebooks", "gpu", "sweep", "dev"}
+    assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))
+
+
+def test_the_conda_environment_installs_all_extras_under_the_constraints():
+    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    [pip] = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert "python=3.12" in environment["dependencies"] and "-c constraints.txt" in pip
+    [own] = [line for line in pip if line.startswith("-e .[")]
+    assert set(re.search(r"\[(.*)\]", own).group(1).split(",")) == set(EXTRAS)
+    low, high = re.findall(r"3\.(\d+)", PROJECT["requires-python"])
+    assert int(low) <= 12 < int(high)
+
+
+def test_bfcl_is_named_in_the_same_version_everywhere():
+    want = f"bfcl-eval=={bfcl.PACKAGE_VERSION}"
+    assert CONSTRAINTS["bfcl-eval"] == bfcl.PACKAGE_VERSION
+    for file in ("Makefile", "environment.yml", "README.md"):
+        assert want in (paths.ROOT / file).read_text(), file
+
+
+@pytest.mark.parametrize("version, free, part", [((3, 10), 10**12, "this is 3.10"), ((3, 13), 10**12, "this is 3.13"), ((3, 12), 10**9, "1.0 GB are free"),
+                                                 ((3, 11), 10**12, ""), ((3, 12), 10**12, "")])
+def test_the_preflight_says_in_one_sentence_what_stops_an_install(version, free, part):
+    message = preflight.problem(version, free)
+    assert (part in message) if part else message == ""
+
+
+def test_make_stops_with_one_sentence_without_a_python():
+    done = subprocess.run(["make", "setup", "PYTHON=no-such-python", "VENV=/nonexistent/venv"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "'no-such-python' was not found" in done.stderr
+
+
+def test_make_help_lists_the_targets():
+    text = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True).stdout
+    assert {line.split()[0] for line in text.splitlines()} >= {"setup", "quickstart", "test", "lab", "help"}
+
+
+def test_the_package_runs_no_code_from_data():
+    pattern = re.compile(r"(?<![\w.])(eval|exec|globals)\(")
+    for file in (paths.ROOT / "envtune").rglob("*.py"):
+        assert not pattern.search(file.read_text()), file
+
+
+def test_the_module_answers_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "envtune", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "export-verl" in done.stdout
