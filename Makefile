@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-ONE_SENTENCE := "envtune: the packages could not be installed: see pip's last lines above; most often the package index cannot be reached, or the disk is full."
+FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test lab bench conda clean
@@ -19,9 +19,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "envtune: Python 3.11 or 3.12 is needed and '$(PYTHON)' was not found; install it, or name yours with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) envtune/preflight.py
 	@echo "[1/2] installing into $(VENV): about two minutes, more on a slow network"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,dev]' || { echo $(ONE_SENTENCE) >&2; exit 1; }
-	@$(PIP) install --quiet --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(ONE_SENTENCE) >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "envtune: $(PYTHON) could not make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
+	@$(PIP) download --quiet --timeout 10 --retries 1 --no-deps --dest $(VENV)/probe mpmath==1.3.0 >/dev/null 2>&1 || \
+	  { echo "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again." >&2; exit 1; }
+	@$(PIP) install --quiet --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install --quiet --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
 quickstart: setup  ## the main job: all four stages on real tasks, evaluation, figures (about ten minutes)
@@ -34,11 +36,11 @@ quickstart: setup  ## the main job: all four stages on real tasks, evaluation, f
 	@echo "Next: make lab"
 
 test: setup  ## run the tests, notebooks included
-	@$(BIN)/python -m ruff check envtune tests benchmarks
+	@$(BIN)/python -m ruff check
 	@$(BIN)/python -m pytest
 
 lab: setup  ## open JupyterLab on notebooks/
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 15 minutes)
 	@$(BIN)/python benchmarks/learning_check.py

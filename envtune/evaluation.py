@@ -39,10 +39,11 @@ def result_row(record: EpisodeRecord) -> dict:
 
 
 def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0,
-             seed: int = 0, completion_tokens: int = 24_576, wave_episodes: int = 64) -> pd.DataFrame:
+             seed: int = 0, completion_tokens: int = 24_576, batch_size: int = 32) -> pd.DataFrame:
     """Play every task once with the policy of a folder or hub id; a row a task (see `result_row`).
 
-    Temperature 0 is greedy and repeats exactly. ValueError when there is no task.
+    Temperature 0 is greedy and repeats exactly. `batch_size` episodes are played at once; `completion_tokens` is the length of an
+    episode where the preset names none. ValueError when there is no task.
     """
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
@@ -51,12 +52,12 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16 if preset.bf16 else torch.float32).to(device)
     chat = rollout.Chat(tokenizer)
-    generate = policies.sampler(model, tokenizer, preset.message_tokens, temperature, batch_size=preset.device_batch)
+    generate = policies.sampler(model, tokenizer, preset.message_tokens, temperature, batch_size)
     rows: list[dict] = []
     with tqdm(total=len(task_ids), desc="evaluating", unit="task", mininterval=2) as bar:
-        for start in range(0, len(task_ids), wave_episodes):
+        for start in range(0, len(task_ids), batch_size):
             episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, compact=preset.compact,
-                                max_result_chars=preset.max_result_chars) for t in task_ids[start:start + wave_episodes]]
+                                max_result_chars=preset.max_result_chars) for t in task_ids[start:start + batch_size]]
             done = rollout.play(episodes, chat, generate, preset.completion_tokens or completion_tokens, preset.message_tokens)
             rows += [result_row(r.record) for r in done]
             bar.update(len(done))

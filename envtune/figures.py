@@ -71,9 +71,12 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     )
     for number, (ax, part, series, label) in enumerate(panels):
         _shade_stages(ax, data, label=number < 2)
+        # a validation line does not cross into the next stage, whose prompt may differ
+        pieces = [piece for _, piece in part.groupby("stage", sort=False)] if part is validation else [part]
         for colour, (column, name) in zip(_COLOURS, series.items(), strict=False):
-            ax.plot(part["at"], part[column], color=colour, label=name, linewidth=1.5,
-                    marker="o" if part is validation else None, markersize=4)
+            for i, piece in enumerate(pieces):
+                ax.plot(piece["at"], piece[column], color=colour, label=name if i == 0 else None, linewidth=1.5,
+                        marker="o" if part is validation else None, markersize=4)
         ax.set_ylabel(label)
         ax.set_ylim(bottom=0)
     for ax in axes[0]:
@@ -84,21 +87,14 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     ends.grid(False)
     for ax in axes[1]:
         ax.set_xlabel("optimiser step, stages in order")
-    handles = [h for ax in (axes[0, 0], axes[0, 1], axes[1, 0], axes[1, 1], ends) for h in ax.get_legend_handles_labels()[0]]
-    _legends(axes, ends)
-    episodes = int(train["episodes"].mean()) if len(handles) else 0
-    fig.tight_layout(rect=(0, 0.03, 1, 1))
-    _caption(fig, f"Own run: {source}. Training points: mean of {episodes} episodes; validation: "
-                  f"{int(validation['episodes'].mean())} tasks by BFCL's checker.")
-    return fig
-
-
-def _legends(axes, ends) -> None:
-    """A legend under each panel's title row, where no data is drawn."""
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         ax.legend(loc="best", fontsize=8)
     lines = axes[1, 1].get_lines() + ends.get_lines()
-    axes[1, 1].legend(lines, [line.get_label() for line in lines], loc="best", fontsize=8)
+    axes[1, 1].legend(lines, [line.get_label() for line in lines], loc="lower left", fontsize=8)
+    fig.tight_layout(rect=(0, 0.03, 1, 1))
+    _caption(fig, f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes a step. Validation: "
+                  f"{validation['episodes'].mean():.0f} tasks, BFCL's checker, sampled as in training, no hints.")
+    return fig
 
 
 def paper_table3() -> pd.DataFrame:
@@ -125,22 +121,29 @@ def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Fi
         ax.set_ylim(0, 105)
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
     fig.tight_layout(rect=(0, 0.04, 1, 1))
-    counts = rows[0][1].set_index("split").loc[splits, "n"].tolist()
-    _caption(fig, f"Own run: n = {', '.join(map(str, counts))} tasks a split, bars with 95% Wilson intervals. "
+    counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
+    _caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals. "
                   "Paper: published means, 100 tasks a split. Different models and tasks: not a comparison.")
     return fig
 
 
 def _grouped_bars(ax, groups: Sequence[tuple[str, list]]) -> None:
+    """Bars side by side; a stage has the same colour wherever it is drawn, by the digit in its label."""
     width = 0.8 / len(groups)
     for number, (label, cells) in enumerate(groups):
         heights = [100 * cell["accuracy"] for cell in cells]
         positions = [x - 0.4 + width * (number + 0.5) for x in range(len(cells))]
-        ax.bar(positions, heights, width * 0.95, label=label, color=_COLOURS[number % len(_COLOURS)])
+        ax.bar(positions, heights, width * 0.95, label=label, color=_COLOURS[_colour(label)])
         if "low" in cells[0]:
             errors = [[h - 100 * c["low"] for h, c in zip(heights, cells, strict=True)],
                       [100 * c["high"] - h for h, c in zip(heights, cells, strict=True)]]
             ax.errorbar(positions, heights, yerr=errors, fmt="none", ecolor="0.3", elinewidth=0.8, capsize=2)
+
+
+def _colour(label: str) -> int:
+    """Place in the palette: the untrained policy 0, stages 1-4, any other training 5."""
+    digits = [c for c in label if c.isdigit()]
+    return int(digits[0]) if digits else 0 if label in ("before training", "none") else 5
 
 
 def save(fig: Figure, path: Path) -> tuple[Path, Path]:

@@ -35,6 +35,8 @@ class Preset:
     max_result_chars: int = 20_000
     """How much of one tool result the agent reads [characters]."""
     learning_rate: float = 1e-6
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0 at the start of a stage [steps]."""
     beta: float = 0.1
     """Weight of the KL term to the stage's start (k3 estimator, in the loss)."""
     epsilon: float = 0.2
@@ -68,8 +70,8 @@ class Preset:
 
 PAPER = Preset()
 CPU_TINY = replace(
-    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(24, 28, 12, 12), prompts_per_step=4,
-    generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=1e-3,
+    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(20, 24, 12, 12), prompts_per_step=4,
+    generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4, warmup_steps=4,
     bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=12, validation_tasks=16, save_every=8)
 GPU_80GB = replace(
     PAPER, name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,

@@ -48,15 +48,15 @@ class Recipe:
     """Where a scripted episode is cut [tokens after the opening]."""
     episodes: int = 600
     """Scripted episodes to warm up on."""
-    short_steps: int = 140
+    short_steps: int = 380
     """Steps on windows of `short_tokens` that start anywhere in a transcript [steps]: cheap, teaches the format."""
     short_tokens: int = 96
-    full_steps: int = 60
+    full_steps: int = 50
     """Steps on whole transcripts [steps]: teaches which task is which."""
     short_batch: int = 16
     full_batch: int = 16
     learning_rate: float = 3e-3
-    p_right: float = 0.40
+    p_right: float = 0.34
     """Chance that a scripted step does what the ground truth of the turn does."""
     p_wrong: float = 0.27
     """Chance of a call that is no help or fails."""

@@ -28,7 +28,8 @@ def test_steps_count_on_over_the_stages(metrics):
 def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metrics, tmp_path):
     fig = figures.stage_dynamics(metrics, "tiny-instrument, seed 0")
     drawn = {line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()}
-    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn["validation accuracy"] == [0.25] * 4
+    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn["validation accuracy"] == [0.25]
+    assert len([line for line in fig.axes[1].get_lines()]) == 2 * 4  # a piece a stage, for accuracy and progress
     assert "tiny-instrument, seed 0" in fig.texts[-1].get_text()
     png, pdf = figures.save(fig, tmp_path / "deep" / "dynamics")
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")

@@ -1,4 +1,5 @@
 """The files that install the project say the same thing."""
+import os
 import re
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_the_preflight_says_in_one_sentence_what_stops_an_install(version, free,
 def test_make_stops_with_one_sentence_without_a_python():
     done = subprocess.run(["make", "setup", "PYTHON=no-such-python", "VENV=/nonexistent/venv"], cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode != 0 and "'no-such-python' was not found" in done.stderr
+
+
+def test_make_stops_with_one_sentence_when_the_package_index_cannot_be_reached(tmp_path):
+    nowhere = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    nowhere |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_CACHE_DIR": "1"}
+    done = subprocess.run(["make", "setup", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"], cwd=paths.ROOT, env=nowhere,
+                          capture_output=True, text=True)
+    assert done.returncode != 0 and not (tmp_path / "venv" / ".ready").exists()
+    assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
+        "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again."]
 
 
 def test_make_help_lists_the_targets():
