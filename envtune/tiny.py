@@ -12,6 +12,7 @@ otherwise than in the warm-up and the instrument seems to know nothing.
 """
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -38,24 +39,30 @@ _TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</an
 class Recipe:
     """How the instrument is made. Any change gives another cached model."""
     vocabulary: int = 1_600
+    """At most so many entries [tokens]; the few texts may give fewer."""
     longest_token: int = 24
-    """[characters]"""
+    """Where merging stops [characters]."""
     hidden: int = 128
     layers: int = 3
     heads: int = 4
+    """Width, depth and attention heads of the Llama."""
     context_tokens: int = 4_096
+    """Positions of the model [tokens]."""
     transcript_tokens: int = 560
     """Where a scripted episode is cut [tokens after the opening]."""
     episodes: int = 600
     """Scripted episodes to warm up on."""
     short_steps: int = 380
-    """Steps on windows of `short_tokens` that start anywhere in a transcript [steps]: cheap, teaches the format."""
+    """Steps on windows of `short_tokens` that start at a user message [steps]: cheap, teaches form and right calls."""
     short_tokens: int = 96
+    """Length of a window [tokens]."""
     full_steps: int = 50
-    """Steps on whole transcripts [steps]: teaches which task is which."""
+    """Steps on whole transcripts, system prompt and all [steps]."""
     short_batch: int = 16
     full_batch: int = 16
+    """Windows and transcripts a step."""
     learning_rate: float = 3e-3
+    """Peak of the one-cycle schedule."""
     p_right: float = 0.34
     """Chance that a scripted step does what the ground truth of the turn does."""
     p_wrong: float = 0.27
@@ -212,12 +219,13 @@ def build(task_ids: Sequence[str], seed: int = 0, max_result_chars: int = 100, r
         max_position_embeddings=recipe.context_tokens, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
     losses = _warm_up(model, tokenizer, rollouts, recipe, draw, quiet)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")  # two processes may build the same one
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
     made = {**identity, "parameters": model.num_parameters(), "losses": losses}
     (unfinished / "recipe.json").write_text(json.dumps(made))
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)  # a kill leaves either no model or a whole one
+    if (folder / "recipe.json").exists():
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.rename(folder)  # a kill leaves either no model or a whole one
     return folder

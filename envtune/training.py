@@ -15,7 +15,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +72,8 @@ def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
     tasks = stage_tasks(stage, splits.load_splits())
     if preset.max_scenarios is None:
         return tasks
-    return tuple(t for t in tasks if t in practice_scenarios(preset))
+    practised = set(practice_scenarios(preset))
+    return tuple(t for t in tasks if t in practised)
 
 
 def practice_scenarios(preset: Preset) -> tuple[str, ...]:
@@ -99,13 +100,22 @@ def starting_model(preset: Preset, seed: int) -> Path | str:
     return tiny.build(practice_scenarios(preset), seed, preset.max_result_chars)
 
 
+def _whole_rows(lines: Iterable[str]) -> Iterator[dict]:
+    """JSON lines up to a torn end, which is what a kill in the middle of a write leaves."""
+    try:
+        for line in lines:
+            yield json.loads(line)
+    except (EOFError, json.JSONDecodeError):
+        return
+
+
 class MetricsLog(TrainerCallback):
     """metrics.jsonl and episodes.jsonl.gz of a run: one line a training step, one a validation, one an episode."""
 
     def __init__(self, folder: Path, stage: Stage, steps: int, echo: Echo):
         self.folder, self.stage, self.steps, self.echo = folder, stage.name, steps, echo
         self.records: dict[str, list[EpisodeRecord]] = {"train": [], "eval": []}
-        self.started = self.last = time.monotonic()
+        self.last = time.monotonic()
 
     def on_records(self, mode: str, records: list[EpisodeRecord]) -> None:
         """Called by the rollout after every batch."""
@@ -116,12 +126,11 @@ class MetricsLog(TrainerCallback):
         for name, opener in (("metrics.jsonl", open), ("episodes.jsonl.gz", gzip.open)):
             path = self.folder / name
             if path.exists():
-                with opener(path, "rt") as lines:
-                    kept = [line for line in lines
-                            if (row := json.loads(line))["stage"] != self.stage or row["step"] <= step]
                 unfinished = path.with_name(path.name + ".new")
-                with opener(unfinished, "wt") as out:
-                    out.writelines(kept)
+                with opener(path, "rt") as lines, opener(unfinished, "wt") as out:
+                    for row in _whole_rows(lines):
+                        if row["stage"] != self.stage or row["step"] <= step:
+                            out.write(json.dumps(row) + "\n")
                 unfinished.replace(path)
 
     def write(self, step: int, kind: str, values: dict) -> None:

@@ -94,6 +94,9 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
             raise Killed
     with pytest.raises(Killed):
         training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as metrics, open(tmp_path / "cut" / "episodes.jsonl.gz", "r+b") as episodes:
+        metrics.write('{"stage": "stage1_sy')  # torn, as a kill in the middle of a write leaves them
+        episodes.truncate(len(episodes.read()) - 7)
     resumed = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0)
     data = [pd.read_json(tmp_path / name / "metrics.jsonl", lines=True) for name in ("whole", "cut")]
     steps = [d[d["kind"] == "train"]["step"].tolist() for d in data]
