@@ -70,7 +70,7 @@ class Preset:
 
 PAPER = Preset()
 CPU_TINY = replace(
-    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(20, 24, 12, 12), prompts_per_step=4,
+    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(22, 24, 12, 12), prompts_per_step=4,
     generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4,
     warmup_steps=4, bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=12, validation_tasks=16,
     save_every=8)

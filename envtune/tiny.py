@@ -63,9 +63,9 @@ class Recipe:
     """Windows and transcripts a step."""
     learning_rate: float = 3e-3
     """Peak of the one-cycle schedule."""
-    p_right: float = 0.34
+    p_right: float = 0.32
     """Chance that a scripted step does what the ground truth of the turn does."""
-    p_wrong: float = 0.27
+    p_wrong: float = 0.30
     """Chance of a call that is no help or fails."""
     p_early: float = 0.05
     """Chance of an answer before the work is done; the rest of the steps is broken in form."""
