@@ -42,7 +42,7 @@ test: setup  ## run the tests, notebooks included
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 15 minutes)
+bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 12 minutes)
 	@$(BIN)/python benchmarks/learning_check.py
 
 conda:  ## create the conda environment `envtune` with the GPU set

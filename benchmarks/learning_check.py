@@ -3,7 +3,7 @@
     $ python benchmarks/learning_check.py [--seeds 0 1 2] [--json]
 
 Targets, every seed: the mean stage-1 reward (0..2) of the last five steps exceeds that of the first five by at least 0.5, and the
-mean stage-2 progress (BFCL's state and result checks) by at least 0.1. Five to six minutes a seed on two cores. The policy is the
+mean stage-2 progress (BFCL's state and result checks) by at least 0.1. About four minutes a seed on two cores. The policy is the
 embedded instrument: this shows that the machinery learns, and nothing about the paper.
 """
 import argparse

@@ -85,7 +85,9 @@ def _draw(file: Path, stopped: threading.Event, name: str) -> None:
     interval = 1.0 if sys.stderr.isatty() else 20.0
     with tqdm(total=100, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
               mininterval=interval, ncols=110, desc=name) as bar:
-        while not stopped.wait(0.5):
+        ended = False
+        while not ended:
+            ended = stopped.wait(0.5)
             if file.exists():
                 state = json.loads(file.read_text())
                 bar.set_description_str(state["text"], refresh=False)
@@ -111,6 +113,7 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
         try:
             papermill.execute_notebook(notebook, out, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3",
                                        extra_arguments=["--IPKernelApp.log_level=40"])  # its warnings would cut up the bar
+            file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
                                  f"the executed notebook up to there: {out}") from None

@@ -59,7 +59,8 @@ def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
     book = write(tmp_path / "slow.ipynb", ['run_name: str = "slow"  # folder', "import time\nfrom envtune import progress\n"
                  "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n    time.sleep(2.5)"])
     assert notebook.run(book) == paths.runs() / "slow" / "slow.ipynb"
-    assert "left" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "left" in shown and "100%" in shown and "slow done" in shown
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
