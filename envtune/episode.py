@@ -4,7 +4,7 @@
     >>> episode.messages[1]["content"][:40]                     # the system message and the first user turn
     'As part of my latest photography project'
     >>> episode.step("<think>x</think><answer>Done.</answer>")[:30], episode.record.codes
-    ('After identifying them, the ne', (0.0,))
+    ('After identifying them, the ne', [0.0])
 
 Limits are data. TRAINING is the authors' environment: a format error is told to the agent and costs a step, the sixth step
 of a turn that is no answer ends the turn (its calls still run), a call in a turn with empty ground truth is not run and
@@ -111,8 +111,9 @@ class EpisodeRecord:
     version: int = RECORD_VERSION
 
     @property
-    def codes(self) -> tuple[float, ...]:
-        return tuple(step.code for step in self.steps)
+    def codes(self) -> list[float]:
+        """One number a step, as in the authors' code (see Step.code)."""
+        return [step.code for step in self.steps]
 
     @property
     def completed(self) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from envtune import bfcl, policies, progress, rewards, rollout
@@ -54,7 +53,7 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
     chat = rollout.Chat(tokenizer)
     generate = policies.sampler(model, tokenizer, preset.message_tokens, temperature, batch_size)
     rows: list[dict] = []
-    with tqdm(total=len(task_ids), desc="evaluating", unit="task", mininterval=2) as bar:
+    with progress.bar(len(task_ids), "evaluating", "task") as bar:
         for start in range(0, len(task_ids), batch_size):
             episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, compact=preset.compact,
                                 max_result_chars=preset.max_result_chars) for t in task_ids[start:start + batch_size]]

@@ -47,8 +47,8 @@ def _shade_stages(ax, data: pd.DataFrame, label: bool) -> None:
         start = part.loc[part["step"] > 0, "at"].min() - 1 if (part["step"] > 0).any() else start
         ax.axvspan(start, end, color=_SHADES[number % 2], zorder=0, linewidth=0)
         if label:
-            ax.text((start + end) / 2, 1.02, STAGE_LABELS.get(stage, stage), transform=ax.get_xaxis_transform(),
-                    ha="center", va="bottom", fontsize=8)
+            name = STAGE_LABELS.get(stage, stage).replace(" ", "\n", 1)  # on two lines a short stage's name fits its span
+            ax.text((start + end) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
 
 
 def _caption(fig: Figure, text: str) -> None:

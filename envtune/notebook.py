@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from envtune import paths
+from envtune import paths, progress
 
 
 class NotebookFailed(RuntimeError):
@@ -69,7 +69,7 @@ def check_parameters(name: str) -> None:
 
 def step_bar(total: int) -> Callable[[dict], None]:
     """An `echo` for training: a progress bar over `total` optimiser steps with the latest numbers."""
-    bar = tqdm(total=total, unit="step", mininterval=5, file=sys.stdout, ncols=110)
+    bar = progress.bar(total, "training", "step")
 
     def echo(line: dict) -> None:
         if line["kind"] == "train":

@@ -8,8 +8,11 @@ Without ENVTUNE_PROGRESS, the file's path in the environment, all of this does n
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tqdm import tqdm
 
 _phase = {"name": "", "start": 0.0, "end": 1.0}
 
@@ -25,6 +28,15 @@ def phase(name: str, start: float, end: float) -> Iterator[None]:
     finally:
         report(1, 1)
         _phase.update(before)
+
+
+def bar(total: int, description: str, unit: str, quiet: bool = False) -> tqdm:
+    """A bar with the time left, for a notebook or a terminal; silent where `envtune run` draws one already.
+
+    Plain tqdm, because tqdm.auto freezes under papermill, and slow, because papermill keeps every redraw as a line.
+    """
+    return tqdm(total=total, desc=description, unit=unit, mininterval=2, ncols=110, file=sys.stdout,
+                disable=quiet or "ENVTUNE_PROGRESS" in os.environ)
 
 
 def report(done: int, total: int) -> None:

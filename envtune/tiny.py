@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from envtune import bfcl, paths, progress, protocol
@@ -180,7 +179,8 @@ def _warm_up(model, tokenizer, rollouts: Sequence[Rollout], recipe: Recipe, draw
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=0.1)
     im_start = tokenizer.convert_tokens_to_ids("<|im_start|>")
     losses = []
-    for step in tqdm(range(total), desc="warming up the tiny instrument", disable=quiet):
+    bar = progress.bar(total, "warming up the tiny instrument", "step", quiet)
+    for step in range(total):
         short = step < recipe.short_steps
         chosen = draw.choices(range(len(rollouts)), k=recipe.short_batch if short else recipe.full_batch)
         window = recipe.short_tokens if short else None
@@ -192,7 +192,9 @@ def _warm_up(model, tokenizer, rollouts: Sequence[Rollout], recipe: Recipe, draw
         schedule.step()
         optimizer.zero_grad()
         losses.append(loss.item())
+        bar.update()
         progress.report(step + 1, total)
+    bar.close()
     return losses
 
 

@@ -14,7 +14,7 @@ LS = tool_call(("ls", {}))
 
 def test_the_sixth_step_without_an_answer_ends_the_turn_after_its_calls_ran():
     record = replay(BASE, [LS] * 6)
-    assert record.codes == (-1, -1, -1, -1, -1, 0) and record.steps[-1].outcome is Outcome.FORCED_END
+    assert record.codes == [-1, -1, -1, -1, -1, 0] and record.steps[-1].outcome is Outcome.FORCED_END
     assert record.steps[-1].results and record.verdicts[0].success is False
 
 
@@ -33,14 +33,14 @@ def test_evaluation_allows_twenty_steps_and_the_next_ends_the_episode():
 
 def test_a_call_in_an_empty_turn_is_not_run_in_training_and_is_run_in_evaluation():
     training, evaluation = (replay(MISSING, [LS], limits=limits) for limits in ("training", "evaluation"))
-    assert training.codes == (0.0,) and not training.steps[0].results and training.steps[0].calls
-    assert evaluation.codes == (-1.0,) and evaluation.steps[0].results
+    assert training.codes == [0.0] and not training.steps[0].results and training.steps[0].calls
+    assert evaluation.codes == [-1.0] and evaluation.steps[0].results
 
 
 def test_asking_wins_an_empty_turn_and_the_new_tools_follow():
     episode = Episode(bfcl.load_task(MISSING))
     reply = episode.step(ANSWER)
-    assert episode.record.codes == (1.0,)
+    assert episode.record.codes == [1.0]
     assert reply.startswith(bfcl.NEW_TOOLS_MESSAGE) and '"name": "find"' in reply
 
 

@@ -17,7 +17,7 @@ KINDS = sorted({case["kind"] for case in CASES})
 def test_every_golden_episode_of_a_kind_agrees(kind):
     for case in (c for c in CASES if c["kind"] == kind):
         record = replay(case["id"], case["messages"])
-        got = {"turn": [s.turn for s in record.steps], "code": list(record.codes), "turns": record.turns,
+        got = {"turn": [s.turn for s in record.steps], "code": record.codes, "turns": record.turns,
                "format_reward": rewards.format_reward(record), "tool_call_reward": rewards.tool_call_reward(record),
                "stage1_reward": pytest.approx(rewards.stage1_reward(record), abs=1e-12),
                "progress": pytest.approx(rewards.progress_reward(record), abs=1e-12),

@@ -21,7 +21,7 @@ def test_rewards_of_literal_episodes(messages, form, tool, stage1):
 
 def test_a_step_with_one_failing_call_among_many_counts_once():
     record = replay("multi_turn_base_3", [tool_call(("ls", {}), ("teleport", {}), ("ls", {}))])
-    assert record.codes == (-2.0,) and rewards.tool_call_reward(record) == 0.0
+    assert record.codes == [-2.0] and rewards.tool_call_reward(record) == 0.0
 
 
 def test_the_direct_reward_is_nine_tenths_progress_and_one_tenth_format():
