@@ -5,6 +5,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# pip's own bars where somebody looks, silence in logs
+LOUD   := $(shell test -t 2 || echo --quiet)
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 .DEFAULT_GOAL := help
@@ -22,8 +24,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "envtune: $(PYTHON) could not make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@$(PIP) download --quiet --timeout 10 --retries 1 --no-deps --dest $(VENV)/probe mpmath==1.3.0 >/dev/null 2>&1 || \
 	  { echo "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again." >&2; exit 1; }
-	@$(PIP) install --quiet --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,dev]' || { echo $(FAILED) >&2; exit 1; }
-	@$(PIP) install --quiet --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
 quickstart: setup  ## the main job: all four stages on real tasks, evaluation, figures (about ten minutes)
