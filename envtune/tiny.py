@@ -98,7 +98,7 @@ def _calls(calls: Sequence[Call]) -> str:
 
 
 def _broken(message: str, draw: random.Random) -> str:
-    """The message with one rule of the protocol broken."""
+    """The message with one rule of the protocol broken; two of the six ways leave an answer, which has no call, as it was."""
     return draw.choice([
         message.replace("</think>", ""), message.split("</think>")[1], message.replace("[{", "[").replace("}]", "]"),
         message.replace("<think>act</think>", "act"), "ok", message.replace("</tool_call>", "").replace("</answer>", "")])
