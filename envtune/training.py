@@ -12,6 +12,7 @@ A killed run goes on with the same call: finished stages are skipped, an unfinis
 """
 import gzip
 import json
+import random
 import shutil
 import sys
 import time
@@ -75,6 +76,17 @@ def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
         return tasks
     practised = set(practice_scenarios(preset))
     return tuple(t for t in tasks if t in practised)
+
+
+def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
+
+    A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
+    """
+    draw, order = random.Random(f"order {seed}"), []
+    while len(order) < count:
+        order += draw.sample(tasks, len(tasks))
+    return order[:count]
 
 
 def practice_scenarios(preset: Preset) -> tuple[str, ...]:
@@ -186,11 +198,12 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         bf16=preset.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=preset.gradient_checkpointing,
         use_vllm=preset.use_vllm, vllm_mode="colocate", vllm_max_model_length=preset.context_tokens,
         vllm_importance_sampling_mode="token_mask",
-        dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=True, save_only_model=False)
+        dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=False, save_only_model=False)
 
 
 def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog) -> GRPOTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
+    prompts = preset.prompts_per_step or stage.prompts_per_step
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
     play = rollout.TRLRollout(
@@ -210,7 +223,8 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
     trainer = GRPOTrainer(
         model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=lora,
-        train_dataset=rows(practice_tasks(stage, preset)), eval_dataset=rows(validation_tasks(preset)),
+        train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
+        eval_dataset=rows(validation_tasks(preset)),
         rollout_func=play, callbacks=[log])
     trainer.remove_callback(PrinterCallback)  # its dicts would bury the progress bar; metrics.jsonl has the numbers
     return trainer

@@ -83,7 +83,8 @@ def test_other_settings_of_one_stage_are_refused(curriculum, small_policy):
 
 
 def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_policy, tmp_path):
-    preset = replace(SMALL, save_every=2, validate_every=3)
+    # as many prompts a step as there are tasks: the checkpoint lies between two passes over them
+    preset = replace(SMALL, save_every=2, validate_every=3, max_scenarios=2, prompts_per_step=2, device_batch=8)
     whole = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "whole", seed=0)
 
     class Killed(Exception):
@@ -118,6 +119,14 @@ def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(curric
     assert kl["stage2_hints", 1] == pytest.approx(0, abs=1e-6)  # merged adapters are in the reference
     first, second = weights(small_policy), weights(run.checkpoints["stage1_syntax"])
     assert set(first) == set(second) and any(not torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
+    tasks = ("a", "b", "c")
+    order = training.practice_order(tasks, 8, seed=0)
+    assert sorted(order[:3]) == sorted(order[3:6]) == list(tasks) and len(order) == 8
+    assert order == training.practice_order(tasks, 8, 0) != training.practice_order(tasks, 8, 1)
+    assert order[:3] == training.practice_order(tasks, 3, 0)  # a longer run begins like a shorter one
 
 
 def test_trl_gets_the_papers_settings(tmp_path):
