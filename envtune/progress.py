@@ -8,7 +8,6 @@ Without ENVTUNE_PROGRESS, the file's path in the environment, all of this does n
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def bar(total: int, description: str, unit: str, quiet: bool = False) -> tqdm:
 
     Plain tqdm, because tqdm.auto freezes under papermill, and slow, because papermill keeps every redraw as a line.
     """
-    return tqdm(total=total, desc=description, unit=unit, mininterval=2, ncols=110, file=sys.stdout,
+    return tqdm(total=total, desc=description, unit=unit, mininterval=2, ncols=110,
                 disable=quiet or "ENVTUNE_PROGRESS" in os.environ)
 
 
