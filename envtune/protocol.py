@@ -13,7 +13,7 @@ import json
 import re
 from typing import NamedTuple
 
-from envtune.bfcl import NEW_TOOLS_MESSAGE, Call
+from envtune.bfcl import Call
 
 MAX_MESSAGE_CHARS = 200_000
 MAX_DEPTH = 32
@@ -154,6 +154,3 @@ def shorten(text: str, limit: int) -> str:
 EMPTY_TURN_WARNING = ("The call was not carried out: this request could not be fulfilled with the tools and values at "
                       "hand, and asking would have been right.")
 FORCED_END_NOTICE = "The turn was ended: too many steps without an answer."
-
-__all__ = ["NEW_TOOLS_MESSAGE", "Parsed", "describe_tools", "format_feedback", "parse", "shorten", "system_prompt",
-           "tool_feedback", "user_message"]

@@ -203,7 +203,7 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
 
 def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog) -> GRPOTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
-    prompts = preset.prompts_per_step or stage.prompts_per_step
+    rollouts = steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
     play = rollout.TRLRollout(
@@ -223,7 +223,7 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
     trainer = GRPOTrainer(
         model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=lora,
-        train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
+        train_dataset=rows(practice_order(practice_tasks(stage, preset), rollouts // preset.generations, seed)),
         eval_dataset=rows(validation_tasks(preset)),
         rollout_func=play, callbacks=[log])
     trainer.remove_callback(PrinterCallback)  # its dicts would bury the progress bar; metrics.jsonl has the numbers
