@@ -120,6 +120,14 @@ def new_instance(class_name: str, initial_config: dict, long_context: bool):
     return instance
 
 
+def long_context_constants() -> list:
+    """The module-level lists and texts that long_context tools print as they are. Nobody writes to them (tested)."""
+    _package()
+    from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import long_context as module
+    return [module.MA_5_EXTENSION, module.MA_20_EXTENSION, module.INTERMEDIARY_CITIES, module.CAR_STATUS_METADATA_EXTENSION,
+            module.PARKING_BRAKE_INSTRUCTION]
+
+
 def parse_call(source: str, classes: tuple[str, ...]) -> Call:
     """`"sort('a.txt')"` -> Call('sort', {'file_name': 'a.txt'}): literals only, positional arguments named."""
     node = ast.parse(source, mode="eval").body
@@ -170,25 +178,65 @@ def load_task(task_id: str) -> Task:
     return tasks[task_id]
 
 
+def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict]:
+    """The tool docs of some classes, in BFCL's order, without the hidden tools."""
+    return [doc for c in classes for doc in _raw()[f"docs/{c}"] if doc["name"] not in hidden]
+
+
 def tool_docs(task: Task, turn: int) -> list[dict]:
     """The tool docs that the model may read in a turn: all of the task's classes, without the tools still withheld."""
-    hidden = task.withheld if task.withheld and turn < task.withheld_until else ()
-    return [doc for c in task.classes for doc in _raw()[f"docs/{c}"] if doc["name"] not in hidden]
+    return docs_of(task.classes, task.withheld if task.withheld and turn < task.withheld_until else ())
 
 
-def compare_turn(model_instances: dict, truth_instances: dict, results: list[str],
-                 truth_results: list[str], turn: int) -> tuple[str, dict]:
-    """BFCL's own state and response checks for one turn: ('', {}) when both hold, else (what differs, details)."""
-    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as checker
-    verdict = checker.state_checker(model_instances, truth_instances)
+@cache
+def _checker():
+    _package()
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker
+    return multi_turn_checker
+
+
+def brief(values, chars: int = 160, items: int = 3) -> str:
+    """A few values as text, each cut at `chars` characters: for a person who asks why."""
+    texts = [text if len(text) <= chars else f"{text[:chars]} …" for text in map(str, values[:items])]
+    return "; ".join(texts) + (f"; and {len(values) - items} more" if len(values) > items else "")
+
+
+def missing_results(results: list[str], truth_results: tuple[str, ...]) -> list[str]:
+    """What BFCL's response check misses: ground-truth results that are not among the agent's results so far (a multiset)."""
+    verdict = _checker().response_checker(results, truth_results, 0)
+    return [] if verdict["valid"] else verdict["details"]["missing_items"]
+
+
+def state_difference(model_instances: dict, truth_instances: dict) -> str:
+    """What BFCL's state check finds: the class and its public attributes that differ, with both values; '' when none does."""
+    verdict = _checker().state_checker(model_instances, truth_instances)
     if verdict["valid"]:
-        verdict = checker.response_checker(results, truth_results, turn)
-    if verdict["valid"]:
-        return "", {}
-    details = verdict["details"]
-    if "differences" in details:
-        return f"{verdict['error_message']} ({', '.join(details['differences'])})", details["differences"]
-    return verdict["error_message"], {"missing_results": details["missing_items"]}
+        return ""
+    found = []
+    for name, pair in verdict["details"]["differences"].items():
+        model, truth = pair["model"], pair["ground_truth"]
+        if hasattr(truth, "contents"):
+            found += [f"{name}: {difference}" for difference in _tree_differences(model, truth, "")]
+        else:
+            found += [f"{name} is {brief([model])}, ground truth {brief([truth])}"]
+    owner = next(c for c in truth_instances if f" {c} " in verdict["error_message"])
+    return f"{owner} differs from ground truth: {brief(found, 400)}"
+
+
+def _tree_differences(model, truth, path: str) -> list[str]:
+    """What differs between two directories of BFCL's file system, by path. As deep as the ground truth's tree, never deeper."""
+    if type(model) is not type(truth):
+        return [f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"]
+    if not hasattr(truth, "contents"):
+        return [] if model == truth else [f"{path} holds {brief([repr(model.content)], 60)}, "
+                                          f"ground truth {brief([repr(truth.content)], 60)}"]
+    found = [f"{path}/{name} is not in the ground truth" for name in model.contents if name not in truth.contents]
+    for name, item in truth.contents.items():
+        if name not in model.contents:
+            found.append(f"{path}/{name} is missing")
+        else:
+            found += _tree_differences(model.contents[name], item, f"{path}/{name}")
+    return found or ([] if model.name == truth.name else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"])
 
 
 def official_valid(record) -> bool:
@@ -205,8 +253,6 @@ def official_valid(record) -> bool:
 
 def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
     """multi_turn_checker on calls given as [turn][step][call]."""
-    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as checker
-
     from envtune.toolbox import Toolbox  # the toolbox is built from this module, so it cannot be imported above
     boxes: dict[str, Toolbox] = {}
 
@@ -214,6 +260,7 @@ def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
         box = boxes.setdefault(model_name, Toolbox(task))
         return [box.execute(call) for call in func_call_list], box.instances
 
+    checker = _checker()
     # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
     check = types.FunctionType(checker.multi_turn_checker.__code__,
                                {**vars(checker), "execute_multi_turn_func_call": execute})

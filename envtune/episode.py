@@ -9,23 +9,28 @@
 Limits are data. TRAINING is the authors' environment: a format error is told to the agent and costs a step, the sixth step
 of a turn that is no answer ends the turn (its calls still run), a call in a turn with empty ground truth is not run and
 ends the turn. EVALUATION is BFCL's runner: 20 steps, one more ends the episode; an unreadable message ends the turn; calls in
-empty turns run.
+empty turns run. A limit of one's own is made with `replace(TRAINING, name="short", steps_per_episode=12)`.
 
 A turn that needs calls and saw none fails, and its ground truth is left out from then on (as in the authors' code).
 
 Departures from the paper: a verdict is given on all T turns, so those never reached count as failures (section 3.4 of the
 paper averages over turns; its code over turns reached).
 """
+import gzip
+import json
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 from envtune import bfcl, hints, protocol
 from envtune.bfcl import Call, Task
 from envtune.toolbox import EXECUTION_ERROR, Toolbox, ground_truth
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 
 class Outcome(StrEnum):
@@ -43,10 +48,17 @@ class Ending(StrEnum):
     """Why an episode is over."""
     RUNNING = "running"
     COMPLETED = "completed"
-    STEP_LIMIT = "step_limit"
+    TURN_STEP_LIMIT = "turn_step_limit"
+    """A turn took more steps than it may, where that ends the episode (evaluation)."""
+    EPISODE_STEP_LIMIT = "episode_step_limit"
     TOKEN_LIMIT = "token_limit"
+    """No room for another message in the token budget."""
+    OBSERVATION_LIMIT = "observation_limit"
+    """The environment's last reply alone was longer than what was left of the token budget."""
 
 
+# bound once: Python 3.11 looks up an enum member through its metaclass, at every step of every episode
+_ANSWER, _CALLS, _CALLS_WITH_ERROR, _RUNNING = Outcome.ANSWER, Outcome.CALLS, Outcome.CALLS_WITH_ERROR, Ending.RUNNING
 _CODES = {Outcome.CALLS: -1.0, Outcome.CALLS_WITH_ERROR: -2.0, Outcome.FORMAT_ERROR: -3.0}
 
 
@@ -59,6 +71,13 @@ class Limits:
     limit_ends_episode: bool
     format_error_ends_turn: bool
     run_calls_in_empty_turns: bool
+    steps_per_episode: int | None = None
+    """Steps after which an episode is over, wherever it stands [steps]; None: only its turns are limited."""
+
+    def __post_init__(self):
+        if self.steps_per_turn < 1 or (self.steps_per_episode is not None and self.steps_per_episode < 1):
+            raise ValueError(f"limits {self.name!r}: step limits are at least 1, got {self.steps_per_turn} a turn and "
+                             f"{self.steps_per_episode} an episode")
 
 
 TRAINING = Limits("training", 5, limit_ends_episode=False, format_error_ends_turn=False, run_calls_in_empty_turns=False)
@@ -66,8 +85,7 @@ EVALUATION = Limits("evaluation", 20, limit_ends_episode=True, format_error_ends
 LIMITS = {limits.name: limits for limits in (TRAINING, EVALUATION)}
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One agent message and what the environment made of it."""
     turn: int
     message: str
@@ -80,6 +98,8 @@ class Step:
     """The id of the hint shown beside each result; None where the agent read the result alone."""
     feedback: str = ""
     """What the agent read next, without the next user message."""
+    truncated: int = 0
+    """Characters of its results that the agent did not read, because the observation was too long."""
     verdict: bool | None = None
     """Set on the step that ended a turn: whether the turn succeeded."""
 
@@ -89,8 +109,7 @@ class Step:
         return _CODES[self.outcome] if self.verdict is None else float(self.verdict)
 
 
-@dataclass(frozen=True)
-class TurnVerdict:
+class TurnVerdict(NamedTuple):
     """How a turn was judged: `why` says what differs from ground truth, '' on success."""
     turn: int
     success: bool
@@ -126,43 +145,86 @@ class EpisodeRecord:
 
     def to_dict(self) -> dict:
         """JSON-ready; `from_dict` gives an equal record back."""
-        data = asdict(self)
-        for step, own in zip(data["steps"], self.steps, strict=True):
-            step["calls"] = [call._asdict() for call in own.calls]
-        return data
+        steps = [{**step._asdict(), "calls": [call._asdict() for call in step.calls]} for step in self.steps]
+        return {**vars(self), "steps": steps, "verdicts": [verdict._asdict() for verdict in self.verdicts]}
 
     @classmethod
     def from_dict(cls, data: dict) -> "EpisodeRecord":
+        """The record that `to_dict` wrote. ValueError for another version or a field that does not fit."""
         if data.get("version") != RECORD_VERSION:
             raise ValueError(f"expected an episode record of version {RECORD_VERSION}, got {data.get('version')!r}")
-        steps = tuple(Step(**{**s, "outcome": Outcome(s["outcome"]), "calls": tuple(Call(**c) for c in s["calls"]),
-                              "results": tuple(s["results"]), "hints": tuple(s["hints"])}) for s in data["steps"])
-        return cls(**{**data, "steps": steps, "ending": Ending(data["ending"]),
-                      "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"])})
+        try:
+            steps = tuple(Step(**{**s, "outcome": Outcome(s["outcome"]), "calls": tuple(Call(**c) for c in s["calls"]),
+                                  "results": tuple(s["results"]), "hints": tuple(s["hints"])}) for s in data["steps"])
+            return cls(**{**data, "steps": steps, "ending": Ending(data["ending"]),
+                          "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no whole episode record: {error!r}") from error
+
+    def _repr_html_(self) -> str:
+        """The conversation, calls, results, hints and verdicts, for a notebook."""
+        from envtune import viewer  # the viewer reads records, so it cannot be imported above
+        return viewer.episode_html(self)
 
 
-@dataclass
+def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
+    """Append records to a JSON-lines file, one a line; a name that ends in .gz is compressed."""
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "at", encoding="utf-8") as out:
+        for record in records:
+            out.write(json.dumps(record.to_dict()) + "\n")
+
+
+def read_records(path: Path | str) -> Iterator[EpisodeRecord]:
+    """The records of a JSON-lines file, also of a run's episodes.jsonl.gz, whose lines carry stage, step and kind besides.
+
+    ValueError names the file and line of what is no record of this version.
+    """
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                data = json.loads(line)
+                yield EpisodeRecord.from_dict({k: v for k, v in data.items() if k not in ("stage", "step", "kind")})
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _system_prompt(classes: tuple[str, ...], hidden: tuple[str, ...], rules: bool, compact: bool) -> str:
+    return protocol.system_prompt(bfcl.docs_of(classes, hidden), rules, compact)
+
+
 class Episode:
-    """A live episode. `messages` is the opening; `step` takes the agent's message and returns what it reads next."""
-    task: Task
-    limits: Limits = TRAINING
-    hint_rate: float = 0.0
-    """Probability that this episode shows hints, drawn once from the seed [0..1]."""
-    seed: int = 0
-    rules: bool = False
-    """Whether the system prompt carries the two extra rules of stages 3-4."""
-    compact: bool = False
-    """Whether tool docs are signatures only."""
-    max_result_chars: int = 20_000
-    """How much of one result the agent reads [characters]; verdicts use the whole result."""
-    record: EpisodeRecord = field(init=False)
+    """A live episode: `messages` is the opening, `step` takes the agent's message and returns what it reads next.
 
-    def __post_init__(self):
-        if not 0.0 <= self.hint_rate <= 1.0:
-            raise ValueError(f"hint_rate is a probability in [0, 1], got {self.hint_rate!r}")
-        hints_on = random.Random(f"hints {self.seed} {self.task.id}").random() < self.hint_rate
-        self.record = EpisodeRecord(self.task.id, self.task.turns, self.limits.name, hints_on)
-        self._toolbox = Toolbox(self.task)
+        episode = Episode("multi_turn_base_3")
+        episode.step('<think>look</think><tool_call>[{"name": "ls", "arguments": {}}]</tool_call>')
+        episode                                        # in a notebook: the whole conversation, each verdict with why
+    """
+
+    def __init__(self, task: Task | str, limits: Limits = TRAINING, hint_rate: float = 0.0, seed: int = 0, rules: bool = False,
+                 compact: bool = False, max_result_chars: int = 20_000, max_observation_chars: int = 100_000):
+        """
+        task: a Task or its id.
+        hint_rate: probability that this episode shows hints, drawn once from the seed [0..1].
+        rules: whether the system prompt carries the two extra rules of stages 3-4.
+        compact: whether tool docs are signatures only.
+        max_result_chars, max_observation_chars: how much of one result, and of all results of a step, the agent reads
+            [characters]; what was cut is marked in the text and counted in the record. Verdicts use whole results.
+        """
+        if not 0.0 <= hint_rate <= 1.0:
+            raise ValueError(f"hint_rate is a probability in [0, 1], got {hint_rate!r}")
+        if max_result_chars < 1 or max_observation_chars < 1:
+            raise ValueError(f"observation limits are at least 1 character, got {max_result_chars} a result and "
+                             f"{max_observation_chars} a step")
+        self.task = task = bfcl.load_task(task) if isinstance(task, str) else task
+        self.limits, self.rules, self.compact = limits, rules, compact
+        self.max_result_chars, self.max_observation_chars = max_result_chars, max_observation_chars
+        self.hints_on = hint_rate == 1.0 or (hint_rate > 0.0 and
+                                             random.Random(f"hints {seed} {task.id}").random() < hint_rate)
+        self._toolbox = Toolbox(task)
+        self._steps: list[Step] = []
+        self._verdicts: list[TurnVerdict] = []
+        self._ending = _RUNNING
         self._results: list[str] = []  # of every call run so far, all turns
         self._turn = 0
         self._steps_in_turn = 0
@@ -172,9 +234,15 @@ class Episode:
     @property
     def messages(self) -> list[dict]:
         """The opening messages: system prompt and first user turn."""
-        docs = bfcl.tool_docs(self.task, 0)
-        return [{"role": "system", "content": protocol.system_prompt(docs, self.rules, self.compact)},
+        hidden = self.task.withheld if self.task.withheld_until else ()
+        return [{"role": "system", "content": _system_prompt(self.task.classes, hidden, self.rules, self.compact)},
                 {"role": "user", "content": self.task.user_turns[0]}]
+
+    @property
+    def record(self) -> EpisodeRecord:
+        """What happened so far."""
+        return EpisodeRecord(self.task.id, self.task.turns, self.limits.name, self.hints_on, tuple(self._steps),
+                             tuple(self._verdicts), self._ending)
 
     @property
     def turn(self) -> int:
@@ -183,61 +251,75 @@ class Episode:
 
     @property
     def done(self) -> bool:
-        return self.record.ending is not Ending.RUNNING
+        return self._ending is not _RUNNING
+
+    def _repr_html_(self) -> str:
+        return self.record._repr_html_()
 
     def step(self, message: str) -> str | None:
         """Play one agent message. Returns the text of the environment's reply, or None when the episode is over.
 
         RuntimeError when the episode was over before: its record no longer changes.
         """
-        if self.done:
-            raise RuntimeError(f"the episode of {self.task.id} ended ({self.record.ending}); start a new one")
-        parsed = protocol.parse(message)
-        self._steps_in_turn += 1
-        if parsed.answer is not None:
-            return self._end_turn(Step(self._turn, message, Outcome.ANSWER))
-        if parsed.error:
-            step = Step(self._turn, message, Outcome.FORMAT_ERROR, feedback=protocol.format_feedback(parsed.error))
-            if self.limits.format_error_ends_turn:
-                return self._end_turn(step)
-        elif not self.task.ground_truth[self._turn] and not self.limits.run_calls_in_empty_turns:
-            self._called_in_turn = True
-            return self._end_turn(Step(self._turn, message, Outcome.CALL_IN_EMPTY_TURN, calls=parsed.calls,
-                                       feedback=protocol.EMPTY_TURN_WARNING))
-        else:
-            step = self._run(message, parsed.calls)
-        if self._steps_in_turn > self.limits.steps_per_turn:
-            return self._end_turn(replace(step, outcome=Outcome.FORCED_END,
-                                          feedback=f"{step.feedback}\n{protocol.FORCED_END_NOTICE}"),
-                                  Ending.STEP_LIMIT if self.limits.limit_ends_episode else Ending.RUNNING)
-        self._append(step)
-        return step.feedback
+        if self._ending is not _RUNNING:
+            raise RuntimeError(f"the episode of {self.task.id} ended ({self._ending}); start a new one")
+        reply = self._play(message, protocol.parse(message))
+        if len(self._steps) == self.limits.steps_per_episode and self._ending is _RUNNING:
+            self.abort(Ending.EPISODE_STEP_LIMIT)
+            return None
+        return reply
 
     def abort(self, ending: Ending) -> None:
         """End the episode where it stands, as when the token budget is spent. Turns not finished count as failed."""
-        if not self.done:
-            self.record = replace(self.record, ending=ending)
+        if self._ending is _RUNNING:
+            self._ending = ending
 
-    def _run(self, message: str, calls: Sequence[Call]) -> Step:
-        results = tuple(self._toolbox.execute(call) for call in calls)
-        self._results.extend(results)
+    def _play(self, message: str, parsed: protocol.Parsed) -> str | None:
+        limits = self.limits
+        self._steps_in_turn += 1
+        if parsed.answer is not None:
+            return self._end_turn(message, _ANSWER)
+        if parsed.error:
+            outcome, calls, results, hint_ids, truncated = Outcome.FORMAT_ERROR, (), (), (), 0
+            feedback = protocol.format_feedback(parsed.error)
+            if limits.format_error_ends_turn:
+                return self._end_turn(message, outcome, feedback=feedback)
+        elif not limits.run_calls_in_empty_turns and not self.task.ground_truth[self._turn]:
+            self._called_in_turn = True
+            return self._end_turn(message, Outcome.CALL_IN_EMPTY_TURN, parsed.calls, feedback=protocol.EMPTY_TURN_WARNING)
+        else:
+            calls = parsed.calls
+            outcome, results, hint_ids, feedback, truncated = self._run(calls)
+        if self._steps_in_turn > limits.steps_per_turn:
+            return self._end_turn(message, Outcome.FORCED_END, calls, results, hint_ids,
+                                  f"{feedback}\n{protocol.FORCED_END_NOTICE}", truncated,
+                                  Ending.TURN_STEP_LIMIT if limits.limit_ends_episode else _RUNNING)
+        self._steps.append(Step(self._turn, message, outcome, calls, results, hint_ids, feedback, truncated))
+        return feedback
+
+    def _run(self, calls: tuple[Call, ...]) -> tuple[Outcome, tuple[str, ...], tuple[str | None, ...], str, int]:
+        """Run calls: the outcome, a result a call, the hints shown beside them, what the agent reads and how much it does not."""
+        results = tuple(map(self._toolbox.execute, calls))
+        self._results += results
         self._called_in_turn = True
         shown, hint_ids = results, (None,) * len(results)
-        if self.record.hints_on:
+        if self.hints_on:
             shown, hint_ids = zip(*(hints.augment(self.task, call, result)
                                     for call, result in zip(calls, results, strict=True)), strict=True)
-        failed = any(result.startswith(EXECUTION_ERROR) for result in results)
-        return Step(self._turn, message, Outcome.CALLS_WITH_ERROR if failed else Outcome.CALLS, calls, results, hint_ids,
-                    protocol.tool_feedback([call.name for call in calls],
-                                           [protocol.shorten(text, self.max_result_chars) for text in shown]))
+        outcome = _CALLS
+        for result in results:
+            if result.startswith(EXECUTION_ERROR):
+                outcome = _CALLS_WITH_ERROR
+        read, truncated = protocol.within(shown, self.max_result_chars, self.max_observation_chars)
+        return outcome, results, hint_ids, protocol.tool_feedback(calls, read), truncated
 
-    def _judge(self, step: Step) -> TurnVerdict:
+    def _judge(self, outcome: Outcome) -> TurnVerdict:
         """The verdict of the current turn: state and results against ground truth (PAPER: r_state * r_exec)."""
         why = ""
         if not self.task.ground_truth[self._turn]:
             if self._called_in_turn:
                 why = "a call was made where asking was right"
-            elif step.outcome is not Outcome.ANSWER:
+            elif outcome is not _ANSWER:
                 why = "the turn ended without an answer"
         elif not self._called_in_turn:
             # golden: such a turn fails and its ground truth is left out, so later turns are judged from where the agent stands
@@ -245,26 +327,29 @@ class Episode:
             why = "no call was made in a turn that needs one"
         else:
             truth = ground_truth(self.task.id, self._unjudged)[self._turn]
-            why, _ = bfcl.compare_turn(self._toolbox.instances, truth.instances, self._results,
-                                       list(truth.results), self._turn)
+            if not truth.same_state(self._toolbox.instances):
+                why = bfcl.state_difference(self._toolbox.instances, truth.instances)
+            elif not truth.among(self._results):
+                why = f"missing among the execution results: {bfcl.brief(bfcl.missing_results(self._results, truth.results))}"
         return TurnVerdict(self._turn, not why, why)
 
-    def _append(self, step: Step, **changes) -> None:
-        self.record = replace(self.record, steps=(*self.record.steps, step), **changes)
-
-    def _end_turn(self, step: Step, ending: Ending = Ending.RUNNING) -> str | None:
-        verdict = self._judge(step)
+    def _end_turn(self, message: str, outcome: Outcome, calls=(), results=(), hint_ids=(), feedback: str = "",
+                  truncated: int = 0, ending: Ending = _RUNNING) -> str | None:
+        """Judge the turn, keep its last step, and open the next turn or end the episode."""
+        verdict = self._judge(outcome)
+        self._steps.append(Step(self._turn, message, outcome, calls, results, hint_ids, feedback, truncated, verdict.success))
+        self._verdicts.append(verdict)
         self._turn, self._steps_in_turn, self._called_in_turn = self._turn + 1, 0, False
-        if ending is Ending.RUNNING and self._turn == self.task.turns:
+        if self._turn == self.task.turns and ending is _RUNNING:
             ending = Ending.COMPLETED
-        self._append(replace(step, verdict=verdict.success), ending=ending,
-                     verdicts=(*self.record.verdicts, verdict))
-        if self.done:
+        self._ending = ending
+        if ending is not _RUNNING:
             return None
-        docs = [d for d in bfcl.tool_docs(self.task, self._turn) if d["name"] in self.task.withheld]
-        new_docs = docs if self._turn == self.task.withheld_until else []
-        following = protocol.user_message(self.task.user_turns[self._turn], new_docs, self.compact)
-        return f"{step.feedback}\n{following}" if step.feedback else following
+        following = self.task.user_turns[self._turn]
+        if self._turn == self.task.withheld_until:
+            docs = [doc for doc in bfcl.docs_of(self.task.classes) if doc["name"] in self.task.withheld]
+            following = protocol.user_message(following, docs, self.compact)
+        return f"{feedback}\n{following}" if feedback else following
 
 
 def replay(task_id: str, messages: Sequence[str], limits: str = "training", hint_rate: float = 0.0,
@@ -275,9 +360,9 @@ def replay(task_id: str, messages: Sequence[str], limits: str = "training", hint
     """
     if limits not in LIMITS:
         raise ValueError(f"limits is one of {', '.join(LIMITS)}, got {limits!r}")
-    episode = Episode(bfcl.load_task(task_id), LIMITS[limits], hint_rate, seed)
+    episode = Episode(task_id, LIMITS[limits], hint_rate, seed)
     for number, message in enumerate(messages):
         if episode.done:
-            raise ValueError(f"{task_id} ended ({episode.record.ending}) after {number} of {len(messages)} messages")
+            raise ValueError(f"{task_id} ended ({episode._ending}) after {number} of {len(messages)} messages")
         episode.step(message)
     return episode.record

@@ -56,7 +56,8 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
     with progress.bar(len(task_ids), "evaluating", "task") as bar:
         for start in range(0, len(task_ids), batch_size):
             episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, compact=preset.compact,
-                                max_result_chars=preset.max_result_chars) for t in task_ids[start:start + batch_size]]
+                                max_result_chars=preset.max_result_chars,
+                                max_observation_chars=preset.max_observation_chars) for t in task_ids[start:start + batch_size]]
             done = rollout.play(episodes, chat, generate, preset.completion_tokens or completion_tokens, preset.message_tokens)
             rows += [result_row(r.record) for r in done]
             bar.update(len(done))

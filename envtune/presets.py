@@ -7,6 +7,8 @@ and matter once a batch is used more than once.
 """
 from dataclasses import dataclass, replace
 
+from envtune.episode import TRAINING, Limits
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -33,7 +35,13 @@ class Preset:
     completion_tokens: int | None = None
     """Longest episode after its opening [tokens]; None: the stage's own."""
     max_result_chars: int = 20_000
-    """How much of one tool result the agent reads [characters]."""
+    """How much of one tool result the agent reads [characters]; what is cut is marked and counted."""
+    max_observation_chars: int = 100_000
+    """How much of all results of one step the agent reads [characters]."""
+    steps_per_turn: int = TRAINING.steps_per_turn
+    """Steps without an answer that a training turn may hold; the next one ends it [steps]. Evaluation is BFCL's: 20."""
+    steps_per_episode: int | None = None
+    """Steps after which a training episode is over, wherever it stands [steps]; None: only its turns are limited."""
     learning_rate: float = 1e-6
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0 at the start of a stage [steps]."""
@@ -66,6 +74,16 @@ class Preset:
                              f"got {self.generations}")
         if self.beta < 0 or self.learning_rate <= 0:
             raise ValueError(f"preset {self.name!r}: beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}")
+        if self.max_result_chars < 1 or self.max_observation_chars < 1:
+            raise ValueError(f"preset {self.name!r}: observation limits are at least 1 character, got {self.max_result_chars} a "
+                             f"result and {self.max_observation_chars} a step")
+        self.training_limits  # noqa: B018 -- Limits says itself what is wrong with its numbers
+
+    @property
+    def training_limits(self) -> Limits:
+        """The limits of training episodes: the authors' unless a field above changes them."""
+        limits = replace(TRAINING, steps_per_turn=self.steps_per_turn, steps_per_episode=self.steps_per_episode)
+        return limits if limits == TRAINING else replace(limits, name="training, changed")
 
 
 PAPER = Preset()

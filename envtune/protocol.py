@@ -10,15 +10,17 @@ Where a message could be read in two ways it is a format error, and the error sa
 no NaN, no duplicate keys, no nesting past MAX_DEPTH. Nothing here knows what a tool does.
 """
 import json
-import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from envtune.bfcl import Call
 
 MAX_MESSAGE_CHARS = 200_000
 MAX_DEPTH = 32
+MAX_CALLS = 100
+"""Calls in one message; no turn of the 800 tasks needs more than 34."""
 TAGS = ("think", "tool_call", "answer")
-_SHAPE = re.compile(r"\s*<think>(.*?)</think>\s*<(tool_call|answer)>(.*)</\2>\s*\Z", re.DOTALL)
+_ALL_TAGS = tuple(f"{bracket}{tag}>" for tag in TAGS for bracket in ("<", "</"))
 
 _FORMAT = """Every message you write is exactly one of these two, with nothing before, between or after:
 <think>your reasoning</think><tool_call>[{"name": "tool_name", "arguments": {"parameter": "value"}}]</tool_call>
@@ -70,17 +72,24 @@ def user_message(text: str, new_docs: list[dict], compact: bool = False) -> str:
 
 
 def _unique(pairs: list[tuple]) -> dict:
-    if len({k for k, _ in pairs}) != len(pairs):
+    made = dict(pairs)
+    if len(made) != len(pairs):
         raise ValueError("a key occurs twice in one JSON object")
-    return dict(pairs)
+    return made
 
 
 def _no_constant(name: str):
     raise ValueError(f"{name} is not a JSON number")
 
 
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_QUICK = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def _too_deep(text: str) -> bool:
     """Bracket depth outside strings, before any parser recurses: a 10,000-fold nesting must not reach it."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
     depth, in_string, escaped = 0, False, False
     for char in text:
         if in_string:
@@ -97,40 +106,67 @@ def _too_deep(text: str) -> bool:
 
 
 def _calls(text: str) -> Parsed:
-    if _too_deep(text):
+    text = text.strip(" \t\n\r")  # JSON's own white space
+    if len(text) > 2 * MAX_DEPTH and _too_deep(text):
         return Parsed(error=f"the tool_call JSON nests more than {MAX_DEPTH} levels deep")
     try:
-        payload = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        payload, end = _QUICK.raw_decode(text)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+        items = payload if type(payload) is list else [payload]
+        # every key takes a colon: where there are more colons than keys found below, one key may have hidden another
+        colons = text.count(":")
+        for item in items:
+            if type(item) is dict:
+                arguments = item.get("arguments")
+                colons -= len(item) + (len(arguments) if type(arguments) is dict else 0)
+        if colons:
+            _STRICT.raw_decode(text)
     except ValueError as error:  # JSONDecodeError is one; so is an integer of more digits than Python converts
         return Parsed(error=f"the tool_call block is not valid JSON: {error}")
-    items = payload if isinstance(payload, list) else [payload]
     if not items:
         return Parsed(error="the tool_call block holds no call")
+    if len(items) > MAX_CALLS:
+        return Parsed(error=f"the tool_call block holds {len(items)} calls, at most {MAX_CALLS} are run")
+    calls = []
     for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        name = item.get("name") if type(item) is dict else None
+        if type(name) is not str:
             return Parsed(error='each call is an object {"name": "…", "arguments": {…}} with a text as name')
-        if not isinstance(item.get("arguments"), dict):
-            return Parsed(error=f'call {item["name"]!r} needs "arguments": an object, {{}} if there are none')
-    return Parsed(calls=tuple(Call(item["name"], item["arguments"]) for item in items))
+        arguments = item.get("arguments")
+        if type(arguments) is not dict:
+            return Parsed(error=f'call {name!r} needs "arguments": an object, {{}} if there are none')
+        calls.append(Call(name, arguments))
+    return Parsed(tuple(calls))
 
 
 def parse(message: str) -> Parsed:
     """Read an agent message. Never raises: whatever the model wrote is either understood or a format error."""
     if len(message) > MAX_MESSAGE_CHARS:
         return Parsed(error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read")
+    text = message.strip()
+    thought_ends = text.find("</think>")
+    rest = text[thought_ends + len("</think>"):].lstrip()
+    if text.startswith("<think>") and thought_ends > 0 and (text.count("<") == 4 or sum(map(text.count, _ALL_TAGS)) == 4):
+        # four tags in all: if they are these four, none is left over to be read another way
+        if rest.startswith("<tool_call>") and rest.endswith("</tool_call>"):
+            return _calls(rest[len("<tool_call>"):-len("</tool_call>")])
+        if rest.startswith("<answer>") and rest.endswith("</answer>"):
+            return Parsed(answer=rest[len("<answer>"):-len("</answer>")].strip())
+    return Parsed(error=_fault(message))
+
+
+def _fault(message: str) -> str:
+    """The first rule that a malformed message breaks."""
     for tag in TAGS:
         opened, closed = message.count(f"<{tag}>"), message.count(f"</{tag}>")
         if opened != closed or opened > 1:
-            return Parsed(error=f"<{tag}> is opened {opened} times and closed {closed} times, at most one pair is allowed")
+            return f"<{tag}> is opened {opened} times and closed {closed} times, at most one pair is allowed"
     if "<think>" not in message:
-        return Parsed(error="expected one <think>…</think> block, found 0")
+        return "expected one <think>…</think> block, found 0"
     if ("<tool_call>" in message) == ("<answer>" in message):
-        return Parsed(error="expected exactly one of <tool_call>…</tool_call> and <answer>…</answer>")
-    shape = _SHAPE.match(message)
-    if shape is None:
-        return Parsed(error="expected the think block first, then the tool_call or answer, and nothing else")
-    kind, body = shape.group(2), shape.group(3)
-    return _calls(body) if kind == "tool_call" else Parsed(answer=body.strip())
+        return "expected exactly one of <tool_call>…</tool_call> and <answer>…</answer>"
+    return "expected the think block first, then the tool_call or answer, and nothing else"
 
 
 def format_feedback(error: str) -> str:
@@ -138,17 +174,32 @@ def format_feedback(error: str) -> str:
     return f"Format error: {error}. Write <think>…</think> and then one <tool_call>…</tool_call> or <answer>…</answer>."
 
 
-def tool_feedback(names: list[str], results: list[str]) -> str:
+def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
     """What the agent reads after its calls: one `name: result` line a call, in order."""
-    lines = "\n".join(f"{name}: {result}" for name, result in zip(names, results, strict=True))
-    # half of a surrogate pair, which JSON can smuggle in, is no text that a tokenizer or a file takes
-    lines = lines.encode("utf-8", "replace").decode()
+    lines = "\n".join([f"{call[0]}: {result}" for call, result in zip(calls, results, strict=True)])
+    if not lines.isascii():
+        # half of a surrogate pair, which JSON can smuggle in, is no text that a tokenizer or a file takes
+        lines = lines.encode("utf-8", "replace").decode()
     return f"<tool_response>\n{lines}\n</tool_response>"
 
 
 def shorten(text: str, limit: int) -> str:
     """At most `limit` characters of a result, and how many were left out."""
     return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} more characters]"
+
+
+def within(results: Sequence[str], result_chars: int, observation_chars: int) -> tuple[Sequence[str], int]:
+    """Results as an agent may read them, and how many characters are left out: each at most `result_chars`, and after
+    `observation_chars` of all of them nothing but the mark that says how much is missing."""
+    if sum(map(len, results)) <= result_chars <= observation_chars:
+        return results, 0  # nearly always
+    shown, truncated, left = [], 0, observation_chars
+    for text in results:
+        limit = min(result_chars, left)
+        truncated += max(0, len(text) - limit)
+        left -= min(len(text), limit)
+        shown.append(shorten(text, limit))
+    return shown, truncated
 
 
 EMPTY_TURN_WARNING = ("The call was not carried out: this request could not be fulfilled with the tools and values at "

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from envtune import bfcl, rewards
-from envtune.episode import EVALUATION, LIMITS, Ending, Episode, EpisodeRecord, Limits, Outcome
+from envtune.episode import EVALUATION, Ending, Episode, EpisodeRecord, Limits, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]
 """Contexts as ids -> one sampled message each (EOS included where it was sampled), and its log-probabilities or None."""
@@ -81,13 +81,17 @@ class Rollout:
     def advance(self, chat: Chat, ids: list[int], logprobs: Sequence[float] | None, budget_tokens: int,
                 message_tokens: int) -> None:
         """Take a sampled message, step the episode, append the environment's reply. An episode whose next message would
-        not fit into `budget_tokens` of completion ends here and loses the turns it did not finish."""
+        not fit into `budget_tokens` of completion ends here and loses the turns it did not finish; the record says whether the
+        reply alone was too long for what was left."""
         self._extend(ids, 1, logprobs)
         reply = self.episode.step(chat.decode(ids))
         if reply is None:
             return
         reply_ids = chat.reply(reply, closed=bool(ids) and ids[-1] == chat.eos_id)
-        if len(self.completion_ids) + len(reply_ids) + message_tokens > budget_tokens:
+        left_tokens = budget_tokens - len(self.completion_ids) - len(reply_ids)
+        if left_tokens < 0:
+            self.episode.abort(Ending.OBSERVATION_LIMIT)
+        elif left_tokens < message_tokens:
             self.episode.abort(Ending.TOKEN_LIMIT)
         else:
             self._extend(reply_ids, 0)
@@ -130,16 +134,21 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
         "share_with_call": mean(rewards.attempted_call(r) for r in records),
         "steps_per_episode": mean(len(r.steps) for r in records),
         "hints_per_episode": mean(sum(h is not None for s in r.steps for h in s.hints) for r in records),
-        "share_cut_by_tokens": mean(r.ending is Ending.TOKEN_LIMIT for r in records),
+        **{f"share_ended_by_{ending}": mean(r.ending is ending for r in records) for ending in CUT_SHORT},
         "share_of_steps_forced": sum(s.outcome is Outcome.FORCED_END for s in steps) / max(1, len(steps)),
+        "share_of_steps_truncated": sum(s.truncated > 0 for s in steps) / max(1, len(steps)),
     }
+
+
+CUT_SHORT = (Ending.TURN_STEP_LIMIT, Ending.EPISODE_STEP_LIMIT, Ending.TOKEN_LIMIT, Ending.OBSERVATION_LIMIT)
+"""The limits that end an episode before its last turn, each counted in the metrics."""
 
 
 @dataclass
 class TRLRollout:
     """`rollout_func` for GRPOTrainer: plays the batch's tasks and returns ids, mask, log-probabilities and rewards.
 
-    In training each task stands `num_generations` times in a row and plays under TRAINING limits; in evaluation mode it
+    In training each task stands `num_generations` times in a row and plays under `training_limits`; in evaluation mode it
     plays under EVALUATION limits, without hints, and the reward is BFCL's own verdict.
     """
     chat: Chat
@@ -148,6 +157,8 @@ class TRLRollout:
     rules: bool
     compact: bool
     max_result_chars: int
+    max_observation_chars: int
+    training_limits: Limits
     budget_tokens: int
     message_tokens: int
     seed: int
@@ -156,11 +167,11 @@ class TRLRollout:
 
     def _episode(self, task_id: str, limits: Limits, hint_rate: float, seed: int) -> Episode:
         return Episode(bfcl.load_task(task_id), limits, hint_rate, seed, rules=self.rules, compact=self.compact,
-                       max_result_chars=self.max_result_chars)
+                       max_result_chars=self.max_result_chars, max_observation_chars=self.max_observation_chars)
 
     def __call__(self, prompts: list[list[dict]], trainer) -> dict:
         training = trainer.model.training
-        limits = LIMITS["training"] if training else EVALUATION
+        limits = self.training_limits if training else EVALUATION
         # from the step and the place in the batch, so that a resumed run draws the same hints
         seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003
         episodes = [self._episode(p[0]["task_id"], limits, self.hint_rate if training else 0.0, seed + i)

@@ -209,6 +209,7 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     play = rollout.TRLRollout(
         chat=rollout.Chat(tokenizer), reward=stage.reward, hint_rate=stage.hint_rate, rules=stage.rules,
         compact=preset.compact, max_result_chars=preset.max_result_chars,
+        max_observation_chars=preset.max_observation_chars, training_limits=preset.training_limits,
         budget_tokens=preset.completion_tokens or stage.completion_tokens, message_tokens=preset.message_tokens,
         seed=seed, on_records=log.on_records)
     lora = None

@@ -27,7 +27,7 @@ def test_evaluation_allows_twenty_steps_and_the_next_ends_the_episode():
     twenty = replay(BASE, [LS] * 20, limits="evaluation")
     assert twenty.ending is Ending.RUNNING
     beyond = replay(BASE, [LS] * 21, limits="evaluation")
-    assert beyond.ending is Ending.STEP_LIMIT and not bfcl.official_valid(beyond)
+    assert beyond.ending is Ending.TURN_STEP_LIMIT and not bfcl.official_valid(beyond)
     assert rewards.progress_reward(beyond) == 0.0
 
 

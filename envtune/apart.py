@@ -1,0 +1,120 @@
+"""Tools that reach number code of C libraries run in a worker process, where the kernel ends a call that takes too long.
+
+    >>> run("MathAPI", Call("logarithm", {"value": 100, "base": 10, "precision": 5}))
+    "{'result': mpf('2.0')}"
+
+No signal handler of Python interrupts one long call into C, and a thread that waits for it keeps the interpreter. So the worker
+arms a CPU timer without a handler (ITIMER_PROF): when it fires, the kernel ends the process, whatever code runs; a limit on
+its memory does the same for size. The caller reads an execution error, the next call gets a new worker. The guards keep
+every accepted call to milliseconds (guards.py); this is what holds if one of them is ever wrong.
+
+The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's process. It is started at the
+first such call (about 0.2 s), serves one process, and ends with it.
+"""
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+
+from envtune import paths
+from envtune.bfcl import Call, tool_class
+
+TOOLS = frozenset({"logarithm", "square_root", "power", "round_number"})
+"""Stateless tools (of MathAPI) whose running time grows with the value of an argument."""
+CPU_SECONDS = 0.8
+MEMORY_BYTES = 2**30
+WALL_SECONDS = 30.0
+"""How long the caller waits for a worker that neither answers nor dies, as on a machine that stands still."""
+
+
+class Ended(RuntimeError):
+    """The worker was ended before it answered; the message says why."""
+
+
+class _Worker:
+    """A live worker process and the two pipes to it."""
+
+    def __init__(self):
+        where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
+        self.process = subprocess.Popen([sys.executable, "-c", "from envtune import apart; apart.serve()"], bufsize=0,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": where})
+        self.answer = self.process.stdout.fileno()
+        self.waiting = select.poll()
+        self.waiting.register(self.answer, select.POLLIN)
+        self._read()  # the worker says that it is there: its imports are no call's time
+
+    def _read(self) -> bytes:
+        """One line of the worker. Ended when it dies first, or is silent for WALL_SECONDS."""
+        line = b""
+        while not line.endswith(b"\n"):
+            part = os.read(self.answer, 65_536) if self.waiting.poll(WALL_SECONDS * 1000) else b""
+            if not part:
+                self.end()
+                raise Ended("the calculation took too long or too much memory and was ended")
+            line += part
+        return line
+
+    def ask(self, request: bytes) -> bytes:
+        try:
+            self.process.stdin.write(request)
+        except OSError:
+            self.end()
+            raise Ended("the calculation could not be started") from None
+        return self._read()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+_lock = threading.Lock()
+_worker: _Worker | None = None
+
+
+def _forget() -> None:
+    """After a fork: the parent's worker is not ours, and its lock may have been held by a thread that is not here."""
+    global _lock, _worker
+    _lock, _worker = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def run(class_name: str, call: Call) -> str:
+    """A tool's result as BFCL prints it, an exception of the tool as "Error during execution: …". Ended past a limit."""
+    global _worker
+    request = json.dumps([class_name, call.name, call.arguments]).encode() + b"\n"
+    with _lock:
+        if _worker is None or _worker.process.poll() is not None:
+            _worker = _Worker()
+        try:
+            return json.loads(_worker.ask(request))
+        except Ended:
+            _worker = None
+            raise
+
+
+def serve() -> None:
+    """The worker's loop: a JSON request a line, a JSON text a line."""
+    import resource
+    import signal
+
+    from envtune.toolbox import printed  # not above: the toolbox is built on this module
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent ends us by EOF
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    tools = {}
+    tool_class("MathAPI")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        class_name, name, arguments = json.loads(line)
+        tool = tools.setdefault(class_name, tool_class(class_name)())
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # no handler: SIGPROF ends the process
+        text = printed(getattr(tool, name), arguments)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(text), flush=True)
