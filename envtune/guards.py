@@ -74,7 +74,7 @@ def _weigh(value, name: str, bounds: dict[str, int]) -> int:
         if kind is float and not math.isfinite(value):
             raise Refused(f"argument {name!r} is not a finite number")
         if abs(value) > bounds["magnitude"]:
-            shown = value if abs(value) < 10**18 else f"a number of {len(f'{abs(value):.0f}')} digits"
+            shown = f"an integer of {value.bit_length()} bits" if kind is int and abs(value) > 10**18 else f"{value}"
             raise Refused(f"argument {name!r} is {shown}, at most {bounds['magnitude']:.6g} in magnitude is accepted")
         return 8
     if kind is list or kind is dict:

@@ -1,0 +1,79 @@
+import decimal
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import mpmath
+import pytest
+
+from envtune import Episode, apart, bfcl
+from envtune.bfcl import Call
+from envtune.toolbox import EXECUTION_ERROR, Toolbox
+
+MATHS = next(t for t in bfcl.load_tasks().values() if "MathAPI" in t.classes)
+LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
+
+
+@pytest.mark.parametrize("call", [Call("power", {"base": 9, "exponent": 999_999_999}),
+                                  Call("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**8})], ids=lambda c: c.name)
+def test_one_long_call_into_c_code_is_ended_by_the_kernel_and_the_next_is_answered(call):
+    with pytest.raises(apart.Ended, match="was ended"):  # without the guards: they keep such calls from ever getting here
+        apart.run("MathAPI", call)
+    assert apart.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
+
+
+def test_a_calculation_that_wants_too_much_memory_is_an_error():
+    try:
+        result = apart.run("MathAPI", Call("square_root", {"number": 2, "precision": 10**17}))
+    except apart.Ended as error:
+        result = f"{EXECUTION_ERROR}{error}"
+    assert "error" in result.lower()
+
+
+def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monkeypatch):
+    monkeypatch.setattr("envtune.guards.weigh", lambda call: 1)  # as if a bound of the table were wrong
+    episode = Episode(MATHS)
+    reply = episode.step('<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": 999999999}}</tool_call>')
+    assert "the calculation took too long" in reply and episode.record.codes == [-2.0]
+    assert "mpf('2.0')" in episode.step('<think>x</think><tool_call>{"name": "logarithm", "arguments": {"value": 100, "base": 10, "precision": 5}}</tool_call>')
+
+
+def test_a_worker_that_died_is_replaced():
+    apart.run("MathAPI", LOGARITHM)
+    os.kill(apart._worker.process.pid, signal.SIGKILL)
+    apart._worker.process.wait()
+    assert apart.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
+
+
+def test_the_precision_of_this_process_is_not_touched():
+    before = mpmath.mp.dps, decimal.getcontext().prec
+    box = Toolbox(MATHS)
+    box.execute(Call("logarithm", {"value": 7, "base": 3, "precision": 50}))
+    box.execute(Call("square_root", {"number": 2, "precision": 50}))
+    assert (mpmath.mp.dps, decimal.getcontext().prec) == before
+
+
+def test_a_result_does_not_depend_on_the_precision_of_an_earlier_call():
+    alone = Toolbox(MATHS).execute(LOGARITHM)
+    Toolbox(MATHS).execute(Call("logarithm", {"value": 7, "base": 3, "precision": 50}))
+    assert Toolbox(MATHS).execute(LOGARITHM) == alone
+
+
+def _in_a_fork(_) -> str:
+    return apart.run("MathAPI", LOGARITHM)
+
+
+def test_forked_processes_and_threads_get_workers_and_answers_of_their_own():
+    apart.run("MathAPI", LOGARITHM)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert set(pool.map(_in_a_fork, range(6))) == {"{'result': mpf('2.0')}"}
+    calls = [Call("logarithm", {"value": 2**i, "base": 2, "precision": 5 + i}) for i in range(40)]
+    expected = [apart.run("MathAPI", call) for call in calls]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda call: apart.run("MathAPI", call), calls)) == expected
+
+
+def test_what_runs_apart_has_no_state_and_is_documented():
+    assert set(bfcl.tool_names("MathAPI")) >= apart.TOOLS
+    assert not [name for name in vars(bfcl.tool_class("MathAPI")()) if not name.startswith("_")]
