@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import ANSWER, ground_truth_messages, tool_call
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envtune import Episode, EpisodeRecord, bfcl, replay, rewards
-from envtune.episode import EVALUATION, TRAINING, Ending, Outcome
+from envtune.episode import EVALUATION, TRAINING, Ending, Outcome, read_records, write_records
 
 BASE, MISSING = "multi_turn_base_3", "multi_turn_miss_func_3"
 LS = tool_call(("ls", {}))
@@ -123,6 +124,88 @@ def test_any_sequence_of_messages_keeps_the_record_sound(messages, task_id, limi
     assert EpisodeRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
     plain = replay(task_id, [s.message for s in record.steps], limits.name)
     assert plain.codes == record.codes  # hints change no verdict
+
+
+def test_each_limit_has_an_ending_of_its_own_and_the_score_stays_over_all_turns():
+    short = replace(TRAINING, name="short", steps_per_episode=2)
+    episode = Episode(BASE, short)
+    messages = ground_truth_messages(BASE)
+    assert episode.step(messages[0]) and episode.step(messages[1]) is None
+    assert episode.record.ending is Ending.EPISODE_STEP_LIMIT and episode.record.limits == "short"
+    assert rewards.progress_reward(episode.record) == 0.5 and not episode.record.completed
+    assert replay(BASE, [LS] * 21, limits="evaluation").ending is Ending.TURN_STEP_LIMIT
+    whole = Episode(BASE, replace(TRAINING, name="just enough", steps_per_episode=len(messages)))
+    assert [whole.step(m) for m in messages][-1] is None and whole.record.ending is Ending.COMPLETED
+
+
+@pytest.mark.parametrize("changes", [{"steps_per_turn": 0}, {"steps_per_episode": 0}])
+def test_limits_below_one_step_are_refused(changes):
+    with pytest.raises(ValueError, match="at least 1"):
+        replace(TRAINING, **changes)
+
+
+def test_a_cut_observation_is_marked_and_counted_and_the_verdict_uses_the_whole_result():
+    task = next(t for t in bfcl.load_tasks().values() if t.split == "long_context" and any(c.name == "get_stock_info" for c in t.ground_truth[0]))
+    cut, whole = Episode(task, max_result_chars=50), Episode(task, max_result_chars=100_000)
+    for message in ground_truth_messages(task.id)[:2]:
+        replies = [episode.step(message) for episode in (cut, whole)]
+    steps = cut.record.steps[0], whole.record.steps[0]
+    left_out = sum(max(0, len(r) - 50) for r in steps[0].results)
+    assert steps[0].truncated == left_out > 30_000 and steps[1].truncated == 0
+    assert steps[0].results == steps[1].results and replies[0] == replies[1]
+    assert f"[{max(map(len, steps[0].results)) - 50} more characters]" in steps[0].feedback
+    assert cut.record.verdicts == whole.record.verdicts and cut.record.verdicts[0].success
+
+
+def test_an_observation_of_many_results_is_cut_as_a_whole():
+    episode = Episode(BASE, max_result_chars=30, max_observation_chars=50)
+    episode.step(tool_call(*[("echo", {"content": "x" * 40})] * 4))
+    step = episode.record.steps[0]
+    lines = step.feedback.splitlines()[1:-1]
+    length = len(step.results[0])
+    assert [line.split(" … ")[1] for line in lines] == [f"[{length - n} more characters]" for n in (30, 20, 0, 0)]
+    assert step.truncated == 4 * length - 50
+
+
+@pytest.mark.parametrize("changes", [{"max_result_chars": 0}, {"max_observation_chars": -1}])
+def test_an_observation_limit_below_one_character_is_refused(changes):
+    with pytest.raises(ValueError, match="at least 1 character"):
+        Episode(BASE, **changes)
+
+
+@pytest.mark.parametrize("task_id, calls, parts", [
+    ("multi_turn_base_3", [("mkdir", {"dir_name": "mine"})], ["GorillaFileSystem differs", "/mine is not in the ground truth"]),
+    ("multi_turn_base_3", [("pwd", {})], ["missing among the execution results", "test_image1.jpg"]),
+    ("multi_turn_base_50", [("pressBrakePedal", {"pedalPosition": 1.0})], ["VehicleControlAPI differs", "ground truth"]),
+])
+def test_why_names_the_attribute_or_the_result_that_differs(task_id, calls, parts):
+    record = replay(task_id, [tool_call(*calls), ANSWER])
+    assert all(part in record.verdicts[0].why for part in parts), record.verdicts[0].why
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "records.jsonl.gz"])
+def test_records_go_to_json_lines_and_back(tmp_path, name):
+    records = [replay(BASE, [LS, "?", ANSWER], hint_rate=1.0), replay(MISSING, ground_truth_messages(MISSING)),
+               replay(BASE, [tool_call(("echo", {"content": "\ud800 ä 🦍\u2028"}))])]
+    write_records(tmp_path / name, records[:2])
+    write_records(tmp_path / name, records[2:])
+    assert list(read_records(tmp_path / name)) == records
+
+
+def test_a_broken_line_of_a_record_file_is_named(tmp_path):
+    path = tmp_path / "records.jsonl"
+    write_records(path, [replay(BASE, [LS])])
+    path.write_text(path.read_text() + '{"version": 2}\n')
+    with pytest.raises(ValueError, match="records.jsonl, line 2: this is no whole episode record"):
+        list(read_records(path))
+
+
+def test_an_episode_shows_itself():
+    episode = Episode(BASE, hint_rate=1.0)
+    episode.step(tool_call(("cat", {"file_name": "a/b"})))
+    episode.step(ANSWER)
+    page = episode._repr_html_()
+    assert page == episode.record._repr_html_() and "missing among the execution results" in page and "hint" in page
 
 
 def test_a_record_of_another_version_is_refused():

@@ -90,6 +90,7 @@ def test_an_episode_that_would_outgrow_its_budget_ends_and_loses_the_rest(tokeni
     [r] = rollout.play(episodes(1), rollout.Chat(tokenizer), sampler, budget_tokens=150, message_tokens=40)
     assert r.record.ending is Ending.TOKEN_LIMIT and len(r.completion_ids) <= 150
     assert rollout.metrics([r.record])["share_ended_by_token_limit"] == 1.0
+    assert rollout.metrics([r.record])["share_ended_by_observation_limit"] == 0.0
 
 
 @pytest.mark.parametrize("template, part", [

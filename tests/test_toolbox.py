@@ -57,8 +57,8 @@ def test_two_toolboxes_of_one_task_share_nothing():
 def test_arguments_are_copied_before_a_tool_may_keep_them():
     task = next(t for t in bfcl.load_tasks().values() if "TwitterAPI" in t.classes and t.split == "base")
     box, tags = Toolbox(task), ["#a"]
-    box.execute(Call("authenticate_twitter", {"username": "x", "password": "y"}))
-    box.execute(Call("post_tweet", {"content": "hi", "tags": tags}))
+    box.instances["TwitterAPI"].authenticated = True
+    assert '"tags": ["#a"]' in box.execute(Call("post_tweet", {"content": "hi", "tags": tags}))
     tags.append("#late")
     assert "#late" not in str(vars(box.instances["TwitterAPI"]))
 
