@@ -10,7 +10,7 @@ LOUD   := $(shell test -t 2 || echo --quiet)
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lab bench conda clean
+.PHONY: help setup quickstart test lab bench speed fuzz conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,12 @@ lab: setup  ## open JupyterLab on notebooks/
 
 bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 12 minutes)
 	@$(BIN)/python benchmarks/learning_check.py
+
+speed: setup  ## the environment against the bare tools (ten seconds)
+	@$(BIN)/python benchmarks/environment.py
+
+fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall (two minutes)
+	@$(BIN)/python tests/fuzz.py
 
 conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml

@@ -1,6 +1,7 @@
 """Environment Tuning: multi-turn tool use learned from 400 problems, by tuning the environment.
 
     import envtune
+    episode = envtune.Episode("multi_turn_base_0")           # episode.step(message) -> what the agent reads next
     record = envtune.replay("multi_turn_base_0", messages)   # assistant messages, in order
     record.codes, envtune.rewards.progress_reward(record), envtune.bfcl.official_valid(record)
 
@@ -8,7 +9,7 @@ The flow, one module after the other: bfcl -> splits -> protocol, toolbox -> epi
 rollout -> stages, presets -> training -> evaluation -> figures. Importing this needs no torch.
 """
 from envtune import bfcl, rewards
-from envtune.episode import Episode, EpisodeRecord, replay
+from envtune.episode import Episode, EpisodeRecord, read_records, replay, write_records
 
 __version__ = "0.1.0"
-__all__ = ["Episode", "EpisodeRecord", "bfcl", "replay", "rewards"]
+__all__ = ["Episode", "EpisodeRecord", "bfcl", "read_records", "replay", "rewards", "write_records"]

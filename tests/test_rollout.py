@@ -93,6 +93,14 @@ def test_an_episode_that_would_outgrow_its_budget_ends_and_loses_the_rest(tokeni
     assert rollout.metrics([r.record])["share_ended_by_observation_limit"] == 0.0
 
 
+def test_a_reply_longer_than_what_is_left_has_an_ending_of_its_own(tokenizer):
+    sampler = Scripted(tokenizer, [tool_call(("ls", {}))])
+    left = len(tokenizer(tool_call(("ls", {})))["input_ids"]) + 10
+    [r] = rollout.play(episodes(1), rollout.Chat(tokenizer), sampler, budget_tokens=left, message_tokens=1)
+    assert r.record.ending is Ending.OBSERVATION_LIMIT and len(r.completion_ids) <= left
+    assert rollout.metrics([r.record])["share_ended_by_observation_limit"] == 1.0
+
+
 @pytest.mark.parametrize("template, part", [
     ("{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}", "verbatim"),
     ("{% for m in messages %}[{{ m.content }}]{% endfor %}", "EOS"),

@@ -1,0 +1,64 @@
+"""The code on the pages runs as it stands, and what the pages point at exists."""
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import ground_truth_messages
+
+from envtune import guards, paths
+
+PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
+ENVIRONMENT = (paths.ROOT / "docs" / "environment.md").read_text()
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_examples_of_the_environment_page_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in blocks(ENVIRONMENT):
+        if "urllib" not in code:
+            exec(compile(code, "docs/environment.md", "exec"), names)
+    assert names["record"] == names["episode"].record and "info" in names
+
+
+def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):
+    """The server here only reads out a script; the page was tried by hand with `transformers serve`."""
+    answers, seen = iter(ground_truth_messages("multi_turn_base_3")), []
+
+    class Chat(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = json.dumps({"choices": [{"message": {"role": "assistant", "content": next(answers)}}]}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        [code] = [code for code in blocks(ENVIRONMENT) if "urllib" in code]
+        exec(compile(code.replace("127.0.0.1:8000", f"127.0.0.1:{server.server_port}"), "docs/environment.md", "exec"), {})
+    finally:
+        server.shutdown()
+    assert capsys.readouterr().out == "completed 1.0 True\n"
+    assert [m["role"] for m in seen[-1]["messages"]] == ["system", "user"] + ["assistant", "user"] * 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_numbers_of_the_security_section_are_those_of_the_code():
+    for number in (guards.EPISODE_ARGUMENT_CHARS, guards.EPISODE_RESULT_CHARS, guards.RESULT_CHARS, guards.TREE_ENTRIES, guards.TREE_PATH_CHARS):
+        assert f"{number:,}" in ENVIRONMENT
