@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,58 @@ def test_well_formed_calls_come_back_as_they_were_written(thought, calls):
 def test_a_broken_message_is_named_by_the_rule_it_broke(message, part):
     parsed = protocol.parse(message)
     assert part in parsed.error
+
+
+def test_a_message_may_hold_a_hundred_calls_and_no_more():
+    def body(n):
+        return json.dumps([{"name": "ls", "arguments": {}}] * n)
+    assert len(protocol.parse(f"<think>a</think><tool_call>{body(100)}</tool_call>").calls) == 100
+    assert "101 calls, at most 100" in protocol.parse(f"<think>a</think><tool_call>{body(101)}</tool_call>").error
+
+
+def test_half_a_surrogate_pair_never_reaches_what_is_read():
+    [call] = protocol.parse('<think>a</think><tool_call>{"name": "echo", "arguments": {"content": "\\ud800"}}</tool_call>').calls
+    protocol.tool_feedback([call], [call.arguments["content"]]).encode("utf-8")
+
+
+tags = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>"]
+
+
+@given(st.lists(st.sampled_from([*tags, "<", "x", " ", "\n", '{"name": "ls", "arguments": {}}']), max_size=12))
+def test_the_shape_of_a_message_is_that_of_one_pattern(pieces):
+    """The quick path of `parse` against the rule as a pattern: each pair of tags once, think first, nothing outside."""
+    message = "".join(pieces)
+    shape = re.fullmatch(r"\s*<think>.*?</think>\s*<(tool_call|answer)>.*</\1>\s*", message, re.DOTALL)
+    whole = shape is not None and all(message.count(f"<{t}>") == message.count(f"</{t}>") == (t in ("think", shape.group(1)))
+                                      for t in protocol.TAGS)
+    parsed = protocol.parse(message)
+    inside = parsed.error is None or "JSON" in parsed.error or "tool_call block" in parsed.error or "each call" in parsed.error
+    assert inside == whole
+
+
+pairs = st.recursive(st.integers() | st.text(alphabet="ab:", max_size=3),
+                     lambda x: st.lists(x, max_size=3) | st.lists(st.tuples(st.sampled_from(["a", "b", "name", "arguments"]), x), max_size=3).map(tuple))
+
+
+def dumped(value) -> str:
+    """JSON in which a tuple of pairs is an object, also with a key twice."""
+    if isinstance(value, tuple):
+        return "{" + ", ".join(f"{json.dumps(k)}: {dumped(v)}" for k, v in value) + "}"
+    return "[" + ", ".join(map(dumped, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
+def doubled(value) -> bool:
+    """Whether a key occurs twice in one object."""
+    if isinstance(value, tuple):
+        return len({k for k, _ in value}) < len(value) or any(doubled(v) for _, v in value)
+    return isinstance(value, list) and any(map(doubled, value))
+
+
+@given(st.lists(pairs, min_size=1, max_size=3))
+def test_a_key_that_occurs_twice_is_found_wherever_it_is(values):
+    calls = [(("name", "f"), ("arguments", (("x", value),))) for value in values]
+    error = protocol.parse(f"<think>a</think><tool_call>{dumped(calls)}</tool_call>").error
+    assert (error is not None and "occurs twice" in error) == doubled(values)
 
 
 def test_brackets_inside_strings_do_not_count_as_nesting():

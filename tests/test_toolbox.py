@@ -48,6 +48,11 @@ def test_no_ground_truth_call_is_refused():
     assert max(map(sum, weights)) * 50 < guards.EPISODE_ARGUMENT_CHARS
 
 
+@pytest.mark.parametrize("arguments", [{1: 2}, {None: "x"}, {"self": 1}, {"": 1}, {"x y": 1}, {"__class__": 1}])
+def test_argument_names_that_are_none_are_an_execution_error(arguments):
+    assert Toolbox(TASK).execute(Call("ls", arguments)).startswith(EXECUTION_ERROR)
+
+
 def test_two_toolboxes_of_one_task_share_nothing():
     one, two = Toolbox(TASK), Toolbox(TASK)
     one.execute(Call("mkdir", {"dir_name": "mine"}))
