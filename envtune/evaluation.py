@@ -27,7 +27,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, z2 = successes / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # at the ends the formula gives 0 and 1 but for rounding, and an interval that leaves out its share cannot be drawn
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def result_row(record: EpisodeRecord) -> dict:

@@ -10,6 +10,13 @@ def test_wilsons_interval_has_its_published_values(successes, n, low, high):
     assert evaluation.wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_an_interval_holds_its_share_also_when_rounding_is_against_it():
+    for n in range(1, 120):
+        for successes in range(n + 1):
+            low, high = evaluation.wilson(successes, n)
+            assert 0.0 <= low <= successes / n <= high <= 1.0, (successes, n)  # 4 of 4 gave 0.9999999999999999
+
+
 @pytest.mark.parametrize("successes, n", [(0, 0), (3, 2), (-1, 2)])
 def test_an_impossible_count_is_refused(successes, n):
     with pytest.raises(ValueError, match="successes"):
