@@ -1,11 +1,13 @@
-"""Commands: `python -m envtune export-verl --out DIR`, `python -m envtune run NOTEBOOK [-p NAME VALUE ...]`."""
+"""Commands of `python -m envtune`: `export-verl --out DIR`, `run NOTEBOOK [-p NAME VALUE ...]`, `hints coverage [--json]`."""
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, notebook, splits
+from envtune import bfcl, notebook, paths, splits
+from envtune.hints import coverage
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,7 +21,26 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="a parameter of the notebook; the value is read as YAML")
+    hints = commands.add_parser("hints", help="the hint library").add_subparsers(dest="action", required=True)
+    report = hints.add_parser("coverage", help="every error of the tools: vague with its hint, or clear with a reason")
+    report.add_argument("--json", action="store_true", help="print one JSON object: summary and sites")
+    report.add_argument("--write", action="store_true", help="write data/hints/coverage.csv anew")
     return parser
+
+
+def _coverage(options) -> None:
+    table = coverage.coverage()
+    summary = coverage.summary(table)
+    if options.write:
+        table.to_csv(paths.DATA / "hints" / "coverage.csv", index=False)
+    if options.json:
+        print(json.dumps({"summary": summary, "sites": table.to_dict("records")}, indent=1))
+        return
+    print(table.groupby(["class", "state"]).size().unstack(fill_value=0).to_string())
+    print(f"{summary['sites']} errors, {summary['clear']} clear as they are, {summary['hinted']} of {summary['vague']} vague "
+          "ones with a hint")
+    for row in table[table["state"] == "open"].itertuples():
+        print(f"open: {row.tool}: {row.error}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "export-verl":
             for file in splits.export_verl(options.out, splits.load_splits(options.seed, options.mode)):
                 print(file)
+        elif options.command == "hints":
+            _coverage(options)
         else:
             if not options.notebook.exists():
                 raise ValueError(f"there is no notebook {options.notebook}")

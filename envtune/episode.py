@@ -202,7 +202,8 @@ class Episode:
     """
 
     def __init__(self, task: Task | str, limits: Limits = TRAINING, hint_rate: float = 0.0, seed: int = 0, rules: bool = False,
-                 compact: bool = False, max_result_chars: int = 20_000, max_observation_chars: int = 100_000):
+                 compact: bool = False, max_result_chars: int = 20_000, max_observation_chars: int = 100_000,
+                 corruption: hints.Corruption = hints.NONE):
         """
         task: a Task or its id.
         hint_rate: probability that this episode shows hints, drawn once from the seed [0..1].
@@ -210,6 +211,7 @@ class Episode:
         compact: whether tool docs are signatures only.
         max_result_chars, max_observation_chars: how much of one result, and of all results of a step, the agent reads
             [characters]; what was cut is marked in the text and counted in the record. Verdicts use whole results.
+        corruption: how hints are spoilt, for the study of bad hints.
         """
         if not 0.0 <= hint_rate <= 1.0:
             raise ValueError(f"hint_rate is a probability in [0, 1], got {hint_rate!r}")
@@ -219,6 +221,7 @@ class Episode:
         self.task = task = bfcl.load_task(task) if isinstance(task, str) else task
         self.limits, self.rules, self.compact = limits, rules, compact
         self.max_result_chars, self.max_observation_chars = max_result_chars, max_observation_chars
+        self.seed, self.corruption = seed, corruption
         self.hints_on = hint_rate == 1.0 or (hint_rate > 0.0 and
                                              random.Random(f"hints {seed} {task.id}").random() < hint_rate)
         self._toolbox = Toolbox(task)
@@ -304,8 +307,9 @@ class Episode:
         self._called_in_turn = True
         shown, hint_ids = results, (None,) * len(results)
         if self.hints_on:
-            shown, hint_ids = zip(*(hints.augment(self.task, call, result)
-                                    for call, result in zip(calls, results, strict=True)), strict=True)
+            number = f"{self.seed} {self.task.id} {len(self._results)}"  # of this step's hints among all of the episode
+            shown, hint_ids = zip(*(hints.augment(self.task, call, result, self._turn, self.corruption, f"{number} {i}")
+                                    for i, (call, result) in enumerate(zip(calls, results, strict=True))), strict=True)
         outcome = _CALLS
         for result in results:
             if result.startswith(EXECUTION_ERROR):

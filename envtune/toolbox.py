@@ -168,8 +168,18 @@ class Toolbox:
     """Live tool instances of one task. Two toolboxes share nothing that a call can change."""
 
     def __init__(self, task: Task):
-        self.instances = _initial(task.id)()
-        self._owners = _owners(task.classes)
+        self._start(task.classes, _initial(task.id)())
+
+    @classmethod
+    def of_scenario(cls, classes: tuple[str, ...], config: dict) -> "Toolbox":
+        """Tools in a state of one's own instead of a task's: `config` is {class: what BFCL loads}, a task's initial_config."""
+        box = cls.__new__(cls)
+        box._start(classes, {c: bfcl.new_instance(c, config, long_context=False) for c in classes})
+        return box
+
+    def _start(self, classes: tuple[str, ...], instances: dict) -> None:
+        self.instances = instances
+        self._owners = _owners(classes)
         self._methods: dict[str, Callable] = {}
         self._argument_chars = self._result_chars = 0
 

@@ -1,7 +1,7 @@
 """The hint library: records under data/hints/, matched to errors, shown beside the original error (PAPER: augmentation).
 
     - id: vehicle-distance-by-zipcode         # unique
-      class: VehicleControlAPI                # whose tools
+      class: VehicleControlAPI                # whose tools; "*": any class, and speaks when no record of the class does
       tools: [estimate_distance]              # or ["*"]: all of the class
       when:                                   # every condition given must hold
         error: "distance not found"           # a regular expression found in the feedback
@@ -25,11 +25,13 @@ import yaml
 
 from envtune import bfcl, paths
 from envtune.bfcl import Call, Task
+from envtune.hints import constitution
+from envtune.hints.corruption import NONE, Corruption
 from envtune.toolbox import EXECUTION_ERROR
 
 CATEGORIES = ("dependency_missing", "parameter_constraint", "state_prerequisite", "format_mismatch", "resource_unavailable")
 TYPES = ("clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format")
-MAX_WORDS = 60
+_NO_RECORDS = {"clear.yaml", "unjudged.yaml"}  # what coverage.py and corruption.py read
 _FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
 _CONDITIONS = {"error", "any_argument", "of", "arguments"}
 
@@ -40,6 +42,7 @@ class Hint:
     id: str
     class_name: str
     tools: tuple[str, ...]
+    """Empty for class "*": any name that was called, also one that is no tool."""
     error: re.Pattern
     any_argument: re.Pattern | None
     of: tuple[str, ...]
@@ -51,7 +54,7 @@ class Hint:
 
     def matches(self, call: Call, error: str) -> bool:
         """Whether this record speaks about a call (of its class) and the error text it got."""
-        if call.name not in self.tools or not self.error.search(error):
+        if (self.tools and call.name not in self.tools) or not self.error.search(error):
             return False
         values = [str(v) for k, v in call.arguments.items() if not self.of or k in self.of]
         if self.any_argument and not any(self.any_argument.search(v) for v in values):
@@ -73,14 +76,14 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}")
     if record["category"] not in CATEGORIES or record["type"] not in TYPES:
         raise ValueError(f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}")
-    if record["class"] not in bfcl.CLASSES:
-        raise ValueError(f"{name}: class is one of {', '.join(bfcl.CLASSES)}, got {record['class']!r}")
-    known = bfcl.tool_names(record["class"])
+    if record["class"] not in (*bfcl.CLASSES, "*"):
+        raise ValueError(f"{name}: class is one of {', '.join(bfcl.CLASSES)} or *, got {record['class']!r}")
+    known = () if record["class"] == "*" else bfcl.tool_names(record["class"])
     tools = known if record["tools"] == ["*"] else tuple(record["tools"])
     if not set(tools) <= set(known):
-        raise ValueError(f"{name}: {record['class']} has no tool {', '.join(set(tools) - set(known))}")
-    if len(record["hint"].split()) > MAX_WORDS:
-        raise ValueError(f"{name}: {len(record['hint'].split())} words, at most {MAX_WORDS} are shown")
+        raise ValueError(f"{name}: {record['class']} has no tool {', '.join(sorted(set(tools) - set(known)))}")
+    if fault := constitution.violation(record["hint"], known):
+        raise ValueError(f"{name}: {fault}")
     try:
         return Hint(record["id"], record["class"], tools, re.compile(when["error"]),
                     re.compile(when["any_argument"]) if "any_argument" in when else None, tuple(when.get("of", ())),
@@ -92,9 +95,13 @@ def _hint(record: dict, where: str) -> Hint:
 
 @lru_cache(maxsize=4)
 def load_hints(folder: Path = paths.DATA / "hints") -> tuple[Hint, ...]:
-    """Every record of a folder's *.yaml, in file and line order. ValueError for a faulty record or a double id."""
-    hints = [_hint(record, path.name) for path in sorted(folder.glob("*.yaml"))
+    """Every record of a folder's *.yaml, in file and line order, those of any class last.
+
+    ValueError for a faulty record or a double id.
+    """
+    hints = [_hint(record, path.name) for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS
              for record in yaml.safe_load(path.read_text()) or ()]
+    hints.sort(key=lambda hint: hint.class_name == "*")
     ids = [hint.id for hint in hints]
     if doubles := {i for i in ids if ids.count(i) > 1}:
         raise ValueError(f"{folder}: the id {', '.join(doubles)} occurs more than once")
@@ -105,46 +112,38 @@ def is_error(result: str) -> str:
     """The error text of a tool's result, or '' when the call succeeded."""
     if result.startswith(EXECUTION_ERROR):
         return result
+    if result.startswith(("[{'error': ", "['Error: ")):  # two tools return their error in a list, which BFCL prints by str()
+        return result.strip("[]{}").removeprefix("'error': ").strip("'\"")
     if '"error"' not in result:
         return ""
     try:
         content = json.loads(result)
     except ValueError:
         return ""
-    return str(content["error"]) if isinstance(content, dict) and "error" in content else ""
+    if not isinstance(content, dict) or "error" not in content:
+        return ""
+    return str(content["error"]) or "an error without a text"  # as a logarithm to the base 1 gives
 
 
 def match(classes: tuple[str, ...], call: Call, error: str) -> Hint | None:
     """The first hint for a call and its error text."""
-    return next((h for h in load_hints() if h.class_name in classes and h.matches(call, error)), None)
+    return next((h for h in load_hints() if h.class_name in (*classes, "*") and h.matches(call, error)), None)
 
 
-def _values(call: Call) -> set[str]:
-    """The values of a call's arguments as text, lists taken apart."""
-    return {str(v) for value in call.arguments.values() for v in (value if isinstance(value, list) else [value])}
+def augment(task: Task, call: Call, result: str, turn: int = 0, corruption: Corruption = NONE,
+            seed: str = "") -> tuple[str, str | None]:
+    """What the agent reads for a result, and the id of the hint in it: (result, None) when there is nothing to add.
 
-
-def leak(text: str, task: Task, call: Call, result: str) -> str:
-    """What of the task's ground truth a hint would give away, or '': a value that the agent neither wrote nor just read, or
-    a complete call."""
-    seen = " ".join(_values(call)) + " " + result
-    for truth in (c for turn in task.ground_truth for c in turn):
-        if f"{truth.name}(" in text:
-            return f"{truth.name}(…)"
-        for value in _values(truth):
-            if len(value) > 2 and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) and value not in seen:
-                return value
-    return ""
-
-
-def augment(task: Task, call: Call, result: str) -> tuple[str, str | None]:
-    """What the agent reads for a result, and the id of the hint in it: (result, None) when there is nothing to add."""
+    `corruption` spoils a share of the hints, drawn from `seed`, for the study of what bad hints do; such an id ends in "!kind".
+    """
     error = is_error(result)
     hint = match(task.classes, call, error) if error else None
     if hint is None:
         return result, None
-    text = hint.render(call)
-    if leak(text, task, call, result):
+    text, name = hint.render(call), hint.id
+    if corruption.strikes(seed):
+        text, name = corruption.spoil(text, hint, load_hints(), task, turn, seed), f"{hint.id}!{corruption.kind}"
+    elif constitution.leak(text, task, call, result):
         return result, None
-    content = {"error": result} if result.startswith(EXECUTION_ERROR) else json.loads(result)
-    return json.dumps({**content, "hint": text}), hint.id
+    content = json.loads(result) if result.startswith("{") else {"error": error}
+    return json.dumps({**content, "hint": text}), name
