@@ -5,7 +5,6 @@
 
 A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is standard: no hints.
 """
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,29 +12,19 @@ import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from envtune import bfcl, policies, progress, rewards, rollout
+from envtune import bfcl, policies, progress, recovery, rewards, rollout
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
 from envtune.presets import Preset
-
-Z_95 = 1.959964
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson's score, right also near 0 and 1). ValueError for n = 0."""
-    if n <= 0 or not 0 <= successes <= n:
-        raise ValueError(f"expected 0 <= successes <= n with n > 0, got {successes} of {n}")
-    share, z2 = successes / n, Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # at the ends the formula gives 0 and 1 but for rounding, and an interval that leaves out its share cannot be drawn
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+from envtune.stats import wilson
 
 
 def result_row(record: EpisodeRecord) -> dict:
-    """One evaluated episode as a table row."""
+    """One evaluated episode as a table row; `errors` and `recovered` as in recovery.py."""
+    events = recovery.errors([record])
     return {"task_id": record.task_id, "split": bfcl.load_task(record.task_id).split,
             "valid": bfcl.official_valid(record), "progress": rewards.progress_reward(record),
-            "format_reward": rewards.format_reward(record), "steps": len(record.steps), "ending": str(record.ending)}
+            "format_reward": rewards.format_reward(record), "steps": len(record.steps), "ending": str(record.ending),
+            "errors": len(events), "recovered": int(events["recovered"].sum())}
 
 
 def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0,
@@ -67,11 +56,13 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress."""
+    """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count) and
+    recovery (the recovered share of them, NaN without an error)."""
     groups = [(split, group) for split, group in results.groupby("split", sort=False)] + [("all", results)]
     rows = []
     for split, group in groups:
         low, high = wilson(int(group["valid"].sum()), len(group))
         rows.append({"split": split, "n": len(group), "accuracy": group["valid"].mean(), "low": low, "high": high,
-                     "progress": group["progress"].mean()})
+                     "progress": group["progress"].mean(), "errors": int(group["errors"].sum()),
+                     "recovery": group["recovered"].sum() / group["errors"].sum() if group["errors"].sum() else float("nan")})
     return pd.DataFrame(rows)

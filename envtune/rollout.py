@@ -11,8 +11,9 @@ This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_m
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from envtune import bfcl, rewards
+from envtune import bfcl, recovery, rewards
 from envtune.episode import EVALUATION, Ending, Episode, EpisodeRecord, Limits, Outcome
+from envtune.hints import Corruption
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]
 """Contexts as ids -> one sampled message each (EOS included where it was sampled), and its log-probabilities or None."""
@@ -121,6 +122,7 @@ def prompt_row(task_id: str) -> list[dict]:
 def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
     """What every log line says of a batch of episodes: means over episodes unless named otherwise."""
     n = len(records)
+    events = recovery.errors(records)
     steps = [step for record in records for step in record.steps]
 
     def mean(values) -> float:
@@ -133,10 +135,14 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
         "binary": mean(rewards.binary_reward(r) for r in records),
         "share_with_call": mean(rewards.attempted_call(r) for r in records),
         "steps_per_episode": mean(len(r.steps) for r in records),
+        "share_with_hints_on": mean(r.hints_on for r in records),
         "hints_per_episode": mean(sum(h is not None for s in r.steps for h in s.hints) for r in records),
         **{f"share_ended_by_{ending}": mean(r.ending is ending for r in records) for ending in CUT_SHORT},
         "share_of_steps_forced": sum(s.outcome is Outcome.FORCED_END for s in steps) / max(1, len(steps)),
         "share_of_steps_truncated": sum(s.truncated > 0 for s in steps) / max(1, len(steps)),
+        "errors_per_episode": len(events) / n,
+        # the recovered share of all errors; a batch without an error has none to recover, and no such number
+        **({"recovery_rate": float(events["recovered"].mean())} if len(events) else {}),
     }
 
 
@@ -153,7 +159,9 @@ class TRLRollout:
     """
     chat: Chat
     reward: str
-    hint_rate: float
+    hint_rate_at: Callable[[float], float]
+    """The share of episodes with hints, by how much of the stage is done [0..1]."""
+    corruption: Corruption
     rules: bool
     compact: bool
     max_result_chars: int
@@ -167,15 +175,16 @@ class TRLRollout:
 
     def _episode(self, task_id: str, limits: Limits, hint_rate: float, seed: int) -> Episode:
         return Episode(bfcl.load_task(task_id), limits, hint_rate, seed, rules=self.rules, compact=self.compact,
-                       max_result_chars=self.max_result_chars, max_observation_chars=self.max_observation_chars)
+                       max_result_chars=self.max_result_chars, max_observation_chars=self.max_observation_chars,
+                       corruption=self.corruption)
 
     def __call__(self, prompts: list[list[dict]], trainer) -> dict:
         training = trainer.model.training
         limits = self.training_limits if training else EVALUATION
         # from the step and the place in the batch, so that a resumed run draws the same hints
         seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003
-        episodes = [self._episode(p[0]["task_id"], limits, self.hint_rate if training else 0.0, seed + i)
-                    for i, p in enumerate(prompts)]
+        hint_rate = self.hint_rate_at(trainer.state.global_step / max(1, trainer.state.max_steps)) if training else 0.0
+        episodes = [self._episode(p[0]["task_id"], limits, hint_rate, seed + i) for i, p in enumerate(prompts)]
         # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
         rollouts = play(episodes, self.chat, lambda ids: trainer._generate_single_turn(ids, None, {}, 1),
                         self.budget_tokens, self.message_tokens)

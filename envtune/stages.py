@@ -2,12 +2,16 @@
 
     >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
     >>> replace(STAGES[2], reward="binary")
+    >>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
 """
+import math
 from dataclasses import dataclass, replace
 
+from envtune.hints import Corruption
 from envtune.rewards import REWARDS
 from envtune.splits import Splits
 
+SCHEDULES = ("constant", "linear", "cosine", "step")
 TASK_SETS = ("stage1", "train_base", "train")
 
 
@@ -20,21 +24,39 @@ class Stage:
     reward: str
     """One of rewards.REWARDS."""
     hint_rate: float
-    """Share of episodes whose vague errors carry hints [0..1]."""
+    """Share of episodes whose vague errors carry hints [0..1], at the start of the stage."""
     rules: bool
     """Whether the prompt has the two rules: look before asking, ask before inventing."""
     prompts_per_step: int
     """Tasks in one optimiser step at the paper's size [prompts]."""
     completion_tokens: int
     """Completion length of an episode at the paper's size [tokens]."""
+    hint_schedule: str = "constant"
+    """How the share moves from hint_rate to hint_rate_end over the stage: one of SCHEDULES."""
+    hint_rate_end: float = 0.0
+    """The share that a schedule ends with [0..1]; a constant share does not use it."""
+    corruption: str = "none"
+    """How hints are spoilt, one of hints.KINDS (a study, not the method)."""
+    corruption_rate: float = 0.0
+    """Share of the shown hints that are spoilt [0..1]."""
 
     def __post_init__(self):
         if self.tasks not in TASK_SETS:
             raise ValueError(f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}")
         if self.reward not in REWARDS:
             raise ValueError(f"stage {self.name!r}: reward is one of {', '.join(REWARDS)}, got {self.reward!r}")
-        if not 0.0 <= self.hint_rate <= 1.0:
-            raise ValueError(f"stage {self.name!r}: hint_rate is in [0, 1], got {self.hint_rate!r}")
+        for name in ("hint_rate", "hint_rate_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"stage {self.name!r}: {name} is in [0, 1], got {getattr(self, name)!r}")
+        if self.hint_schedule not in SCHEDULES:
+            raise ValueError(f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, got {self.hint_schedule!r}")
+        Corruption(self.corruption, self.corruption_rate)
+
+    def hint_rate_at(self, done: float) -> float:
+        """The share of episodes with hints when so much of the stage is done [0..1]."""
+        start, end = self.hint_rate, self.hint_rate_end
+        return {"constant": start, "linear": start + (end - start) * done, "step": start if done < 0.5 else end,
+                "cosine": end + (start - end) * (1 + math.cos(math.pi * done)) / 2}[self.hint_schedule]
 
 
 STAGES = (

@@ -30,6 +30,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from envtune import bfcl, progress, rollout, splits, tiny
 from envtune.episode import EpisodeRecord
+from envtune.hints import Corruption
 from envtune.presets import Preset
 from envtune.stages import STAGES, Stage, stage_tasks
 
@@ -207,7 +208,8 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
     play = rollout.TRLRollout(
-        chat=rollout.Chat(tokenizer), reward=stage.reward, hint_rate=stage.hint_rate, rules=stage.rules,
+        chat=rollout.Chat(tokenizer), reward=stage.reward, hint_rate_at=stage.hint_rate_at,
+        corruption=Corruption(stage.corruption, stage.corruption_rate), rules=stage.rules,
         compact=preset.compact, max_result_chars=preset.max_result_chars,
         max_observation_chars=preset.max_observation_chars, training_limits=preset.training_limits,
         budget_tokens=preset.completion_tokens or stage.completion_tokens, message_tokens=preset.message_tokens,

@@ -24,7 +24,7 @@ def test_an_impossible_count_is_refused(successes, n):
 
 
 def test_summary_gives_each_split_and_all_with_n():
-    results = pd.DataFrame({"split": ["base"] * 3 + ["miss_func"], "valid": [True, False, True, False], "progress": [1.0, 0.5, 1.0, 0.0]})
+    results = pd.DataFrame({"split": ["base"] * 3 + ["miss_func"], "valid": [True, False, True, False], "progress": [1.0, 0.5, 1.0, 0.0], "errors": [2, 0, 1, 0], "recovered": [1, 0, 1, 0]})
     table = evaluation.summary(results).set_index("split")
     assert table["n"].to_dict() == {"base": 3, "miss_func": 1, "all": 4}
     assert table.loc["all", "accuracy"] == 0.5 and table.loc["all", "low"] < 0.5 < table.loc["all", "high"]

@@ -6,7 +6,7 @@ from conftest import tool_call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envtune import bfcl, hints, replay
+from envtune import Episode, bfcl, hints, replay
 from envtune.bfcl import Call
 from envtune.hints import library
 
@@ -99,3 +99,54 @@ def test_a_double_id_is_refused(tmp_path):
 def test_any_result_is_augmented_without_an_exception(tool, arguments, text):
     shown, hint_id = hints.augment(bfcl.load_task("multi_turn_base_3"), Call(tool, arguments), text)
     assert hint_id is not None or shown == text
+
+
+@pytest.mark.parametrize("text, part", [
+    ("Call cd(folder='docs') now.", "writes a call"), ("Step 1: look. Step 2: go.", "numbers steps"), ("1. look 2. go", "numbers steps"),
+    ("Use get_user_id and then send_message.", "names 2 tools"), ("word " * 61, "61 words"), ("  ", "empty"), ("Look at the list of users.", "")])
+def test_the_constitution_in_code_names_the_rule_that_a_text_breaks(text, part):
+    found = hints.violation(text, bfcl.tool_names("MessageAPI") + ("cd",))
+    assert (part in found) if part else found == ""
+
+
+def test_a_leak_is_found_in_nested_values_and_names_of_arguments_are_none():
+    edits = [(t, str(v)) for t in bfcl.load_tasks().values() for turn in t.ground_truth for c in turn if c.name == "edit_ticket"
+             for v in c.arguments["updates"].values()]
+    task, value = next((t, v) for t, v in edits if len(v) > 2)
+    assert hints.leak(f"Set it to {value}.", task, Call("get_ticket", {}), "no") == value
+    assert not hints.leak("Look at the ticket_id again.", task, Call("get_ticket", {}), "no")
+
+
+ERROR = tool_call(("cat", {"file_name": "a/b"}))
+
+
+@pytest.mark.parametrize("kind, part", [("vague", "try something else"), ("contradictory", "Repeat it unchanged"), ("no_judge", "Run cd for each folder"),
+                                        ("over_specific", "Call find("), ("shuffled", "")])
+def test_a_corruption_changes_what_is_read_and_nothing_else(kind, part):
+    def play(corruption):
+        episode = Episode("multi_turn_base_3", hint_rate=1.0, seed=5, corruption=corruption)
+        for message in (ERROR, tool_call(("ls", {})), "<think>x</think><answer>y</answer>"):
+            episode.step(message)
+        return episode.record
+    clean, bad = play(hints.NONE), play(hints.Corruption(kind, 1.0))
+    assert bad.steps[0].hints == (f"gfs-path-as-name!{kind}",) and part in bad.steps[0].feedback
+    assert bad.steps[0].feedback != clean.steps[0].feedback and bad.steps[0].results == clean.steps[0].results
+    assert bad.codes == clean.codes and bad.verdicts == clean.verdicts and bad.steps[1] == clean.steps[1]
+    assert play(hints.Corruption(kind, 1.0)) == bad and play(hints.Corruption(kind, 0.0)) == clean
+
+
+def test_a_corruption_strikes_at_its_rate():
+    corruption = hints.Corruption("vague", 0.25)
+    assert 400 < sum(corruption.strikes(f"{i}") for i in range(2000)) < 600
+    assert not any(hints.Corruption("none", 1.0).strikes(f"{i}") for i in range(50))
+
+
+@pytest.mark.parametrize("changes", [{"kind": "unkind"}, {"kind": "vague", "rate": 1.5}])
+def test_an_unknown_corruption_is_refused(changes):
+    with pytest.raises(ValueError, match="corruption"):
+        hints.Corruption(**changes)
+
+
+def test_every_unjudged_draft_belongs_to_a_record():
+    from envtune.hints.corruption import drafts
+    assert set(drafts()) <= {h.id for h in hints.load_hints()} and len(drafts()) >= 10
