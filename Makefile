@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "envtune: $(PYTHON) could not make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@$(PIP) download --quiet --timeout 10 --retries 1 --no-deps --dest $(VENV)/probe mpmath==1.3.0 >/dev/null 2>&1 || \
 	  { echo "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again." >&2; exit 1; }
-	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,gym,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,hints,gym,dev]' || { echo $(FAILED) >&2; exit 1; }
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 

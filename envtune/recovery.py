@@ -1,10 +1,11 @@
-"""Recovery: after an error, does the agent find its way? What hints are worth, in numbers (the paper's reviewers asked).
+"""Recovery: after an error, does the agent find its way? What hints are worth, in numbers.
 
     >>> table(errors(read_records("runs/quickstart/episodes.jsonl.gz")), by=["hinted"])
 
-An error is a call whose result is one: an exception, or a returned {"error": …}. It is recovered when the agent's next call of the same
-tool, in a later step of the same turn, succeeds; an error that is never followed by such a call is not. Beside it stands whether the
-turn was won. With hints and without are two groups of errors, not one agent's two tries: compare them at one step of training.
+An error is a call whose result is one: an exception, or a returned {"error": …}. It is recovered when the agent's next call of
+the same tool, in a later step of the same turn, succeeds; an error that is never followed by such a call is not. Beside it stands
+whether the turn was won. Errors with a hint and without are two groups, not one agent's two tries: compare them at one step of
+training.
 """
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +19,7 @@ COLUMNS = ("task_id", "split", "turn", "step", "tool", "error", "category", "hin
 
 
 def errors(records: Iterable[EpisodeRecord]) -> pd.DataFrame:
-    """One row an error, with COLUMNS. `category` is that of the hint that speaks about it, shown or not; "clear" where none does."""
+    """One row an error, with COLUMNS. `category` is that of the hint that speaks about it, shown or not; "clear" if none does."""
     rows = []
     for record in records:
         task = bfcl.load_task(record.task_id)

@@ -3,5 +3,12 @@ from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
 from envtune.hints.library import CATEGORIES, TYPES, Hint, augment, is_error, load_hints, match
 
-__all__ = ["CATEGORIES", "KINDS", "NONE", "TYPES", "Corruption", "Hint", "augment", "is_error", "leak", "load_hints", "match",
-           "violation"]
+
+def generate(*arguments, **settings):
+    """See generator.generate. Imported when first called: it needs the extra `hints` (openai, pydantic)."""
+    from envtune.hints import generator
+    return generator.generate(*arguments, **settings)
+
+
+__all__ = ["CATEGORIES", "KINDS", "NONE", "TYPES", "Corruption", "Hint", "augment", "generate", "is_error", "leak", "load_hints",
+           "match", "violation"]

@@ -95,13 +95,13 @@ def _hint(record: dict, where: str) -> Hint:
 
 @lru_cache(maxsize=4)
 def load_hints(folder: Path = paths.DATA / "hints") -> tuple[Hint, ...]:
-    """Every record of a folder's *.yaml, in file and line order, those of any class last.
+    """Every record of a folder's *.yaml, in file and line order: those made by hand first, those of any class last.
 
     ValueError for a faulty record or a double id.
     """
     hints = [_hint(record, path.name) for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS
              for record in yaml.safe_load(path.read_text()) or ()]
-    hints.sort(key=lambda hint: hint.class_name == "*")
+    hints.sort(key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand"))
     ids = [hint.id for hint in hints]
     if doubles := {i for i in ids if ids.count(i) > 1}:
         raise ValueError(f"{folder}: the id {', '.join(doubles)} occurs more than once")

@@ -1,0 +1,79 @@
+"""Failures that are worth a hint, mined from the episodes of runs: what keeps going wrong, clustered by tool and error.
+
+    >>> failures = mine(read_records("runs/quickstart/episodes.jsonl.gz"))
+    >>> failures[0].tool, failures[0].count, failures[0].error
+
+Only tasks that keep failing count (no episode of theirs wins every turn), and only errors that carried no hint.
+"""
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from envtune import bfcl, hints
+from envtune.bfcl import Call
+from envtune.episode import EpisodeRecord
+
+TRAJECTORY_CHARS = 2_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One cluster: a tool and an error, with its most telling example."""
+    class_name: str
+    tool: str
+    error: str
+    """The error's text in the example."""
+    pattern: str
+    """A regular expression for the errors of this cluster: values are left open."""
+    call: Call
+    question: str
+    """What the user had asked in that turn."""
+    trajectory: str
+    """The agent's messages and what it read, from the start of the turn to the error."""
+    task_id: str
+    turn: int
+    count: int = 1
+    """Episodes in which it happened."""
+    task_ids: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """What makes the cluster one: class, tool and pattern."""
+        return f"{self.class_name}.{self.tool}: {self.pattern}"
+
+
+def pattern_of(error: str) -> str:
+    """A regular expression for an error whatever the values in it are: quoted texts, numbers and paths are left open."""
+    parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
+    return "".join(".*?" if number % 2 else re.escape(part).replace("\\ ", " ") for number, part in enumerate(parts))
+
+
+def mine(records: Iterable[EpisodeRecord], at_least: int = 2) -> list[Failure]:
+    """Clusters with at least so many episodes, most frequent first. The example is the longest trajectory of its cluster."""
+    records = list(records)
+    won = {r.task_id for r in records if len(r.verdicts) == r.turns and all(v.success for v in r.verdicts)}
+    found: dict[str, list[Failure]] = defaultdict(list)
+    for record in (r for r in records if r.task_id not in won):
+        for key, failure in {failure.key: failure for failure in _failures(record)}.items():
+            found[key].append(failure)  # an episode that repeats its error counts once, with the last, whose story is longest
+    clusters = []
+    for same in found.values():
+        if len(same) >= at_least:
+            example = max(same, key=lambda f: len(f.trajectory))
+            tasks = tuple(sorted({f.task_id for f in same}))
+            clusters.append(Failure(**{**vars(example), "count": len(same), "task_ids": tasks}))
+    return sorted(clusters, key=lambda f: (-f.count, f.key))
+
+
+def _failures(record: EpisodeRecord) -> Iterable[Failure]:
+    task = bfcl.load_task(record.task_id)
+    owner = {name: c for c in task.classes for name in bfcl.tool_names(c)}
+    for number, step in enumerate(record.steps):
+        for call, result, hint in zip(step.calls, step.results, step.hints, strict=False):
+            error = hints.is_error(result)
+            if error and hint is None and call.name in owner:
+                before = [s for s in record.steps[:number + 1] if s.turn == step.turn]
+                story = "\n".join(f"agent: {s.message}\nenvironment: {s.feedback}" for s in before)
+                yield Failure(owner[call.name], call.name, error, pattern_of(error), call, task.user_turns[step.turn],
+                              story[-TRAJECTORY_CHARS:], task.id, step.turn)
