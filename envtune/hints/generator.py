@@ -4,7 +4,7 @@
 
 At most three attempts a failure; the Judge's suggestions, or what was wrong with the JSON, go into the next one. The Judge sees
 the ground truth, the Generator does not. Besides the Judge, code checks every approved text (constitution.py) against every task
-of the failure. Each attempt is kept in attempts.jsonl with model, prompt hash and verdict, and a run that was stopped goes on from
+of the failure. Each attempt is kept in attempts.jsonl with model, prompt hash and verdict; a run that was stopped goes on from
 there. Approved hints are appended to generated_<class>.yaml as records that a person reviews as a diff; nothing is overwritten.
 """
 import hashlib
