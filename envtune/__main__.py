@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, notebook, paths, splits
-from envtune.hints import coverage
+from envtune import bfcl, notebook, paths, read_records, splits
+from envtune.hints import coverage, mining
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,7 +25,28 @@ def _parser() -> argparse.ArgumentParser:
     report = hints.add_parser("coverage", help="every error of the tools: vague with its hint, or clear with a reason")
     report.add_argument("--json", action="store_true", help="print one JSON object: summary and sites")
     report.add_argument("--write", action="store_true", help="write data/hints/coverage.csv anew")
+    mine = hints.add_parser("mine", help="what keeps failing in a run's episodes, by tool and error")
+    generate = hints.add_parser("generate", help="write and judge hints for it (ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL)")
+    for command in (mine, generate):
+        command.add_argument("episodes", type=Path, nargs="+", help="episodes.jsonl.gz of runs")
+        command.add_argument("--at-least", type=int, default=2, help="episodes that a failure must occur in (default 2)")
+    generate.add_argument("--out", type=Path, required=True, help="folder of attempts.jsonl; a run that was stopped goes on")
+    generate.add_argument("--library", type=Path, default=paths.DATA / "hints", help="where approved records are appended")
+    generate.add_argument("--few-shot", type=int, default=4, help="approved hints shown as examples; 0: zero-shot (default 4)")
+    generate.add_argument("--workers", type=int, default=4, help="requests at a time (default 4)")
     return parser
+
+
+def _generation(options) -> None:
+    failures = mining.mine((r for path in options.episodes for r in read_records(path)), options.at_least)
+    if options.action == "mine":
+        for failure in failures:
+            print(f"{failure.count:5}  {failure.tool}: {failure.error[:100]}")
+        return
+    from envtune.hints import generator  # it needs the extra `hints`
+    outcomes = generator.generate(failures, generator.Endpoint.from_environment(), options.out, options.library,
+                                  options.few_shot, options.workers)
+    print(json.dumps(generator.tally(outcomes)))
 
 
 def _coverage(options) -> None:
@@ -51,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             for file in splits.export_verl(options.out, splits.load_splits(options.seed, options.mode)):
                 print(file)
         elif options.command == "hints":
-            _coverage(options)
+            _coverage(options) if options.action == "coverage" else _generation(options)
         else:
             if not options.notebook.exists():
                 raise ValueError(f"there is no notebook {options.notebook}")

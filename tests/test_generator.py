@@ -152,3 +152,20 @@ def test_the_endpoint_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("ENVTUNE_LLM_BASE_URL", "http://x/v1")
     assert Endpoint.from_environment(model="m") == Endpoint("http://x/v1", "m")
     assert hints.generate is not None
+
+
+def test_the_commands_mine_and_generate(tmp_path, monkeypatch, capsys):
+    from envtune import write_records
+    from envtune.__main__ import main
+    episodes = tmp_path / "episodes.jsonl.gz"
+    write_records(episodes, [replay(CARS, [GUESS, ANSWER]) for _ in range(3)])
+    assert main(["hints", "mine", str(episodes)]) == 0
+    assert "3  estimate_distance: distance not found" in capsys.readouterr().out
+    monkeypatch.delenv("ENVTUNE_LLM_BASE_URL", raising=False)
+    command = ["hints", "generate", str(episodes), "--out", str(tmp_path / "run"), "--library", str(tmp_path)]
+    assert main(command) == 1 and "set ENVTUNE_LLM_BASE_URL" in capsys.readouterr().err
+    with ChatServer([draft(), verdict()]) as server:
+        monkeypatch.setenv("ENVTUNE_LLM_BASE_URL", server.url)
+        monkeypatch.setenv("ENVTUNE_LLM_MODEL", "scripted")
+        assert main(command) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["approved"] == 1 and len(library.load_hints(tmp_path)) == 1
