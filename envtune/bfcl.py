@@ -99,9 +99,17 @@ def _raw() -> dict[str, list[dict]]:
     return rows
 
 
+OWN_CLASSES: dict[str, tuple[type, list[dict]]] = {}
+"""Tool classes that are not BFCL's, with their docs, by name; filled by domains.add."""
+OWN_TASKS: dict[str, Task] = {}
+"""Their tasks by id."""
+
+
 @cache
 def tool_class(name: str) -> type:
-    """The Python class behind one of CLASSES."""
+    """The Python class behind one of CLASSES, or one of OWN_CLASSES."""
+    if name in OWN_CLASSES:
+        return OWN_CLASSES[name][0]
     _package()
     from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING
     return getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)
@@ -109,7 +117,11 @@ def tool_class(name: str) -> type:
 
 def tool_names(class_name: str) -> tuple[str, ...]:
     """The tools of a class: its public methods, which are exactly the documented ones (tested)."""
-    return tuple(doc["name"] for doc in _raw()[f"docs/{class_name}"])
+    return tuple(doc["name"] for doc in _docs(class_name))
+
+
+def _docs(class_name: str) -> list[dict]:
+    return OWN_CLASSES[class_name][1] if class_name in OWN_CLASSES else _raw()[f"docs/{class_name}"]
 
 
 def new_instance(class_name: str, initial_config: dict, long_context: bool):
@@ -172,6 +184,8 @@ def load_tasks() -> dict[str, Task]:
 
 def load_task(task_id: str) -> Task:
     """One task. KeyError with an example id when there is none of that name."""
+    if task_id in OWN_TASKS:
+        return OWN_TASKS[task_id]
     tasks = load_tasks()
     if task_id not in tasks:
         raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199>, split one of {', '.join(SPLITS)}")
@@ -180,7 +194,7 @@ def load_task(task_id: str) -> Task:
 
 def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict]:
     """The tool docs of some classes, in BFCL's order, without the hidden tools."""
-    return [doc for c in classes for doc in _raw()[f"docs/{c}"] if doc["name"] not in hidden]
+    return [doc for c in classes for doc in _docs(c) if doc["name"] not in hidden]
 
 
 def tool_docs(task: Task, turn: int) -> list[dict]:

@@ -1,13 +1,15 @@
 """The code on the pages runs as it stands, and what the pages point at exists."""
 import json
 import re
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import ground_truth_messages
 
-from envtune import guards, paths
+from envtune import bfcl, guards, paths
+from envtune.hints import library
 
 PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
 ENVIRONMENT = (paths.ROOT / "docs" / "environment.md").read_text()
@@ -24,6 +26,33 @@ def test_the_examples_of_the_environment_page_run_in_their_order(tmp_path, monke
         if "urllib" not in code:
             exec(compile(code, "docs/environment.md", "exec"), names)
     assert names["record"] == names["episode"].record and "info" in names
+
+
+def test_the_example_of_the_hint_page_runs():
+    names = {}
+    for code in blocks((paths.ROOT / "docs" / "hints.md").read_text()):
+        exec(compile(code, "docs/hints.md", "exec"), names)
+    assert len(names["events"]) == 1 and names["events"]["hinted"].all()
+
+
+def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(monkeypatch, capsys):
+    monkeypatch.chdir(paths.ROOT)
+    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
+    page, names = (paths.ROOT / "docs" / "new_domain.md").read_text(), {}
+    try:
+        for code in blocks(page):
+            exec(compile(code, "docs/new_domain.md", "exec"), names)
+    finally:
+        for known in (bfcl.OWN_CLASSES, bfcl.OWN_TASKS):
+            known.clear()
+        bfcl.tool_class.cache_clear()
+        library.load_hints.cache_clear()
+        sys.modules.pop("restaurant", None)
+    assert names["episode"].record.steps[0].hints == ("restaurant-guest",) and "Table too small." in capsys.readouterr().out
+    lines = [line for line in (paths.ROOT / "docs/examples/restaurant.py").read_text().splitlines() if line.strip()]
+    start, tasks = lines.index("class RestaurantAPI:"), lines.index("TASKS = [")
+    written = [line for line in (paths.ROOT / "docs/examples/restaurant_hints/restaurant.yaml").read_text().splitlines() if line[0] != "#"]
+    assert f"{tasks - start} lines of class, {len(lines) - tasks} of tasks, {len(written)} of hints" in page
 
 
 def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):

@@ -1,7 +1,7 @@
 """Actionable augmentation: a vague error carries a hint that names its cause and a direction, never the solution."""
 from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
-from envtune.hints.library import CATEGORIES, TYPES, Hint, augment, is_error, load_hints, match
+from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, is_error, load_hints, match
 
 
 def generate(*arguments, **settings):
@@ -10,5 +10,5 @@ def generate(*arguments, **settings):
     return generator.generate(*arguments, **settings)
 
 
-__all__ = ["CATEGORIES", "KINDS", "NONE", "TYPES", "Corruption", "Hint", "augment", "generate", "is_error", "leak", "load_hints",
-           "match", "violation"]
+__all__ = ["CATEGORIES", "KINDS", "NONE", "TYPES", "Corruption", "Hint", "add_folder", "augment", "generate", "is_error", "leak",
+           "load_hints", "match", "violation"]

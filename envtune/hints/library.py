@@ -76,8 +76,8 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}")
     if record["category"] not in CATEGORIES or record["type"] not in TYPES:
         raise ValueError(f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}")
-    if record["class"] not in (*bfcl.CLASSES, "*"):
-        raise ValueError(f"{name}: class is one of {', '.join(bfcl.CLASSES)} or *, got {record['class']!r}")
+    if record["class"] not in (classes := (*bfcl.CLASSES, *bfcl.OWN_CLASSES, "*")):
+        raise ValueError(f"{name}: class is one of {', '.join(classes)}, got {record['class']!r}")
     known = () if record["class"] == "*" else bfcl.tool_names(record["class"])
     tools = known if record["tools"] == ["*"] else tuple(record["tools"])
     if not set(tools) <= set(known):
@@ -93,18 +93,30 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(f"{name}: {error.pattern!r} is not a regular expression: {error}") from error
 
 
+_FOLDERS = [paths.DATA / "hints"]
+
+
+def add_folder(folder: Path) -> None:
+    """Let the records of one more folder speak, those of a domain of one's own. ValueError when one of them is faulty."""
+    load_hints(folder)
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
+    load_hints.cache_clear()
+
+
 @lru_cache(maxsize=4)
-def load_hints(folder: Path = paths.DATA / "hints") -> tuple[Hint, ...]:
-    """Every record of a folder's *.yaml, in file and line order: those made by hand first, those of any class last.
+def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
+    """Every record of the library, or of one folder, in file and line order: made by hand first, those of any class last.
 
     ValueError for a faulty record or a double id.
     """
-    hints = [_hint(record, path.name) for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS
+    files = [path for place in ([folder] if folder else _FOLDERS) for path in sorted(place.glob("*.yaml"))]
+    hints = [_hint(record, path.name) for path in files if path.name not in _NO_RECORDS
              for record in yaml.safe_load(path.read_text()) or ()]
     hints.sort(key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand"))
     ids = [hint.id for hint in hints]
     if doubles := {i for i in ids if ids.count(i) > 1}:
-        raise ValueError(f"{folder}: the id {', '.join(doubles)} occurs more than once")
+        raise ValueError(f"{folder or 'the library'}: the id {', '.join(doubles)} occurs more than once")
     return tuple(hints)
 
 

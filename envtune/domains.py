@@ -1,0 +1,75 @@
+"""A domain of one's own beside BFCL's eight: a tool class and tasks, playable like any other (docs/new_domain.md).
+
+    >>> domains.add(RestaurantAPI, TASKS)
+    >>> Episode("restaurant_0")
+
+A tool class follows BFCL's form: public methods are tools, `_load_scenario(config, long_context)` sets the state, public
+attributes are what verdicts compare. Tool docs are read from signatures and docstrings. docs/environment.md says, under SECURITY,
+what the environment does not protect from.
+"""
+import inspect
+from collections.abc import Sequence
+
+from envtune import bfcl
+
+_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "dict"}
+
+
+def docs_of_class(cls: type) -> list[dict]:
+    """Tool docs in BFCL's form. A docstring's lines `name (type): text` under "Args:" describe parameters.
+
+    ValueError for a tool without a docstring or a parameter without an annotation: an agent could not know how to call it.
+    """
+    docs = []
+    for name, method in inspect.getmembers(cls, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        text = inspect.getdoc(method) or ""
+        if not text:
+            raise ValueError(f"{cls.__name__}.{name} has no docstring, which is what the agent reads about it")
+        described = dict(line.strip().split(":", 1) for line in text.partition("Args:")[2].splitlines() if ":" in line)
+        described = {key.split("(")[0].strip(): value.strip() for key, value in described.items()}
+        properties, required = {}, []
+        for parameter in list(inspect.signature(method).parameters.values())[1:]:
+            kind = getattr(parameter.annotation, "__origin__", parameter.annotation)
+            if kind not in _TYPES:
+                raise ValueError(f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one of "
+                                 f"{', '.join(t.__name__ for t in _TYPES)}")
+            properties[parameter.name] = {"type": _TYPES[kind], "description": described.get(parameter.name, "")}
+            if parameter.default is parameter.empty:
+                required.append(parameter.name)
+        docs.append({"name": name, "description": text.partition("Args:")[0].strip(),
+                     "parameters": {"type": "dict", "properties": properties, "required": required}})
+    return docs
+
+
+def add(cls: type, tasks: Sequence[dict]) -> list[str]:
+    """Make a tool class and its tasks known, and return the ids of the tasks.
+
+    A task is {"id", "user_turns": [text], "initial_config": {...}, "ground_truth": [[call as Python source]]}, one list of calls
+    a turn, an empty one where asking is right. ValueError when a name is BFCL's, or when a call of the ground truth raises.
+    """
+    from envtune.toolbox import EXECUTION_ERROR, Toolbox
+    name = cls.__name__
+    if name in bfcl.CLASSES:
+        raise ValueError(f"{name} is one of BFCL's classes; choose another name")
+    docs = docs_of_class(cls)
+    taken = {tool for c in bfcl.CLASSES for tool in bfcl.tool_names(c)} & {doc["name"] for doc in docs}
+    if taken:
+        raise ValueError(f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already")
+    bfcl.OWN_CLASSES[name] = (cls, docs)
+    for number, entry in enumerate(tasks):
+        if len(entry["user_turns"]) != len(entry["ground_truth"]):
+            raise ValueError(f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "
+                             "calls")
+        source = tuple(tuple(turn) for turn in entry["ground_truth"])
+        task = bfcl.Task(id=entry["id"], split="base", scenario=number, user_turns=tuple(entry["user_turns"]),
+                         initial_config={name: entry["initial_config"]}, classes=(name,), withheld=(), withheld_until=None,
+                         ground_truth=tuple(tuple(bfcl.parse_call(c, (name,)) for c in turn) for turn in source),
+                         ground_truth_source=source)
+        box = Toolbox.of_scenario(task.classes, task.initial_config)
+        for result in (box.execute(call) for turn in task.ground_truth for call in turn):
+            if result.startswith(EXECUTION_ERROR):
+                raise ValueError(f"{task.id}: its ground truth fails: {result}")
+        bfcl.OWN_TASKS[task.id] = task
+    return [entry["id"] for entry in tasks]
