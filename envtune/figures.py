@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from envtune import paths
+from envtune import paths, recovery
 
 STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_hard_tasks": "3 hard tasks",
                 "stage4_alignment": "4 alignment"}
@@ -144,6 +144,72 @@ def _colour(label: str) -> int:
     """Place in the palette: the untrained policy 0, stages 1-4, any other training 5."""
     digits = [c for c in label if c.isdigit()]
     return int(digits[0]) if digits else 0 if label in ("before training", "none") else 5
+
+
+def coverage_bars(table: pd.DataFrame) -> Figure:
+    """Errors a tool class: with a hint, clear as they are, open. `table` as hints.coverage.coverage() gives it."""
+    _style()
+    counts = table.groupby(["class", "state"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=["hinted", "clear", "open"], fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).sort_values().index]
+    fig, ax = plt.subplots(figsize=(8, 3.6))
+    left = 0
+    for state, label, colour in (("hinted", "vague, with a hint", _COLOURS[0]), ("clear", "clear as it is", "0.75"),
+                                 ("open", "vague, no hint", _COLOURS[3])):
+        ax.barh(counts.index, counts[state], left=left, color=colour, label=label)
+        left = left + counts[state]
+    ax.set(xlabel="errors that the tools can give", xlim=(0, left.max() * 1.02))
+    ax.grid(axis="y", visible=False)
+    ax.legend(fontsize=8, loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+    fig.tight_layout(rect=(0, 0.05, 1, 1))
+    _caption(fig, f"{len(table)} sites found in BFCL's source by ast: returned errors, exceptions, and argument errors of calls.")
+    return fig
+
+
+def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
+    """Recovered errors by category, without and with hints, with 95% intervals and n. `events` as recovery.errors gives them.
+
+    A group without an error has no bar.
+    """
+    _style()
+    data = recovery.table(events, by=["category", "hinted"])
+    categories = sorted(data["category"].unique())
+    fig, ax = plt.subplots(figsize=(8, 3.8))
+    for offset, hinted, label, colour in ((-0.2, False, "without a hint", "0.6"), (0.2, True, "with a hint", _COLOURS[0])):
+        part = data[data["hinted"] == hinted].set_index("category")
+        at = [i for i, category in enumerate(categories) if category in part.index]
+        part = part.loc[[categories[i] for i in at]]
+        ax.bar([i + offset for i in at], 100 * part["recovered"], 0.38, color=colour, label=label)
+        ax.errorbar([i + offset for i in at], 100 * part["recovered"], fmt="none", ecolor="0.2", elinewidth=0.8, capsize=2,
+                    yerr=[100 * (part["recovered"] - part["low"]), 100 * (part["high"] - part["recovered"])])
+        for i, high, n in zip(at, part["high"], part["n"], strict=True):
+            ax.text(i + offset, 100 * high + 1.5, f"n={n}", ha="center", fontsize=7)
+    ax.set_xticks(range(len(categories)), [c.replace("_", "\n") for c in categories])
+    ax.set(ylabel="errors recovered (%)", ylim=(0, 112))
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
+    fig.tight_layout(rect=(0, 0.04, 1, 1))
+    _caption(fig, f"{source}. An error is recovered when the next call of its tool in the turn succeeds; 95% Wilson intervals.")
+    return fig
+
+
+def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
+    """Validation accuracy and recovery against the rate of corrupted hints, a line a kind, dots are seeds.
+
+    `data` has kind, rate, seed, accuracy, recovery; rate 0 is the library as it is and starts every line.
+    """
+    _style()
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
+    clean = data[data["rate"] == 0]
+    for ax, (column, label) in zip(axes, (("accuracy", "validation accuracy"), ("recovery", "errors recovered")), strict=True):
+        for colour, (kind, part) in zip(_COLOURS, data[data["rate"] > 0].groupby("kind", sort=False), strict=False):
+            whole = pd.concat([clean, part])
+            ax.plot(whole.groupby("rate")[column].mean(), color=colour, marker="o", markersize=4, linewidth=1.5, label=kind)
+            ax.plot(whole["rate"], whole[column], linestyle="none", marker=".", markersize=3, color=colour, alpha=0.5)
+        ax.set(xlabel="share of hints corrupted", ylabel=label, ylim=(0, 1.05))
+    axes[0].legend(fontsize=8, loc="upper center", bbox_to_anchor=(1.1, -0.2), ncol=5)
+    fig.tight_layout(rect=(0, 0.06, 1, 1))
+    _caption(fig, f"{source}. Validation has no hints; recovery: last five training steps, under the hints of the run.")
+    return fig
 
 
 def save(fig: Figure, path: Path) -> tuple[Path, Path]:

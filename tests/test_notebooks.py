@@ -5,8 +5,10 @@ import pytest
 from envtune import notebook, paths
 
 SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_quickstart"}, "01_data_splits": {}, "02_environment_tour": {},
+            "03_augmentation_generation": {},
             "04_stage1_syntax": {"steps": 1}, "05_stage2_hints": {"steps": 1}, "06_stage3_hard_tasks": {"steps": 1},
-            "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"}}
+            "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"},
+            "16_hint_robustness": {"steps": 1, "kinds": ["shuffled"], "rates": [1.0]}}
 
 
 def test_every_notebook_is_executed_here():
