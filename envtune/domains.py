@@ -10,7 +10,8 @@ what the environment does not protect from.
 import inspect
 from collections.abc import Sequence
 
-from envtune import bfcl
+from envtune import bfcl, episode, toolbox
+from envtune.toolbox import EXECUTION_ERROR, Toolbox
 
 _TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "dict"}
 
@@ -49,7 +50,6 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     A task is {"id", "user_turns": [text], "initial_config": {...}, "ground_truth": [[call as Python source]]}, one list of calls
     a turn, an empty one where asking is right. ValueError when a name is BFCL's, or when a call of the ground truth raises.
     """
-    from envtune.toolbox import EXECUTION_ERROR, Toolbox
     name = cls.__name__
     if name in bfcl.CLASSES:
         raise ValueError(f"{name} is one of BFCL's classes; choose another name")
@@ -58,6 +58,8 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     if taken:
         raise ValueError(f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already")
     bfcl.OWN_CLASSES[name] = (cls, docs)
+    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, toolbox.ground_truth, episode._system_prompt):
+        known.cache_clear()  # in a notebook the same class is defined again and again
     for number, entry in enumerate(tasks):
         if len(entry["user_turns"]) != len(entry["ground_truth"]):
             raise ValueError(f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "

@@ -83,3 +83,22 @@ def test_a_domain_that_cannot_be_is_refused(restaurant):
         domains.add(restaurant.RestaurantAPI, [{"id": "x", "user_turns": ["a", "b"], "initial_config": {}, "ground_truth": [[]]}])
     with pytest.raises(ValueError, match="ground truth fails"):
         domains.add(restaurant.RestaurantAPI, [{"id": "x", "user_turns": ["a"], "initial_config": {}, "ground_truth": [["cancel(reservation=[])"]]}])
+
+
+def test_hints_for_it_can_be_generated_from_mined_failures_without_an_example(restaurant, tmp_path):
+    from chat_server import ChatServer
+
+    from envtune.hints.generator import Endpoint, generate
+    from envtune.hints.mining import mine
+    late = tool_call(("reserve", {"guest_id": "G-17", "table": "T1", "hour": 3, "party": 2}))
+    failures = mine([replay("restaurant_0", [late, ANSWER]) for _ in range(2)])
+    assert [(f.class_name, f.tool, f.error) for f in failures] == [("RestaurantAPI", "reserve", "Not possible at this hour.")]
+    written = ('{"reasoning": "r", "need_augmentation": true, "error_category": "parameter_constraint", "augmentation_type": "clarify_constraint", '
+               '"augmented_feedback": "The restaurant is open in the evening only."}')
+    judged = ('{"reasoning": "r", "solution_leakage": false, "exploration_constraint": false, "actionability": true, "hint_quality": "high", '
+              '"overall_approved": true, "suggestions": ""}')
+    with ChatServer([written, judged]) as server:
+        [outcome] = generate(failures, Endpoint(server.url, "scripted"), tmp_path / "run", tmp_path, few_shot=0)
+    assert outcome.status == "approved"
+    hints.add_folder(tmp_path)
+    assert replay("restaurant_0", [late], hint_rate=1.0).steps[0].hints == (outcome.record["id"],)

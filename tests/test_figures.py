@@ -36,7 +36,7 @@ def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metric
 
 
 def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
-    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5})
+    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
     fig = figures.curriculum_bars([("before", evaluation.summary(results))], "tiny-instrument, seed 0")
     ours, theirs = fig.axes
     assert "own run" in ours.get_title() and "Table 3" in theirs.get_title()
@@ -49,3 +49,22 @@ def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
 def test_a_run_without_metrics_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="train the run first"):
         figures.load_metrics(tmp_path)
+
+
+def test_the_pictures_of_hints_show_their_numbers(tmp_path):
+    from envtune import recovery
+    from envtune.hints import coverage
+    from envtune.stats import wilson
+    bars = figures.coverage_bars(coverage.coverage())
+    assert sum(round(p.get_width()) for p in bars.axes[0].patches) == len(coverage.error_sites())
+    rows = [("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
+            for category, hinted, recovered in [("clear", False, True)] * 3 + [("dependency_missing", True, True)] * 2 + [("dependency_missing", True, False)]]
+    fig = figures.recovery_bars(pd.DataFrame(rows, columns=list(recovery.COLUMNS)), "made up, for a test")
+    assert sorted(round(p.get_height(), 1) for p in fig.axes[0].patches) == [66.7, 100.0]
+    assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"} and wilson(3, 3)[1] == 1.0
+    data = pd.DataFrame([("none", 0.0, 0, 0.5, 0.4)] + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],
+                        columns=["kind", "rate", "seed", "accuracy", "recovery"])
+    lines = figures.robustness_lines(data, "made up, for a test").axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [[0.5, 0.375, 0.25]]
+    for picture in (bars, fig):
+        assert figures.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
