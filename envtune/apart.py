@@ -43,7 +43,11 @@ class _Worker:
         self.answer = self.process.stdout.fileno()
         self.waiting = select.poll()
         self.waiting.register(self.answer, select.POLLIN)
-        self._read()  # the worker says that it is there: its imports are no call's time
+        try:
+            self._read()  # the worker says that it is there: its imports are no call's time
+        except Ended:
+            raise RuntimeError(f"the worker for number tools did not start with {sys.executable}; its own message stands above. "
+                               "This is no fault of the agent, so no episode goes on with it") from None
 
     def _read(self) -> bytes:
         """One line of the worker. Ended when it dies first, or is silent for WALL_SECONDS."""
@@ -85,7 +89,10 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def run(class_name: str, call: Call) -> str:
-    """A tool's result as BFCL prints it, an exception of the tool as "Error during execution: …". Ended past a limit."""
+    """A tool's result as BFCL prints it, an exception of the tool as "Error during execution: …".
+
+    Ended when the call went past a limit; RuntimeError when no worker can be started on this machine.
+    """
     global _worker
     request = json.dumps([class_name, call.name, call.arguments]).encode() + b"\n"
     with _lock:

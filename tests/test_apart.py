@@ -77,3 +77,10 @@ def test_forked_processes_and_threads_get_workers_and_answers_of_their_own():
 def test_what_runs_apart_has_no_state_and_is_documented():
     assert set(bfcl.tool_names("MathAPI")) >= apart.TOOLS
     assert not [name for name in vars(bfcl.tool_class("MathAPI")()) if not name.startswith("_")]
+
+
+def test_a_worker_that_cannot_start_stops_the_run_instead_of_teaching_the_agent_a_lie(monkeypatch):
+    monkeypatch.setattr(apart, "_worker", None)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="did not start with /bin/false"):
+        Toolbox(MATHS).execute(LOGARITHM)
