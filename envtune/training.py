@@ -291,7 +291,8 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset, seed: int) -> Path | str:
     """Where a stage run on its own starts: the nearest earlier stage of the run that ended, else the preset's model."""
-    earlier = STAGES[:STAGES.index(stage)]
+    names = [s.name for s in STAGES]  # by name: a stage whose settings were changed still has its place in the curriculum
+    earlier = STAGES[:names.index(stage.name)] if stage.name in names else ()
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
     return ended[-1] if ended else starting_model(preset, seed)
 

@@ -193,3 +193,12 @@ def test_a_killed_warm_up_leaves_no_half_model(small_policy, tmp_path, monkeypat
         tiny.build(training.practice_scenarios(SMALL), recipe=tiny.Recipe(hidden=32, layers=1, heads=2, episodes=2), quiet=True)
     assert not list(tmp_path.glob("models/*/recipe.json"))
     shutil.rmtree(tmp_path)
+
+
+def test_a_changed_stage_starts_where_its_place_in_the_curriculum_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "starting_model", lambda preset, seed: "the model")
+    gradual = replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")
+    assert training.last_policy(tmp_path, gradual, SMALL, 0) == "the model"
+    (tmp_path / "stage2_hints" / "policy").mkdir(parents=True)
+    assert training.last_policy(tmp_path, gradual, SMALL, 0) == tmp_path / "stage2_hints" / "policy"
+    assert training.last_policy(tmp_path, replace(STAGES[3], name="my own"), SMALL, 0) == "the model"
