@@ -174,17 +174,20 @@ def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
             out.write(json.dumps(record.to_dict()) + "\n")
 
 
-def read_records(path: Path | str) -> Iterator[EpisodeRecord]:
-    """The records of a JSON-lines file, also of a run's episodes.jsonl.gz, whose lines carry stage, step and kind besides.
+def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
+    """The records of a JSON-lines file, also of a run's episodes.jsonl.gz, whose lines carry the tags stage, step and kind.
 
-    ValueError names the file and line of what is no record of this version.
+    `tags` choose among these: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the file and line
+    of what is no record of this version.
     """
     with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 data = json.loads(line)
-                yield EpisodeRecord.from_dict({k: v for k, v in data.items() if k not in ("stage", "step", "kind")})
-            except (ValueError, AttributeError) as error:
+                found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
+                if all(found[tag] in want if isinstance(want, range) else found[tag] == want for tag, want in tags.items()):
+                    yield EpisodeRecord.from_dict(data)
+            except (ValueError, AttributeError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
 
 

@@ -185,7 +185,7 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
         for i, high, n in zip(at, part["high"], part["n"], strict=True):
             ax.text(i + offset, 100 * high + 1.5, f"n={n}", ha="center", fontsize=7)
     ax.set_xticks(range(len(categories)), [c.replace("_", "\n") for c in categories])
-    ax.set(ylabel="errors recovered (%)", ylim=(0, 112))
+    ax.set(ylabel="errors recovered (%)", ylim=(0, min(112, 100 * data["high"].max() + 12)))
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
     fig.tight_layout(rect=(0, 0.04, 1, 1))
     _caption(fig, f"{source}. An error is recovered when the next call of its tool in the turn succeeds; 95% Wilson intervals.")
@@ -206,8 +206,9 @@ def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
             ax.plot(whole.groupby("rate")[column].mean(), color=colour, marker="o", markersize=4, linewidth=1.5, label=kind)
             ax.plot(whole["rate"], whole[column], linestyle="none", marker=".", markersize=3, color=colour, alpha=0.5)
         ax.set(xlabel="share of hints corrupted", ylabel=label, ylim=(0, 1.05))
-    axes[0].legend(fontsize=8, loc="upper center", bbox_to_anchor=(1.1, -0.2), ncol=5)
-    fig.tight_layout(rect=(0, 0.06, 1, 1))
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 0.05), ncol=5)
+    fig.tight_layout(rect=(0, 0.14, 1, 1))
     _caption(fig, f"{source}. Validation has no hints; recovery: last five training steps, under the hints of the run.")
     return fig
 

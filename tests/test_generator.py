@@ -169,3 +169,13 @@ def test_the_commands_mine_and_generate(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("ENVTUNE_LLM_MODEL", "scripted")
         assert main(command) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["approved"] == 1 and len(library.load_hints(tmp_path)) == 1
+
+
+def test_many_failures_at_a_time_keep_one_whole_log(tmp_path):
+    from dataclasses import replace
+    failures = [replace(FAILURE, pattern=f"distance not found {i}") for i in range(24)]
+    with ChatServer([lambda prompt: verdict() if "You are the judge" in prompt else draft()]) as server:
+        outcomes = generate(failures, Endpoint(server.url, "scripted"), tmp_path / "run", tmp_path, workers=8)
+    assert [o.failure for o in outcomes] == failures and all(o.status == "approved" for o in outcomes)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "attempts.jsonl").read_text().splitlines()]
+    assert len(rows) == 48 and len(yaml.safe_load((tmp_path / "generated_VehicleControlAPI.yaml").read_text())) == 24

@@ -43,15 +43,10 @@ def test_metrics_have_every_part_and_every_step_once(curriculum):
 
 
 def test_the_reward_trl_saw_is_the_reward_of_the_recorded_episodes(curriculum):
-    import gzip
-
-    from envtune import EpisodeRecord, rewards
+    from envtune import read_records, rewards
     data = pd.read_json(curriculum.folder / "metrics.jsonl", lines=True)
-    with gzip.open(curriculum.folder / "episodes.jsonl.gz", "rt") as lines:
-        rows = [json.loads(line) for line in lines]
     for stage in STAGES:
-        records = [EpisodeRecord.from_dict({k: v for k, v in row.items() if k not in ("stage", "step", "kind")})
-                   for row in rows if row["stage"] == stage.name and row["kind"] == "train"]
+        records = list(read_records(curriculum.folder / "episodes.jsonl.gz", stage=stage.name, kind="train", step=range(1, 2)))
         score = rewards.REWARDS[stage.reward]
         logged = data[(data["stage"] == stage.name) & (data["kind"] == "train")]["reward"].iloc[0]
         assert len(records) == SMALL.generations
