@@ -11,6 +11,7 @@ every accepted call to milliseconds (guards.py); this is what holds if one of th
 The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's process. It is started at the
 first such call (about 0.2 s), serves one process, and ends with it.
 """
+import atexit
 import json
 import os
 import select
@@ -85,7 +86,13 @@ def _forget() -> None:
     _lock, _worker = threading.Lock(), None
 
 
+def _end() -> None:
+    if _worker is not None:
+        _worker.end()
+
+
 os.register_at_fork(after_in_child=_forget)
+atexit.register(_end)
 
 
 def run(class_name: str, call: Call) -> str:
