@@ -57,7 +57,7 @@ TREE_ENTRIES, TREE_DEPTH, TREE_PATH_CHARS = 10_000, 50, 2_000_000
 
 _ANY = {bound.measure: bound.at_most for bound in GUARDS if bound.tool == "*"}
 _OWN: dict[str, dict[str, dict[str, int]]] = {}
-for _row in GUARDS[len(_ANY):]:
+for _row in (bound for bound in GUARDS if bound.tool != "*"):
     _OWN.setdefault(_row.tool, {}).setdefault(_row.argument, dict(_ANY))[_row.measure] = _row.at_most
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from envtune import apart, bfcl, guards
+from envtune import apart, bfcl, guards, protocol
 from envtune.bfcl import Call, Task
 
 EXECUTION_ERROR = "Error during execution: "
@@ -78,10 +78,10 @@ class _Clock(datetime.datetime):
 
 
 _OUTSIDE = {
-    # tool -> (class, the names of its module that it gets for itself: what would tie its result to the day or to other episodes)
-    "verify_traveler_information": ("TravelAPI", {"datetime": lambda old: _Clock}),
-    "get_outside_temperature_from_google": ("VehicleControlAPI", {"LONG_WEATHER_EXTENSION": dict}),  # it writes into it
-    "post_tweet": ("TwitterAPI", {}),  # its default lists are kept in the state, and `mention` extends them
+    # tool -> the names of its module that it gets for itself: what would tie its result to the day or to other episodes
+    "verify_traveler_information": {"datetime": lambda old: _Clock},
+    "get_outside_temperature_from_google": {"LONG_WEATHER_EXTENSION": dict},  # it writes into it
+    "post_tweet": {},  # its default lists, also made its own, are kept in the state, and `mention` extends them
 }
 
 
@@ -93,7 +93,7 @@ def _own_method(instance, name: str) -> types.MethodType:
     """A method of _OUTSIDE over a namespace and default arguments of this one toolbox; the installed package is not touched."""
     function = getattr(type(instance), name)
     module = vars(sys.modules[function.__module__])
-    own = {key: make(module[key]) for key, make in _OUTSIDE[name][1].items()}
+    own = {key: make(module[key]) for key, make in _OUTSIDE[name].items()}
     return types.MethodType(types.FunctionType(function.__code__, {**module, **own}, name,
                                                copy.deepcopy(function.__defaults__)), instance)
 
@@ -210,8 +210,7 @@ class Toolbox:
             return f"{EXECUTION_ERROR}{error}"
         if name in _FROM_SETS:
             result = _ordered(call, result)
-        if len(result) > guards.RESULT_CHARS:
-            result = f"{result[:guards.RESULT_CHARS]} … [{len(result) - guards.RESULT_CHARS} more characters]"
+        result = protocol.shorten(result, guards.RESULT_CHARS)
         self._result_chars += len(result)
         return result
 

@@ -1,11 +1,9 @@
 """The code on the pages runs as it stands, and what the pages point at exists."""
-import json
 import re
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from chat_server import ChatServer
 from conftest import ground_truth_messages
 
 from envtune import bfcl, guards, paths
@@ -57,28 +55,11 @@ def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(monkey
 
 def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):
     """The server here only reads out a script; the page was tried by hand with `transformers serve`."""
-    answers, seen = iter(ground_truth_messages("multi_turn_base_3")), []
-
-    class Chat(BaseHTTPRequestHandler):
-        def do_POST(self):
-            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            body = json.dumps({"choices": [{"message": {"role": "assistant", "content": next(answers)}}]}).encode()
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        [code] = [code for code in blocks(ENVIRONMENT) if "urllib" in code]
-        exec(compile(code.replace("127.0.0.1:8000", f"127.0.0.1:{server.server_port}"), "docs/environment.md", "exec"), {})
-    finally:
-        server.shutdown()
+    [code] = [code for code in blocks(ENVIRONMENT) if "urllib" in code]
+    with ChatServer(ground_truth_messages("multi_turn_base_3")) as server:
+        exec(compile(code.replace("http://127.0.0.1:8000", server.url.removesuffix("/v1")), "docs/environment.md", "exec"), {})
     assert capsys.readouterr().out == "completed 1.0 True\n"
-    assert [m["role"] for m in seen[-1]["messages"]] == ["system", "user"] + ["assistant", "user"] * 3
+    assert [m["role"] for m in server.asked[-1]["messages"]] == ["system", "user"] + ["assistant", "user"] * 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
