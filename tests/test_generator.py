@@ -179,3 +179,12 @@ def test_many_failures_at_a_time_keep_one_whole_log(tmp_path):
     assert [o.failure for o in outcomes] == failures and all(o.status == "approved" for o in outcomes)
     rows = [json.loads(line) for line in (tmp_path / "run" / "attempts.jsonl").read_text().splitlines()]
     assert len(rows) == 48 and len(yaml.safe_load((tmp_path / "generated_VehicleControlAPI.yaml").read_text())) == 24
+
+
+def test_a_torn_line_does_not_swallow_the_next_attempt(tmp_path):
+    (tmp_path / "run").mkdir()
+    log = tmp_path / "run" / "attempts.jsonl"
+    log.write_text('{"failure": "x", "role": "gener')
+    with ChatServer([draft(), verdict()]) as server:
+        generate([FAILURE], Endpoint(server.url, "scripted"), tmp_path / "run", tmp_path, workers=1)
+    assert [row["verdict"] for row in generator.attempts(log)] == ["draft", "approved"]

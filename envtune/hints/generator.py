@@ -135,6 +135,9 @@ class _Run:
                                     max_retries=endpoint.retries)
         folder.mkdir(parents=True, exist_ok=True)
         self.log, self.lock = folder / "attempts.jsonl", threading.Lock()
+        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):  # a line torn by a kill must not swallow the next one
+            with open(self.log, "a", encoding="utf-8") as out:
+                out.write("\n")
 
     def write(self, **row) -> None:
         with self.lock, open(self.log, "a", encoding="utf-8") as out:
@@ -212,14 +215,21 @@ class _Run:
         tokens[1] += row["completion_tokens"]
 
 
-def _finished(log: Path) -> tuple[set[str], list[dict]]:
-    """Failures that an earlier run brought to an end, and the records it approved; a torn last line is left out."""
-    done, records = set(), []
+def attempts(log: Path) -> list[dict]:
+    """The rows of an attempts.jsonl; a line torn by a kill is left out."""
+    rows = []
     for line in log.read_text().splitlines() if log.exists() else ():
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError:
             continue
+    return rows
+
+
+def _finished(log: Path) -> tuple[set[str], list[dict]]:
+    """Failures that an earlier run brought to an end, and the records it approved."""
+    done, records = set(), []
+    for row in attempts(log):
         if row["verdict"] == "approved":
             records.append(row["record"])
         if row["verdict"] == "approved" or row["role"] == "end":
