@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import set_seed
 
 from envtune import bfcl, policies, progress, recovery, rewards, rollout
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
@@ -37,17 +37,14 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(policy)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16 if preset.bf16 else torch.float32).to(device)
+    model, tokenizer = policies.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
-    generate = policies.sampler(model, tokenizer, preset.message_tokens, temperature, batch_size)
+    generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature)
     rows: list[dict] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:
         for start in range(0, len(task_ids), batch_size):
-            episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, compact=preset.compact,
-                                max_result_chars=preset.max_result_chars,
-                                max_observation_chars=preset.max_observation_chars) for t in task_ids[start:start + batch_size]]
+            episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, **preset.episode)
+                        for t in task_ids[start:start + batch_size]]
             done = rollout.play(episodes, chat, generate, preset.completion_tokens or completion_tokens, preset.message_tokens)
             rows += [result_row(r.record) for r in done]
             bar.update(len(done))

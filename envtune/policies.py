@@ -1,14 +1,25 @@
-"""Ways to get the agent's next message, all with one shape: contexts as ids in, sampled ids out (rollout.Generate).
+"""A policy from a folder or hub id, and the way to get its next messages: contexts as ids in, sampled ids out (rollout.Generate).
 
-    >>> generate = sampler(model, tokenizer, message_tokens=256, temperature=0.0)
+    >>> model, tokenizer = load("runs/quickstart/stage1_syntax/policy", bf16=False)
+    >>> generate = Sampler(model, tokenizer, message_tokens=256, temperature=0.0)
     >>> rollouts = rollout.play(episodes, rollout.Chat(tokenizer), generate, budget_tokens=4096, message_tokens=256)
 """
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
 
-from envtune.rollout import Generate
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
+"""The 4-bit weights of QLoRA, as bitsandbytes takes them."""
+
+
+def load(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
+    """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
+    quantisation = {"quantization_config": BitsAndBytesConfig(**NF4)} if four_bit else {}
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16 if bf16 else torch.float32, **quantisation)
+    return (model.to(device) if device and not four_bit else model), AutoTokenizer.from_pretrained(policy)
 
 
 @contextlib.contextmanager
@@ -22,27 +33,87 @@ def evaluating(model) -> Iterator[None]:
         model.train(was_training)
 
 
-def sampler(model, tokenizer, message_tokens: int, temperature: float = 1.0, batch_size: int = 64) -> Generate:
-    """Sample with transformers' generate, in left-padded batches; temperature 0 is greedy. Seed with torch.manual_seed."""
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+class Sampler:
+    """Samples messages with transformers' generate and keeps the keys and values of one batch of episodes between its waves.
 
-    def batch(contexts: list[list[int]]) -> list[list[int]]:
-        width = max(map(len, contexts))
-        ids = torch.tensor([[pad] * (width - len(c)) + c for c in contexts], device=model.device)  # (B, L) left-padded
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=model.device)  # (B, L)
-        with torch.no_grad(), evaluating(model):
-            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=message_tokens,
-                                 pad_token_id=pad, eos_token_id=eos, **sampling)
-        messages = out[:, width:].tolist()
-        return [m[:m.index(eos) + 1] if eos in m else m for m in messages]
+    A wave's contexts continue those of the wave before (context + message + the environment's reply), some rows may be gone: then
+    only the reply is read. Any other contexts start anew. In a new batch equal openings, such as a group's, are read once.
+    Temperature 0 is greedy. Seed with torch.manual_seed. Columns where a row has no token (other rows' messages were longer) stay in
+    the cache with mask 0; when they are `waste` of the longest row the cache is given up and the contexts are read anew.
+    """
 
-    def generate(contexts: list[list[int]]):
-        order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))  # alike lengths share a batch: less padding
-        sampled: list[list[int]] = [[]] * len(contexts)
-        for start in range(0, len(order), batch_size):
-            chunk = order[start:start + batch_size]
-            for i, message in zip(chunk, batch([contexts[i] for i in chunk]), strict=True):
-                sampled[i] = message
-        return sampled, None
-    return generate
+    def __init__(self, model, tokenizer, message_tokens: int, temperature: float = 1.0, waste: float = 0.5, keep: bool = True):
+        self.model, self.pad, self.eos, self.waste, self.keep = model, tokenizer.pad_token_id, tokenizer.eos_token_id, waste, keep
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+        self.settings = {"max_new_tokens": message_tokens, "pad_token_id": self.pad, "eos_token_id": self.eos, **sampling}
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the cache: the model's weights changed, or its memory is needed."""
+        self.cache = None
+        self.rows: list[list[int]] = []  # the tokens of each row of the cache, as contexts begin with them
+        self.ids = self.mask = torch.empty(0, 0, dtype=torch.long)  # (B, W); W counts the columns, holes included
+
+    def _continued(self, contexts: Sequence[list[int]]) -> list[int] | None:
+        """For each context the row it continues, in order; None when one continues none."""
+        found, row = [], 0
+        for context in contexts:
+            while row < len(self.rows) and context[:len(self.rows[row])] != self.rows[row]:
+                row += 1
+            if row == len(self.rows):
+                return None
+            found.append(row)
+            row += 1
+        return found
+
+    def _columns(self, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (B, longest piece), left-padded."""
+        width = max(map(len, pieces))
+        ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in pieces], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in pieces], device=self.model.device)
+        return ids, mask
+
+    def _start(self, contexts: Sequence[list[int]]) -> None:
+        """Read the contexts' distinct openings, all but the last token, and copy keys and values to the rows that share them."""
+        self.forget()
+        distinct = {tuple(c): None for c in contexts}
+        place = {context: i for i, context in enumerate(distinct)}
+        ids, mask = self._columns([list(c) for c in distinct])
+        chosen = torch.tensor([place[tuple(c)] for c in contexts], device=ids.device)
+        self.ids, self.mask = ids[chosen], mask[chosen]
+        if len(distinct) < len(contexts) and ids.shape[1] > 1:
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            self.cache = DynamicCache(config=self.model.config)
+            self.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True,
+                       past_key_values=self.cache, logits_to_keep=1)
+            self.cache.batch_select_indices(chosen)
+
+    def _go_on(self, contexts: Sequence[list[int]], rows: Sequence[int]) -> None:
+        """Keep the running rows and append what the environment said."""
+        chosen = torch.tensor(rows, device=self.ids.device)
+        ids, mask = self._columns([c[len(self.rows[row]):] for c, row in zip(contexts, rows, strict=True)])
+        if len(rows) < len(self.rows):
+            self.cache.batch_select_indices(chosen)
+        self.ids, self.mask = torch.cat([self.ids[chosen], ids], 1), torch.cat([self.mask[chosen], mask], 1)
+
+    def __call__(self, contexts: Sequence[list[int]]) -> tuple[list[list[int]], None]:
+        with torch.no_grad(), evaluating(self.model):
+            rows = self._continued(contexts) if self.cache is not None else None
+            longest = max(map(len, contexts))
+            if rows is None or self.ids.shape[1] > (1 + self.waste) * longest + 64:
+                self._start(contexts)
+            else:
+                self._go_on(contexts, rows)
+            out = self.model.generate(input_ids=self.ids, attention_mask=self.mask, past_key_values=self.cache,
+                                      return_dict_in_generate=True, **self.settings)
+        width = self.ids.shape[1]
+        messages = [m[:m.index(self.eos) + 1] if self.eos in m else m for m in out.sequences[:, width:].tolist()]
+        if not self.keep:
+            self.forget()
+            return messages, None
+        self.rows = [context + message for context, message in zip(contexts, messages, strict=True)]
+        lengths = torch.tensor([len(m) for m in messages], device=self.mask.device)
+        columns = torch.arange(out.sequences.shape[1] - width, device=self.mask.device)
+        self.ids, self.cache = out.sequences, out.past_key_values
+        self.mask = torch.cat([self.mask, (columns[None] < lengths[:, None]).long()], 1)
+        return messages, None

@@ -1,13 +1,19 @@
-"""How large a run is: the paper's optimisation settings, and what a laptop changes of them.
+"""How large a run is: the paper's optimisation settings, and what a laptop or one GPU changes of them.
 
     >>> replace(CPU_TINY, stage_steps=(2, 2, 2, 2))
+    >>> check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))        # prints the memory it needs and the GPU found, or refuses
 
 With one update a batch (num_iterations 1) the probability ratio is 1, so the clips below never act; they are the paper's
 and matter once a batch is used more than once.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from envtune.collapse import Guard
 from envtune.episode import TRAINING, Limits
+
+VLLM_MODES = ("colocate", "server")
+PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
+REPORTS = ("tensorboard", "wandb", "trackio")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Preset:
     """Rollouts a prompt, the group whose rewards are normalised."""
     device_batch: int = 1
     """Sequences in one forward and backward pass [rollouts a device]."""
+    rollout_batch: int | None = None
+    """Episodes that a process plays at once without vLLM, which bounds the keys and values it holds [episodes]; None: all of a step."""
     context_tokens: int = 32_768
     """Opening and completion together, the length that vLLM reserves [tokens]."""
     message_tokens: int = 2_048
@@ -57,16 +65,39 @@ class Preset:
     bf16: bool = True
     gradient_checkpointing: bool = True
     use_vllm: bool = True
+    vllm_mode: str = "colocate"
+    """colocate: vLLM on the training GPUs; server: on GPUs of its own, started with `trl vllm-serve`."""
+    vllm_gpu_share: float = 0.35
+    """Part of a GPU's memory that a colocated vLLM takes, its copy of the weights included [0..1]."""
+    vllm_sleep: bool = False
+    """Free vLLM's memory while training; weights are then pushed again at every generation, which costs time."""
+    vllm_server: str = ""
+    """Base URL of the server, for vllm_mode "server"."""
     lora_rank: int | None = None
     """Rank of LoRA adapters, merged into the checkpoint that a stage hands over; None: full fine-tuning."""
+    four_bit: bool = False
+    """Base weights in 4 bits (QLoRA, bitsandbytes NF4)."""
+    processes: int = 1
+    """GPUs, one process each; more than one are started by `accelerate launch` [processes]."""
+    gpu_gib: float = 80.0
+    """The GPU that the preset is made for, for an estimate where none is found [GiB]."""
+    parallel: str = "ddp"
+    """How processes share the model, a file of envtune/accelerate: ddp, zero3, fsdp; cpu for tests."""
     validate_every: int = 10
     """Optimiser steps between validations, besides one at each end of a stage [steps]."""
     validation_tasks: int = 100
     """Validation tasks used [tasks]."""
     save_every: int = 10
     """Optimiser steps between checkpoints to resume from [steps]."""
+    fixed_length: bool = False
+    """Train every stage for its stage_steps. Else those are the most, and the stage's transition rule ends it."""
+    guard: Guard = field(default_factory=Guard)
+    """What counts as a collapse and what happens then."""
+    report_to: tuple[str, ...] = ()
+    """Where TRL's numbers go besides metrics.jsonl: any of tensorboard, wandb, trackio."""
 
     def __post_init__(self):
+        self._refuse_combinations()
         if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
             raise ValueError(f"preset {self.name!r}: stage_steps holds four counts >= 0, got {self.stage_steps!r}")
         if self.generations < 2:
@@ -79,6 +110,32 @@ class Preset:
                              f"result and {self.max_observation_chars} a step")
         self.training_limits  # noqa: B018 -- Limits says itself what is wrong with its numbers
 
+    def _refuse_combinations(self) -> None:
+        """ValueError for settings that cannot work together on any machine."""
+        if self.four_bit and self.use_vllm:
+            raise ValueError(f"preset {self.name!r}: 4-bit weights do not go with vLLM (TRL pushes them packed, trl#4973); set "
+                             "use_vllm=False, or four_bit=False for bf16 LoRA with vLLM")
+        if self.four_bit and not self.lora_rank:
+            raise ValueError(f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank")
+        if self.four_bit and self.parallel in ("zero3", "fsdp"):
+            raise ValueError(f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'")
+        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if unknown := set(self.report_to) - set(REPORTS):
+            raise ValueError(f"preset {self.name!r}: report_to holds any of {', '.join(REPORTS)}, got {', '.join(sorted(unknown))}")
+        if self.use_vllm and self.vllm_mode == "server" and not self.vllm_server:
+            raise ValueError(f"preset {self.name!r}: vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`")
+        if self.processes < 1 or not 0 < self.vllm_gpu_share < 1 or (self.rollout_batch or 1) < 1:
+            raise ValueError(f"preset {self.name!r}: processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
+                             f"got {self.processes}, {self.rollout_batch}, {self.vllm_gpu_share}")
+
+    @property
+    def episode(self) -> dict:
+        """What an Episode takes from a preset."""
+        return {"compact": self.compact, "max_result_chars": self.max_result_chars,
+                "max_observation_chars": self.max_observation_chars}
+
     @property
     def training_limits(self) -> Limits:
         """The limits of training episodes: the authors' unless a field above changes them."""
@@ -86,17 +143,24 @@ class Preset:
         return limits if limits == TRAINING else replace(limits, name="training, changed")
 
 
-PAPER = Preset()
-CPU_TINY = replace(
-    PAPER, name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(22, 24, 12, 12), prompts_per_step=4,
+PAPER = Preset(processes=8, parallel="zero3", vllm_sleep=True)
+CPU_TINY = Preset(
+    name="cpu-tiny", model="tiny", compact=True, max_scenarios=4, stage_steps=(22, 24, 12, 12), prompts_per_step=4,
     generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4,
     warmup_steps=4, bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=12, validation_tasks=16,
-    save_every=8)
-GPU_80GB = replace(
-    PAPER, name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,
-    stage_steps=(60, 80, 120, 120))
-"""One 80 GB GPU: bf16 LoRA, vLLM beside the trainer. Not run yet: see the README's table of what was verified where."""
-PRESETS = {preset.name: preset for preset in (CPU_TINY, GPU_80GB, PAPER)}
+    save_every=8, fixed_length=True)
+GPU_80GB = Preset(
+    name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,
+    context_tokens=18_192, stage_steps=(60, 80, 120, 120))
+"""One 80 GB GPU: bf16 LoRA on 7B, vLLM beside the trainer."""
+GPU_24GB_VLLM = replace(
+    GPU_80GB, name="gpu-24gb-vllm", model="Qwen/Qwen2.5-1.5B-Instruct", compact=True, context_tokens=8_192, completion_tokens=3_072,
+    message_tokens=512, gpu_gib=24.0, max_result_chars=2_000, max_observation_chars=4_000)
+"""One 24 GB GPU: bf16 LoRA on 1.5B, vLLM beside the trainer."""
+GPU_24GB = replace(
+    GPU_24GB_VLLM, name="gpu-24gb", model="Qwen/Qwen2.5-3B-Instruct", use_vllm=False, four_bit=True, rollout_batch=16)
+"""One 24 GB GPU: 4-bit QLoRA on 3B (7B with model="Qwen/Qwen2.5-7B-Instruct"), generation by transformers."""
+PRESETS = {preset.name: preset for preset in (CPU_TINY, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
 
 
 def get(name: str, **changes) -> Preset:
@@ -107,3 +171,12 @@ def get(name: str, **changes) -> Preset:
     if unknown:
         raise ValueError(f"a preset has no field {', '.join(sorted(unknown))}; fields: {', '.join(Preset.__dataclass_fields__)}")
     return replace(PRESETS[name], **changes)
+
+
+def check(preset: Preset) -> None:
+    """Print what a preset needs a GPU, against what was found here. ValueError with every reason why it cannot work here."""
+    from envtune import memory  # it needs torch
+    table, problems = memory.report(preset)
+    print(table)
+    if problems:
+        raise ValueError(f"preset {preset.name!r} cannot work here:\n- " + "\n- ".join(problems))

@@ -8,12 +8,15 @@ never encoded again. `mask` is 1 for a token that the policy sampled and 0 for o
 
 This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask, _generate_single_turn).
 """
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from envtune import bfcl, recovery, rewards
+from accelerate.utils import gather_object
+
+from envtune import bfcl, policies, recovery, rewards
 from envtune.episode import EVALUATION, Ending, Episode, EpisodeRecord, Limits, Outcome
-from envtune.hints import Corruption
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]
 """Contexts as ids -> one sampled message each (EOS included where it was sampled), and its log-probabilities or None."""
@@ -99,18 +102,18 @@ class Rollout:
 
 
 def play(episodes: Sequence[Episode], chat: Chat, generate: Generate, budget_tokens: int, message_tokens: int,
-         on_wave: Callable[[list[Rollout]], None] | None = None) -> list[Rollout]:
+         anyone: Callable[[bool], bool] = lambda here: here) -> list[Rollout]:
     """Play all episodes to their end, one batched `generate` a wave; a finished episode leaves the batch.
 
-    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples.
+    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples. `anyone`: told whether
+    episodes run here, says whether any run in any process; who has none left generates for one opening and drops the message,
+    because a generation that several processes share hangs when one of them stays away.
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
-    while running := [r for r in rollouts if not r.episode.done]:
-        sampled, logprobs = generate([r.prompt_ids + r.completion_ids for r in running])
+    while anyone(bool(running := [r for r in rollouts if not r.episode.done])):
+        sampled, logprobs = generate([r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids])
         for i, rollout in enumerate(running):
             rollout.advance(chat, list(sampled[i]), logprobs[i] if logprobs else None, budget_tokens, message_tokens)
-        if on_wave:
-            on_wave(rollouts)
     return rollouts
 
 
@@ -161,35 +164,65 @@ class TRLRollout:
     reward: str
     hint_rate_at: Callable[[float], float]
     """The share of episodes with hints, by how much of the stage is done [0..1]."""
-    corruption: Corruption
-    rules: bool
-    compact: bool
-    max_result_chars: int
-    max_observation_chars: int
+    episode: dict
+    """What every Episode is made with: rules, compact, corruption and the observation limits."""
     training_limits: Limits
     budget_tokens: int
     message_tokens: int
+    temperature: float
+    batch: int | None
+    """Episodes played at once in a process, which bounds the memory of keys and values [episodes]; None: all of a step."""
     seed: int
-    on_records: Callable[[str, list[EpisodeRecord]], None]
-    """Told ("train" or "eval", records) after every batch."""
+    on_records: Callable[[str, list[EpisodeRecord], dict[str, float]], None]
+    """Told ("train" or "eval", records, timings) after every batch; timings in seconds, of this process."""
 
-    def _episode(self, task_id: str, limits: Limits, hint_rate: float, seed: int) -> Episode:
-        return Episode(bfcl.load_task(task_id), limits, hint_rate, seed, rules=self.rules, compact=self.compact,
-                       max_result_chars=self.max_result_chars, max_observation_chars=self.max_observation_chars,
-                       corruption=self.corruption)
+    def _generate(self, trainer) -> Generate:
+        """vLLM, and weights that are spread over processes, generate as TRL does it; else the cache is kept between waves."""
+        if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
+            return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
+        return policies.Sampler(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, self.message_tokens,
+                                self.temperature)
+
+    def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
+        """The episodes, `batch` at a time, and where the seconds went."""
+        seconds = {"generation_seconds": 0.0, "environment_seconds": 0.0}
+        accelerator, rollouts = trainer.accelerator, []
+
+        def anyone(here: bool) -> bool:
+            return here if accelerator.num_processes == 1 else any(gather_object([here]))
+
+        for start in range(0, len(episodes), self.batch or len(episodes)):
+            generate, began = self._generate(trainer), time.monotonic()
+            spent = 0.0
+
+            def timed(ids, generate=generate):
+                nonlocal spent
+                before = time.monotonic()
+                try:
+                    return generate(ids)
+                finally:
+                    spent += time.monotonic() - before
+
+            with generating(trainer):
+                rollouts += play(episodes[start:start + (self.batch or len(episodes))], self.chat, timed, self.budget_tokens,
+                                 self.message_tokens, anyone)
+            seconds["generation_seconds"] += spent
+            seconds["environment_seconds"] += time.monotonic() - began - spent
+        return rollouts, {name: round(value, 4) for name, value in seconds.items()}
 
     def __call__(self, prompts: list[list[dict]], trainer) -> dict:
         training = trainer.model.training
         limits = self.training_limits if training else EVALUATION
         # from the step and the place in the batch, so that a resumed run draws the same hints
-        seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003
+        seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003 + trainer.accelerator.process_index * len(prompts)
         hint_rate = self.hint_rate_at(trainer.state.global_step / max(1, trainer.state.max_steps)) if training else 0.0
-        episodes = [self._episode(p[0]["task_id"], limits, hint_rate, seed + i) for i, p in enumerate(prompts)]
-        # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
-        rollouts = play(episodes, self.chat, lambda ids: trainer._generate_single_turn(ids, None, {}, 1),
-                        self.budget_tokens, self.message_tokens)
+        episodes = [Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
+                    for i, p in enumerate(prompts)]
+        rollouts, seconds = self._play(episodes, trainer)
         records = [r.record for r in rollouts]
-        self.on_records("train" if training else "eval", records)
+        self.on_records("train" if training else "eval", records,
+                        {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)})
         score = rewards.REWARDS[self.reward] if training else (lambda record: float(bfcl.official_valid(record)))
         return {
             "prompt_ids": [r.prompt_ids for r in rollouts],
@@ -197,9 +230,30 @@ class TRLRollout:
             "logprobs": [r.logprobs for r in rollouts] if trainer.use_vllm else None,
             "env_mask": [r.mask for r in rollouts],
             "episode_reward": [score(record) for record in records],
+            **{name: [part(record) for record in records] for name, part in REPORTED.items()},
         }
 
 
-def episode_reward(completions, episode_reward, **_) -> list[float]:
+@contextlib.contextmanager
+def generating(trainer) -> Iterator[None]:
+    """Gradient checkpointing off while sampling, because it switches the cache of keys and values off."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    checkpointing = model.is_activation_checkpointing
+    if checkpointing:
+        model.gradient_checkpointing_disable()
+    try:
+        yield
+    finally:
+        if checkpointing:
+            model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+
+
+REPORTED = {"progress": rewards.progress_reward, "format_reward": rewards.format_reward, "tool_call_reward": rewards.tool_call_reward}
+"""What goes to TensorBoard and the like besides what TRL reports; metrics.jsonl has more."""
+
+
+def episode_reward(completions, episode_reward, log_metric, **columns) -> list[float]:
     """TRL's reward function: the reward was computed in the rollout, from the record and not from decoded text."""
+    for name in REPORTED:
+        log_metric(name, sum(columns[name]) / len(columns[name]))
     return episode_reward

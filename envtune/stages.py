@@ -3,13 +3,15 @@
     >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
     >>> replace(STAGES[2], reward="binary")
     >>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
+    >>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
 """
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from envtune.hints import Corruption
 from envtune.rewards import REWARDS
 from envtune.splits import Splits
+from envtune.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
 TASK_SETS = ("stage1", "train_base", "train")
@@ -39,6 +41,8 @@ class Stage:
     """How hints are spoilt, one of hints.KINDS (a study, not the method)."""
     corruption_rate: float = 0.0
     """Share of the shown hints that are spoilt [0..1]."""
+    transition: Transition = field(default_factory=Transition)
+    """When the stage ends, unless the preset gives it a fixed length."""
 
     def __post_init__(self):
         if self.tasks not in TASK_SETS:
@@ -66,7 +70,9 @@ STAGES = (
     Stage("stage4_alignment", "train", "progress", hint_rate=0.0, rules=True, prompts_per_step=32, completion_tokens=24_576),
 )
 DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
-"""The paper's single-stage baseline."""
+"""The paper's single-stage baseline: 0.9 progress + 0.1 format, no hints, no curriculum."""
+TOOLRL = replace(STAGES[3], name="toolrl", reward="toolrl")
+"""The same with ToolRL's reward, which compares calls with the ground truth's instead of judging what they did."""
 
 
 def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:

@@ -4,43 +4,33 @@
     >>> run.checkpoints["stage4_alignment"], pd.read_json(run.folder / "metrics.jsonl", lines=True)
 
 What TRL does: sampling groups, advantages, the clipped loss, the KL term to the reference, the optimiser. What is done here:
-the settings of the paper, the rollouts (rollout.py), validation with BFCL's own verdict, metrics.jsonl, and the hand-over.
-The KL reference of a stage is the policy at its start: TRL loads it from the folder the stage started from, and with LoRA the
-adapters are merged before the hand-over, so that the base model is that policy.
+the settings of the paper, the rollouts (rollout.py), when a stage ends (transition.py), the collapse guard (collapse.py) and the
+hand-over. The KL reference of a stage is the policy at its start: TRL loads it from the folder the stage started from, and with LoRA
+the adapters are merged before the hand-over, so that the base model is that policy.
 
-A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last checkpoint.
+A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last whole checkpoint.
 """
-import gzip
+import gc
 import json
-import random
+import math
 import shutil
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import datasets
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from envtune import bfcl, progress, rollout, splits, tiny
-from envtune.episode import EpisodeRecord
+from envtune import collapse, launch, policies, progress, rewards, rollout, smollm2, tiny, transition
 from envtune.hints import Corruption
+from envtune.practice import practice_order, practice_scenarios, practice_tasks, validation_tasks
 from envtune.presets import Preset
-from envtune.stages import STAGES, Stage, stage_tasks
-
-Echo = Callable[[dict], None]
-"""Told every line of metrics.jsonl as it is written."""
-
-_LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
-           "grad_norm": "grad_norm", "frac_reward_zero_std": "share_of_groups_without_signal",
-           "learning_rate": "learning_rate", "completions/mean_length": "sampled_tokens_per_episode"}
-"""TRL's names -> ours, for what TRL computes; the rest of a line comes from rollout.metrics."""
+from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, versions, write_json
+from envtune.stages import STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -52,144 +42,34 @@ class Run:
     checkpoints: dict[str, Path]
 
 
-def write_json(path: Path, data) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(json.dumps(data, indent=1))
-    unfinished.replace(path)
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on besides config and seed."""
-    found = {"python": sys.version.split()[0], "cuda": torch.version.cuda or "none", "cores": str(torch.get_num_threads())}
-    for package in ("bfcl-eval", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
-    """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
-    tasks = stage_tasks(stage, splits.load_splits())
-    if preset.max_scenarios is None:
-        return tasks
-    practised = set(practice_scenarios(preset))
-    return tuple(t for t in tasks if t in practised)
-
-
-def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
-
-    A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
-    """
-    draw, order = random.Random(f"order {seed}"), []
-    while len(order) < count:
-        order += draw.sample(tasks, len(tasks))
-    return order[:count]
-
-
-def practice_scenarios(preset: Preset) -> tuple[str, ...]:
-    """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
-    stage has some of them."""
-    everything = splits.load_splits()
-    chosen = splits.shortest_scenarios(everything.stage1, preset.max_scenarios)
-    indices = {bfcl.load_task(t).scenario for t in chosen}
-    return tuple(t for t in everything.train if bfcl.load_task(t).scenario in indices)
-
-
-def validation_tasks(preset: Preset) -> tuple[str, ...]:
-    """Validation tasks under a preset: held-out ones, or, for the tiny instrument, its practice tasks (it knows no others)."""
-    if preset.model == "tiny":
-        return practice_scenarios(preset)[:preset.validation_tasks]
-    held_out = splits.load_splits().validation
-    return held_out[::max(1, len(held_out) // preset.validation_tasks)][:preset.validation_tasks]
+class Collapsed(RuntimeError):
+    """The collapse guard ended a stage; the message says by which sign and what can be done."""
 
 
 def starting_model(preset: Preset, seed: int) -> Path | str:
-    """The policy before stage 1: a hub id or folder as it is, or the tiny instrument, built if need be."""
-    if preset.model != "tiny":
-        return preset.model
-    return tiny.build(practice_scenarios(preset), seed, preset.max_result_chars)
-
-
-def _whole_rows(lines: Iterable[str]) -> Iterator[dict]:
-    """JSON lines up to a torn end, which is what a kill in the middle of a write leaves."""
-    try:
-        for line in lines:
-            yield json.loads(line)
-    except (EOFError, json.JSONDecodeError):
-        return
-
-
-class MetricsLog(TrainerCallback):
-    """metrics.jsonl and episodes.jsonl.gz of a run: one line a training step, one a validation, one an episode."""
-
-    def __init__(self, folder: Path, stage: Stage, steps: int, echo: Echo):
-        self.folder, self.stage, self.steps, self.echo = folder, stage.name, steps, echo
-        self.records: dict[str, list[EpisodeRecord]] = {"train": [], "eval": []}
-        self.last = time.monotonic()
-
-    def on_records(self, mode: str, records: list[EpisodeRecord]) -> None:
-        """Called by the rollout after every batch."""
-        self.records[mode] += records
-
-    def forget_after(self, step: int) -> None:
-        """Drop this stage's lines past a checkpoint, so that a resumed run leaves no step twice."""
-        for name, opener in (("metrics.jsonl", open), ("episodes.jsonl.gz", gzip.open)):
-            path = self.folder / name
-            if path.exists():
-                unfinished = path.with_name(path.name + ".new")
-                with opener(path, "rt") as lines, opener(unfinished, "wt") as out:
-                    for row in _whole_rows(lines):
-                        if row["stage"] != self.stage or row["step"] <= step:
-                            out.write(json.dumps(row) + "\n")
-                unfinished.replace(path)
-
-    def write(self, step: int, kind: str, values: dict) -> None:
-        """Append one metrics line and the episodes behind it."""
-        mode = "train" if kind == "train" else "eval"
-        records, self.records[mode] = self.records[mode], []
-        now = time.monotonic()
-        line = {"stage": self.stage, "step": step, "kind": kind, "seconds": round(now - self.last, 3), **values,
-                **(rollout.metrics(records) if records else {}), "episodes": len(records)}
-        self.last = now
-        with gzip.open(self.folder / "episodes.jsonl.gz", "at") as out:
-            for record in records:
-                out.write(json.dumps({"stage": self.stage, "step": step, "kind": kind, **record.to_dict()}) + "\n")
-        with open(self.folder / "metrics.jsonl", "a") as out:
-            out.write(json.dumps(line) + "\n")
-        self.echo(line)
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if "loss" in logs:
-            self.write(state.global_step, "train", {ours: logs[trl] for trl, ours in _LOGGED.items() if trl in logs})
-            progress.report(state.global_step, self.steps)
-        elif "eval_reward" in logs:
-            by_split = _accuracy_by_split(self.records["eval"])
-            self.write(state.global_step, "validation", {"accuracy": logs["eval_reward"], **by_split})
-
-
-def _accuracy_by_split(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    verdicts: dict[str, list[bool]] = {}
-    for record in records:
-        verdicts.setdefault(bfcl.load_task(record.task_id).split, []).append(bfcl.official_valid(record))
-    return {f"accuracy_{split}": sum(v) / len(v) for split, v in verdicts.items()}
+    """The policy before stage 1: a hub id or folder as it is; the tiny instrument, built if need be; SmolLM2 from its package."""
+    if preset.model == "tiny":
+        return tiny.build(practice_scenarios(preset), seed, preset.max_result_chars)
+    return smollm2.unpacked() if preset.model == "smollm2" else preset.model
 
 
 def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) -> GRPOConfig:
     """The paper's optimisation as TRL settings (PAPER: optimisation; TRL's defaults differ in nearly all of them)."""
     prompts = preset.prompts_per_step or stage.prompts_per_step
-    batch = prompts * preset.generations
-    if batch % preset.device_batch:
-        raise ValueError(f"{prompts} prompts x {preset.generations} generations = {batch} rollouts a step do not divide into "
-                         f"batches of {preset.device_batch}; set device_batch to a divisor")
+    batch, at_once = prompts * preset.generations, preset.device_batch * preset.processes
+    if batch % at_once:
+        raise ValueError(f"{prompts} prompts x {preset.generations} generations = {batch} rollouts a step do not divide into batches "
+                         f"of {preset.device_batch} on {preset.processes} device(s); set device_batch to a divisor")
+    vllm = {"vllm_mode": preset.vllm_mode, "vllm_max_model_length": preset.context_tokens,
+            "vllm_gpu_memory_utilization": preset.vllm_gpu_share, "vllm_enable_sleep_mode": preset.vllm_sleep,
+            "vllm_server_base_url": preset.vllm_server or None, "vllm_importance_sampling_mode": "token_mask"}
     return GRPOConfig(
-        output_dir=str(out), seed=seed, max_steps=steps, logging_steps=1, report_to="none", disable_tqdm=True,
-        save_steps=preset.save_every, save_total_limit=2, save_strategy="steps" if preset.save_every <= steps else "no",
+        output_dir=str(out), run_name=f"{out.parent.name}/{out.name}", seed=seed, max_steps=steps, logging_steps=1,
+        report_to=list(preset.report_to) or "none", disable_tqdm=True,
+        save_steps=preset.save_every, save_strategy="steps" if preset.save_every <= steps else "no",
+        save_total_limit=2 + math.ceil(preset.guard.window / preset.save_every),  # a rollback goes behind the guard's window
         eval_strategy="steps", eval_steps=min(preset.validate_every, steps), eval_on_start=True,
-        per_device_train_batch_size=preset.device_batch, gradient_accumulation_steps=batch // preset.device_batch,
+        per_device_train_batch_size=preset.device_batch, gradient_accumulation_steps=batch // at_once,
         per_device_eval_batch_size=max(preset.device_batch, 8), num_generations=preset.generations, num_generations_eval=1,
         max_completion_length=preset.message_tokens, temperature=preset.temperature, top_p=1.0, top_k=0,
         learning_rate=preset.learning_rate, lr_scheduler_type="constant_with_warmup",
@@ -197,59 +77,125 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         beta=preset.beta, epsilon=preset.epsilon, epsilon_high=preset.epsilon_high, delta=preset.delta,
         loss_type="grpo", scale_rewards="group", entropy_coef=preset.entropy_coef, num_iterations=1,
         bf16=preset.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=preset.gradient_checkpointing,
-        use_vllm=preset.use_vllm, vllm_mode="colocate", vllm_max_model_length=preset.context_tokens,
-        vllm_importance_sampling_mode="token_mask",
+        use_vllm=preset.use_vllm, **(vllm if preset.use_vllm else {}),
         dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=False, save_only_model=False)
 
 
-def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog) -> GRPOTrainer:
+class Judge(TrainerCallback):
+    """Reads every line that the log took: asks the collapse guard after a step, the transition rule after a validation, and seals
+    checkpoints. It stands behind the log among the callbacks."""
+
+    def __init__(self, log: MetricsLog, stage: Stage, preset: Preset, steps: int, attempt: int):
+        self.log, self.guard, self.steps, self.attempt = log, preset.guard, steps, attempt
+        self.rule = None if preset.fixed_length else stage.transition
+        self.reward_max = rewards.MAXIMUM[stage.reward]
+        self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor ** attempt
+        self.alarm: collapse.Alarm | None = None
+        """What ended the training early, if the guard may end it."""
+
+    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **_):
+        if not self.attempt:
+            return
+        # a checkpoint brings back the learning rate of the attempt that wrote it
+        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        schedule.base_lrs = [self.learning_rate] * len(schedule.base_lrs)
+        for group, factor in zip(optimizer.param_groups, schedule.lr_lambdas, strict=False):
+            group["initial_lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * factor(schedule.last_epoch)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        line = self.log.rows[-1] if self.log.rows else {"kind": None}
+        if "loss" in logs and line["kind"] == "train":
+            self._guard(control)
+        elif "eval_reward" in logs and line["kind"] == "validation" and line["step"] > 0:
+            self._transition(line["step"], control)
+
+    def _guard(self, control) -> None:
+        rows = self.log.rows
+        found = collapse.alarms(rows, self.guard, self.reward_max)
+        standing = {alarm.kind for alarm in collapse.alarms(rows[:-1], self.guard, self.reward_max)} if found else set()
+        for alarm in found:
+            if alarm.kind not in standing:  # told once, as long as it lasts
+                self.log.write(alarm.step, "alarm", {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action})
+                warnings.warn(f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}", stacklevel=2)
+        if found and self.guard.action in ("stop", "rollback"):
+            self.alarm = found[0]
+            control.should_training_stop, control.should_save, control.should_evaluate = True, False, False
+
+    def _transition(self, step: int, control) -> None:
+        validations = [(row["step"], row["accuracy"]) for row in self.log.rows if row["kind"] == "validation"]
+        norms = [row["grad_norm"] for row in self.log.rows if row["kind"] == "train"]
+        decision = transition.decide(self.rule, validations, norms, step, self.steps)
+        self.log.write(step, "decision", {"move_on": decision.move_on, "why": decision.why, **decision.evidence})
+        control.should_training_stop = control.should_training_stop or decision.move_on
+
+    def on_save(self, args, state, control, **_):
+        PartialState().wait_for_everyone()  # all processes write into a checkpoint
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.attempt)
+
+
+def adapters(preset: Preset):
+    """The LoRA adapters of a preset, or None for full fine-tuning."""
+    if not preset.lora_rank:
+        return None
+    from peft import LoraConfig
+    return LoraConfig(r=preset.lora_rank, lora_alpha=2 * preset.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
+             judge: Judge) -> GRPOTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
-    rollouts = steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
-    tokenizer = AutoTokenizer.from_pretrained(start)
-    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
+    config.learning_rate = judge.learning_rate
+    prompts = preset.prompts_per_step or stage.prompts_per_step
+    model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
         chat=rollout.Chat(tokenizer), reward=stage.reward, hint_rate_at=stage.hint_rate_at,
-        corruption=Corruption(stage.corruption, stage.corruption_rate), rules=stage.rules,
-        compact=preset.compact, max_result_chars=preset.max_result_chars,
-        max_observation_chars=preset.max_observation_chars, training_limits=preset.training_limits,
-        budget_tokens=preset.completion_tokens or stage.completion_tokens, message_tokens=preset.message_tokens,
-        seed=seed, on_records=log.on_records)
-    lora = None
-    if preset.lora_rank:
-        from peft import LoraConfig
-        lora = LoraConfig(r=preset.lora_rank, lora_alpha=2 * preset.lora_rank, target_modules="all-linear",
-                          task_type="CAUSAL_LM")
+        episode={"rules": stage.rules, "corruption": Corruption(stage.corruption, stage.corruption_rate), **preset.episode},
+        training_limits=preset.training_limits, budget_tokens=preset.completion_tokens or stage.completion_tokens,
+        message_tokens=preset.message_tokens, temperature=preset.temperature, batch=preset.rollout_batch, seed=seed,
+        on_records=log.on_records)
 
     def rows(task_ids) -> datasets.Dataset:
         return datasets.Dataset.from_list([{"prompt": rollout.prompt_row(t)} for t in task_ids])
     # the tests pin the part of TRL's experimental interface that is used here
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
     trainer = GRPOTrainer(
-        model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=lora,
-        train_dataset=rows(practice_order(practice_tasks(stage, preset), rollouts // preset.generations, seed)),
-        eval_dataset=rows(validation_tasks(preset)),
-        rollout_func=play, callbacks=[log])
+        model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=adapters(preset),
+        train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
+        eval_dataset=rows(validation_tasks(preset)), rollout_func=play, callbacks=[log, judge])
     trainer.remove_callback(PrinterCallback)  # its dicts would bury the progress bar; metrics.jsonl has the numbers
     return trainer
 
 
-def _hand_over(trainer: GRPOTrainer, tokenizer, folder: Path) -> None:
-    """Save the policy with adapters merged, whole or not at all: the next stage starts, and measures its KL, from here."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):  # a PEFT model, as the preset's lora_rank asked for
-        model = model.merge_and_unload()
+def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Path) -> None:
+    """Save the policy whole or not at all, with adapters merged into the weights it started from: the next stage starts, and
+    measures its KL, from here. The adapters themselves are kept beside it."""
     unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    unfinished.rename(folder)
+    if PartialState().is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    PartialState().wait_for_everyone()
+    trainer.save_model(str(unfinished))  # gathers weights that are spread over processes
+    if PartialState().is_main_process:
+        if preset.lora_rank:
+            from peft import PeftModel
+            kept = folder.with_name("adapters")
+            shutil.rmtree(kept, ignore_errors=True)
+            unfinished.rename(kept)
+            # whole weights, not the 4-bit ones: merging into those would round the adapters away
+            base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
+            PeftModel.from_pretrained(base, kept).merge_and_unload().save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        unfinished.rename(folder)
+    PartialState().wait_for_everyone()
 
 
 def _register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int) -> None:
     """Write the stage into the run's config.json. ValueError when the folder holds other settings: results never mix."""
     run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / "config.json"
-    settings = {k: v for k, v in asdict(preset).items() if k != "stage_steps"}  # a stage's own steps stand with the stage
+    # a stage's own steps stand with the stage; where reports go changes no result
+    settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
     entry = {**asdict(stage), "steps": steps, "start": str(start), "practice": practice_tasks(stage, preset)}
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old = json.loads(file.read_text()) if file.exists() else new
@@ -263,29 +209,73 @@ def _register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Pa
     write_json(run_dir / "versions.json", versions())
 
 
+def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
+             rollbacks: list[dict]) -> collapse.Alarm | None:
+    """Train from the last good checkpoint to the stage's end and hand over, or return the alarm that ended it."""
+    set_seed(seed)
+    if PartialState().is_main_process:
+        checkpoint = last_good_checkpoint(out, rollbacks)
+    PartialState().wait_for_everyone()
+    checkpoint = last_good_checkpoint(out, rollbacks)
+    log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0 if rollbacks else -1)
+    told = sum(row["kind"] == "rollback" for row in log.rows)
+    for rolled in rollbacks[told:]:
+        log.write(rolled["to_step"], "rollback", rolled)
+    judge = Judge(log, stage, preset, steps, len(rollbacks))
+    trainer = _trainer(stage, preset, steps, start, out, seed, log, judge)
+    trainer.args.eval_on_start = not any(row["kind"] == "validation" for row in log.rows)  # a resumed run has that line already
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if judge.alarm is None:
+        hand_over(trainer, trainer.processing_class, start, preset, out / "policy")
+    return judge.alarm
+
+
+def _roll_back(alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list[dict]) -> list[dict]:
+    """Note where an alarm sends the run back to: the last checkpoint before the window that raised it, or the stage's start."""
+    steps = [int(c.name.rsplit("-", 1)[1]) for c in out.glob("checkpoint-*")]
+    to_step = max((step for step in steps if step <= alarm.step - preset.guard.window), default=0)
+    rate = preset.learning_rate * preset.guard.learning_rate_factor ** (len(rollbacks) + 1)
+    rollbacks = [*rollbacks, {"at_step": alarm.step, "to_step": to_step, "alarm": alarm.kind, "why": alarm.why, "learning_rate": rate}]
+    if PartialState().is_main_process:
+        write_json(out / "rollbacks.json", rollbacks)
+    PartialState().wait_for_everyone()
+    return rollbacks
+
+
 def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
                 echo: Echo = lambda line: None) -> Path:
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
-    A stage that had ended is not run again. `echo` is told every metrics line. ValueError when `run_dir` holds a run of other
-    settings.
+    `steps` is the stage's length, or the most of it where the preset lets the transition rule decide. A stage that had ended is not run
+    again. `echo` is told every metrics line. With several processes in the preset it is run by `accelerate launch`. ValueError when
+    `run_dir` holds a run of other settings, Collapsed when the guard stops it, CannotWrite on a full disk.
     """
-    _register(run_dir, stage, preset, steps, start, seed)
+    if preset.processes > 1 and not launch.inside():
+        return launch.train_stage(stage, preset, steps, start, run_dir, seed, echo)
     out = run_dir / stage.name
     policy = out / "policy"
-    if policy.exists():
-        return policy
-    out.mkdir(parents=True, exist_ok=True)
-    set_seed(seed)
-    log = MetricsLog(run_dir, stage, steps, echo)
-    checkpoint = get_last_checkpoint(str(out))
-    log.forget_after(int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1)
-    trainer = _trainer(stage, preset, steps, start, out, seed, log)
-    trainer.args.eval_on_start = checkpoint is None  # a resumed run has that line already
-    trainer.train(resume_from_checkpoint=checkpoint)
-    _hand_over(trainer, trainer.processing_class, policy)
-    for used in out.glob("checkpoint-*"):
-        shutil.rmtree(used)
+    with full_disk_explained(run_dir if run_dir.exists() else run_dir.parent):
+        if PartialState().is_main_process:
+            _register(run_dir, stage, preset, steps, start, seed)
+            out.mkdir(parents=True, exist_ok=True)
+        PartialState().wait_for_everyone()
+        if policy.exists():
+            return policy
+        log = MetricsLog(run_dir, stage.name, steps, echo)
+        noted = out / "rollbacks.json"
+        rollbacks = json.loads(noted.read_text()) if noted.exists() else []
+        while alarm := _attempt(stage, preset, steps, start, out, seed, log, rollbacks):
+            gc.collect()  # the ended trainer's model
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
+                raise Collapsed(f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
+                                + (f", after {len(rollbacks)} rollbacks" if rollbacks else "") + f". Its checkpoints are in {out}; start "
+                                "another run from one of them with other settings (a smaller learning rate, a larger beta)")
+            rollbacks = _roll_back(alarm, out, preset, rollbacks)
+        if PartialState().is_main_process:
+            for used in out.glob("checkpoint-*"):
+                shutil.rmtree(used)
     return policy
 
 
@@ -301,9 +291,13 @@ def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Seque
                      echo: Echo = lambda line: None, share: tuple[float, float] = (0.0, 1.0)) -> Run:
     """Run the stages in order, each from the policy of the one before, and return where the policies lie.
 
-    A stage of the four takes its steps from `preset.stage_steps` (0 leaves it out), any other stage the last of them.
+    A stage of the four takes its steps from `preset.stage_steps` (0 leaves it out), any other stage the last of them. The order is that
+    of `stages`; ValueError when two have the same name.
     `start` is the policy to begin with (default: the preset's model); `share` is the part of a larger progress bar.
     """
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"every stage of a curriculum needs a name of its own, got {', '.join(names)}; rename one with replace()")
     first = start or starting_model(preset, seed)
     counts = dict(zip((s.name for s in STAGES), preset.stage_steps, strict=True))
     planned = [(stage, counts.get(stage.name, preset.stage_steps[-1])) for stage in stages]

@@ -1,26 +1,73 @@
+"""The sampler: messages in order, and the same with keys and values kept between waves as without."""
+import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from conftest import SMALL
 
-from envtune import policies
+from envtune import Episode, bfcl, policies, rollout
 
 
-def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(small_policy):
-    tokenizer, model = AutoTokenizer.from_pretrained(small_policy), AutoModelForCausalLM.from_pretrained(small_policy)
+@pytest.fixture(scope="module")
+def loaded(small_policy):
+    return policies.load(small_policy, bf16=False)
+
+
+def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(loaded):
+    model, tokenizer = loaded
     contexts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file " * 9, "a", "list what is here")]
     model.train()
-    greedy = policies.sampler(model, tokenizer, message_tokens=12, temperature=0.0, batch_size=2)
+    greedy = policies.Sampler(model, tokenizer, message_tokens=12, temperature=0.0)
     together, logprobs = greedy(contexts)
     assert logprobs is None and model.training  # the mode is put back
     assert together == greedy(contexts)[0] == [greedy([context])[0][0] for context in contexts]
     assert all(1 <= len(m) <= 12 and tokenizer.eos_token_id not in m[:-1] for m in together)
 
 
-def test_sampling_repeats_with_the_seed_and_differs_without(small_policy):
-    tokenizer, model = AutoTokenizer.from_pretrained(small_policy), AutoModelForCausalLM.from_pretrained(small_policy)
-    generate = policies.sampler(model, tokenizer, message_tokens=12)
+def test_sampling_repeats_with_the_seed_and_differs_without(loaded):
+    model, tokenizer = loaded
     context = [tokenizer("find", add_special_tokens=False)["input_ids"]] * 8
 
     def draw(seed):
         torch.manual_seed(seed)
-        return generate(context)[0]
+        return policies.Sampler(model, tokenizer, message_tokens=12)(context)[0]
     assert draw(1) == draw(1) != draw(2)
+
+
+def play(loaded, keep, waste=0.5, temperature=0.0):
+    """Twelve episodes of two tasks, and what the model was made to read [tokens]."""
+    model, tokenizer = loaded
+    episodes = [Episode(bfcl.load_task(f"multi_turn_{split}_3"), compact=True, max_result_chars=60, seed=i)
+                for split in ("base", "miss_param") for i in range(6)]
+    chat, read = rollout.Chat(tokenizer), []
+    hook = model.register_forward_pre_hook(lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    torch.manual_seed(0)
+    sampler = policies.Sampler(model, tokenizer, SMALL.message_tokens, temperature, waste, keep)
+    rollouts = rollout.play(episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens)
+    hook.remove()
+    return [r.completion_ids for r in rollouts], [len(r.record.steps) for r in rollouts], sum(read)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fraction(loaded, temperature):
+    anew, steps, read_anew = play(loaded, keep=False, temperature=temperature)
+    kept, _, read = play(loaded, keep=True, temperature=temperature)
+    assert kept == anew and max(steps) > 2
+    if temperature:  # greedy twins are read once either way
+        assert len(set(steps)) > 1 and read < read_anew / 2
+
+
+def test_a_cache_with_too_many_holes_is_given_up_without_changing_a_message(loaded):
+    anew, *_ = play(loaded, keep=False, temperature=1.0)
+    tight, _, read = play(loaded, keep=True, waste=-1.0, temperature=1.0)
+    assert tight == anew
+
+
+def test_contexts_that_continue_nothing_start_anew(loaded):
+    model, tokenizer = loaded
+    first, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file ", "what is in the folder? "))
+    sampler = policies.Sampler(model, tokenizer, message_tokens=8, temperature=0.0)
+    [message], _ = sampler([first])
+    assert sampler([other])[0] == policies.Sampler(model, tokenizer, 8, 0.0)([other])[0]
+    [again], _ = sampler([first])
+    assert again == message
+    longer = first + message + other
+    assert sampler([longer])[0] == policies.Sampler(model, tokenizer, 8, 0.0)([longer])[0]

@@ -6,7 +6,7 @@ import pytest
 from conftest import ANSWER, SMALL, tool_call
 from transformers import AutoTokenizer
 
-from envtune import Episode, bfcl, rollout, stages, training
+from envtune import Episode, bfcl, policies, rollout, stages, training
 from envtune.episode import Ending
 
 
@@ -115,24 +115,27 @@ def test_a_chat_template_that_cannot_be_taken_apart_is_refused(small_policy, tem
 def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path, monkeypatch):
     """One real GRPO step: the ids and the mask inside the trainer hold the sampled tokens, and only those count."""
     sampled, batches = [], []
+    sample = policies.Sampler.__call__
+
+    def watched(self, contexts):
+        ids, logprobs = sample(self, contexts)
+        sampled.append([token for row in ids for token in row])
+        return ids, logprobs
 
     class Watched(training.GRPOTrainer):
-        def _generate_single_turn(self, *args, **kwargs):
-            ids, logprobs = super()._generate_single_turn(*args, **kwargs)
-            if self.model.training:
-                sampled.extend(token for row in ids for token in row)
-            return ids, logprobs
-
         def _generate_and_score_completions(self, inputs):
+            if self.model.training:
+                sampled.clear()  # the validation before
             out = super()._generate_and_score_completions(inputs)
             if self.model.training:
-                batches.append(out)
+                batches.append((out, [token for wave in sampled for token in wave]))
             return out
+    monkeypatch.setattr(policies.Sampler, "__call__", watched)
     monkeypatch.setattr(training, "GRPOTrainer", Watched)
     training.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
-    [batch] = batches
+    [(batch, tokens)] = batches
     trained = batch["completion_ids"][(batch["tool_mask"] * batch["completion_mask"]).bool()].tolist()
-    assert sorted(trained) == sorted(sampled) and 0 < len(trained) < int(batch["completion_mask"].sum())
+    assert sorted(trained) == sorted(tokens) and 0 < len(trained) < int(batch["completion_mask"].sum())
 
 
 def test_all_generations_of_a_prompt_stand_together_and_evaluation_has_no_hints(small_policy, tmp_path, monkeypatch):
@@ -145,7 +148,8 @@ def test_all_generations_of_a_prompt_stand_together_and_evaluation_has_no_hints(
         return out
     monkeypatch.setattr(rollout.TRLRollout, "__call__", watch)
     told = []
-    monkeypatch.setattr(training.MetricsLog, "on_records", lambda self, mode, records: (told.append((mode, records)), self.records[mode].extend(records)))
+    monkeypatch.setattr(training.MetricsLog, "on_records",
+                        lambda self, mode, records, timings: (told.append((mode, records)), self.records[mode].extend(records)))
     preset = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=8)
     training.train_stage(stages.STAGES[2], preset, 1, small_policy, tmp_path, seed=0)
     for training_mode, ids in seen:

@@ -129,7 +129,7 @@ def test_trl_gets_the_papers_settings(tmp_path):
     assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (0.1, 0.2, 0.28, 10.0)
     assert (config.loss_type, config.learning_rate, config.max_grad_norm, config.entropy_coef) == ("grpo", 1e-6, 1.0, 0.001)
     assert (config.num_generations, config.top_p, config.top_k, config.temperature) == (16, 1.0, 0, 1.0)
-    assert config.gradient_accumulation_steps * config.per_device_train_batch_size == 32 * 16
+    assert config.gradient_accumulation_steps * config.per_device_train_batch_size * presets.PAPER.processes == 32 * 16
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):

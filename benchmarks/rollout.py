@@ -1,0 +1,198 @@
+"""Where the time of a GRPO step goes: generation (prefill, decode), environment, loss; and what keeping keys and values is worth.
+
+    $ python benchmarks/rollout.py [--model tiny|smollm2|FOLDER] [--steps 4] [--json]
+    $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
+
+A few real training steps of stage 2 are run twice in one process, with the cache kept between the waves of an episode and with the
+contexts read anew, on the same tasks and seeds. "environment" is everything that is neither generation nor loss: parsing, tools, verdicts,
+hints, records, tokenising the replies, masks. Its target is below 3% of a step.
+"""
+import argparse
+import json
+import time
+import warnings
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+
+from envtune import Episode, bfcl, policies, presets, rollout, training
+from envtune.practice import practice_scenarios
+from envtune.stages import STAGES
+
+TARGET = 0.03
+
+
+class Clock:
+    """Seconds by part; a part inside another is counted for the inner one alone."""
+
+    def __init__(self):
+        self.seconds, self.open = defaultdict(float), []
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextmanager
+    def part(self, name: str):
+        began, inner = self._now(), len(self.open)
+        self.open.append(0.0)
+        try:
+            yield
+        finally:
+            whole = self._now() - began
+            self.seconds[name] += whole - self.open.pop()
+            if inner:
+                self.open[-1] += whole
+
+    def around(self, function, name):
+        """`function`, timed; `name` may be computed from its arguments."""
+        def timed(*args, **kwargs):
+            with self.part(name(kwargs) if callable(name) else name):
+                return function(*args, **kwargs)
+        return timed
+
+
+@contextmanager
+def watched(clock: Clock, keep: bool):
+    """Training with the clock around its parts, and the sampler keeping its cache or not. Undone at the end."""
+    state = {"generating": False, "tokens": 0, "steps": 0}
+
+    class Sampler(policies.Sampler):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **{**kwargs, "keep": keep})
+
+        def __call__(self, contexts):
+            state["generating"] = True
+            with clock.part("generation: the rest"):
+                messages, _ = super().__call__(contexts)
+            state["generating"] = False
+            state["tokens"] += sum(map(len, messages))
+            return messages, None
+
+    class Trainer(training.GRPOTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.model.forward = clock.around(self.model.forward, lambda kwargs: (
+                "forward of the policy" if not state["generating"] else
+                "generation: decode" if kwargs["input_ids"].shape[1] == 1 else "generation: prefill"))
+            if self.ref_model is not None:
+                self.ref_model.forward = clock.around(self.ref_model.forward, "forward of the reference")
+            self.accelerator.backward = clock.around(self.accelerator.backward, "backward")
+
+        def training_step(self, *args, **kwargs):
+            state["steps"] += 1
+            with clock.part("loss, advantages, the rest"):
+                return super().training_step(*args, **kwargs)
+
+    before = policies.Sampler, training.GRPOTrainer, rollout.TRLRollout._play
+    policies.Sampler, training.GRPOTrainer = Sampler, Trainer
+    rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(self, *args)
+    try:
+        yield state
+    finally:
+        policies.Sampler, training.GRPOTrainer, rollout.TRLRollout._play = before
+
+
+def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool) -> dict:
+    """Train `steps` steps of stage 2 without validation in between; seconds by part, tokens, and the whole."""
+    clock = Clock()
+    quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
+    with TemporaryDirectory() as folder, watched(clock, keep) as state:
+        original = training.grpo_config
+
+        def unvalidated(*args):
+            config = original(*args)
+            config.eval_strategy, config.eval_on_start = "no", False
+            return config
+        training.grpo_config = unvalidated
+        try:
+            training.train_stage(STAGES[1], quick, steps, start, Path(folder), seed=0, echo=lambda line: None)
+        finally:
+            training.grpo_config = original
+    return {"parts": dict(clock.seconds), "tokens": state["tokens"], "seconds": sum(clock.seconds.values())}
+
+
+def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.DataFrame:
+    """Tokens a second of one wave, decoded with a dynamic cache, a static one (compiled on CUDA), and continuous batching (CUDA)."""
+    model, tokenizer = policies.load(start, preset.bf16, device="cuda" if torch.cuda.is_available() else "cpu")
+    chat = rollout.Chat(tokenizer)
+    tasks = practice_scenarios(replace(preset, max_scenarios=2))
+    contexts = [chat.opening(Episode(bfcl.load_task(tasks[i % len(tasks)]), **preset.episode).messages) for i in range(rows)]
+    settings = policies.Sampler(model, tokenizer, preset.message_tokens).settings
+    width = max(map(len, contexts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(c)) + c for c in contexts], device=model.device)
+    mask = (ids != tokenizer.pad_token_id).long()
+
+    def count(messages) -> int:
+        eos = tokenizer.eos_token_id
+        return sum(m.index(eos) + 1 if eos in m else len(m) for m in messages)
+
+    def plain(**more):
+        return count(model.generate(input_ids=ids, attention_mask=mask, **settings, **more)[:, width:].tolist())
+
+    def continuous():
+        from transformers import GenerationConfig
+        done = model.generate_batch(contexts, generation_config=GenerationConfig(**settings), progress_bar=False)
+        return count([list(out.generated_tokens) for out in done.values()])
+
+    ways = {"dynamic cache": plain, "static cache": lambda: plain(cache_implementation="static")}
+    if torch.cuda.is_available():
+        ways["continuous batching"] = continuous
+    rows_out = []
+    for name, way in ways.items():
+        with torch.no_grad():
+            way()  # compile, warm up
+            clock = Clock()
+            with clock.part(name):
+                tokens = way()
+        rows_out.append({"decoder": name, "tokens": tokens, "seconds": round(clock.seconds[name], 2),
+                         "tokens/s": round(tokens / clock.seconds[name])})
+    return pd.DataFrame(rows_out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny", help="tiny, smollm2, or a folder")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--prompts", type=int, help="prompts a step (default: the preset's)")
+    parser.add_argument("--decoders", action="store_true", help="compare ways of decoding one wave instead")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    preset = presets.get("cpu-tiny" if options.model == "tiny" else "small")
+    preset = replace(preset, prompts_per_step=options.prompts or preset.prompts_per_step)
+    start = training.starting_model(replace(preset, model=options.model), 0)
+    if options.decoders:
+        print(decoders(preset, start).to_string(index=False))
+        return
+    runs = {keep: measure(preset, start, options.steps, keep) for keep in (True, False)}
+    kept, anew = runs[True], runs[False]
+    table = pd.DataFrame([{"part": part, "seconds a step": round(seconds / options.steps, 3), "share": round(seconds / kept["seconds"], 4)}
+                          for part, seconds in sorted(kept["parts"].items(), key=lambda item: -item[1])])
+
+    def generation(run: dict) -> float:
+        return sum(seconds for part, seconds in run["parts"].items() if part.startswith("generation"))
+
+    share = kept["parts"]["environment"] / kept["seconds"]
+    facts = {"model": options.model, "steps": options.steps, "seconds_a_step": kept["seconds"] / options.steps,
+             "tokens_per_second_of_generation": kept["tokens"] / generation(kept), "tokens_per_second_of_a_step": kept["tokens"] / kept["seconds"],
+             "environment_share": share, "environment_target": TARGET, "met": share < TARGET,
+             "generation_anew_over_kept": (generation(anew) / anew["tokens"]) / (generation(kept) / kept["tokens"]),
+             "step_anew_over_kept": anew["seconds"] / kept["seconds"]}
+    if options.json:
+        print(json.dumps({**facts, "parts": table.to_dict("records")}))
+        return
+    print(table.to_string(index=False))
+    for name, value in facts.items():
+        print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

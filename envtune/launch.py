@@ -1,0 +1,85 @@
+"""Training on several GPUs: the same stage through `accelerate launch`, its lines streamed back.
+
+    $ python -m envtune train job.json                                                     # one process
+    $ accelerate launch --config_file envtune/accelerate/zero3.yaml --num_processes 8 -m envtune train job.json
+
+A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace` travels too. train_stage writes
+the job and starts the second command by itself where the preset has more than one process; a notebook reads on as if it trained itself.
+"""
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from envtune import paths
+from envtune.collapse import Guard
+from envtune.presets import Preset
+from envtune.stages import Stage
+from envtune.transition import Transition
+
+CONFIGS = Path(__file__).parent / "accelerate"
+LINE = "envtune-metrics: "
+"""How a metrics line begins on the output of a launched job."""
+
+
+class JobFailed(RuntimeError):
+    """A launched job ended with an error; the message has its last lines."""
+
+
+def inside() -> bool:
+    """Whether this process is one of a launched job."""
+    return "LOCAL_RANK" in os.environ
+
+
+def write_job(file: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int) -> None:
+    """Write a job file; `read_job` gives the same arguments back."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"stage": asdict(stage), "preset": asdict(preset), "steps": steps, "start": str(start),
+                                "run_dir": str(run_dir), "seed": seed}, indent=1))
+
+
+def read_job(file: Path) -> dict:
+    """The arguments of training.train_stage. ValueError when the file is no job."""
+    try:
+        job = json.loads(file.read_text())
+        stage, preset = job["stage"], job["preset"]
+        tuples = {name: tuple(preset[name]) for name in ("stage_steps", "report_to")}
+        return {"stage": Stage(**{**stage, "transition": Transition(**stage["transition"])}),
+                "preset": Preset(**{**preset, **tuples, "guard": Guard(**preset["guard"])}), "steps": job["steps"],
+                "start": job["start"], "run_dir": Path(job["run_dir"]), "seed": job["seed"]}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no training job ({type(error).__name__}: {error}); envtune.launch.write_job writes one") from None
+
+
+def command(preset: Preset, job: Path) -> list[str]:
+    """The `accelerate launch` command of a job. On several machines run it on each, with accelerate's --machine_rank,
+    --main_process_ip and --num_machines added."""
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{preset.parallel}.yaml"),
+            "--num_processes", str(preset.processes), "-m", "envtune", "train", str(job)]
+
+
+def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
+                echo: Callable[[dict], None]) -> Path:
+    """What training.train_stage does, in `preset.processes` processes. Metrics lines go to `echo`, all other output is printed."""
+    job = run_dir / f"{stage.name}.job.json"
+    write_job(job, stage, preset, steps, start, run_dir, seed)
+    last: list[str] = []
+    process = subprocess.Popen(command(preset, job), cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    try:
+        for line in process.stdout:
+            if line.startswith(LINE):
+                echo(json.loads(line.removeprefix(LINE)))
+            else:
+                print(line, end="", flush=True)
+                last = [*last, line][-15:]
+    finally:
+        if process.poll() is None:  # the notebook was interrupted: its processes must not train on
+            process.terminate()
+        process.wait()
+    if process.returncode:
+        raise JobFailed(f"{stage.name} on {preset.processes} processes ended with exit code {process.returncode}:\n{''.join(last)}")
+    return run_dir / stage.name / "policy"

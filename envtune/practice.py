@@ -1,0 +1,48 @@
+"""Which tasks a run sees, and in which order.
+
+    >>> practice_order(("a", "b", "c"), 5, seed=0)
+    ['b', 'a', 'c', 'b', 'c']
+"""
+import random
+from collections.abc import Sequence
+
+from envtune import bfcl, splits
+from envtune.presets import Preset
+from envtune.stages import Stage, stage_tasks
+
+
+def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
+    """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
+    tasks = stage_tasks(stage, splits.load_splits())
+    if preset.max_scenarios is None:
+        return tasks
+    practised = set(practice_scenarios(preset))
+    return tuple(t for t in tasks if t in practised)
+
+
+def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
+
+    A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
+    """
+    draw, order = random.Random(f"order {seed}"), []
+    while len(order) < count:
+        order += draw.sample(tasks, len(tasks))
+    return order[:count]
+
+
+def practice_scenarios(preset: Preset) -> tuple[str, ...]:
+    """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
+    stage has some of them."""
+    everything = splits.load_splits()
+    chosen = splits.shortest_scenarios(everything.stage1, preset.max_scenarios)
+    indices = {bfcl.load_task(t).scenario for t in chosen}
+    return tuple(t for t in everything.train if bfcl.load_task(t).scenario in indices)
+
+
+def validation_tasks(preset: Preset) -> tuple[str, ...]:
+    """Validation tasks under a preset: held-out ones, or, for the tiny instrument, its practice tasks (it knows no others)."""
+    if preset.model == "tiny":
+        return practice_scenarios(preset)[:preset.validation_tasks]
+    held_out = splits.load_splits().validation
+    return held_out[::max(1, len(held_out) // preset.validation_tasks)][:preset.validation_tasks]

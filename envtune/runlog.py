@@ -1,0 +1,224 @@
+"""A run folder: what it was made with, what happened in it, and where it can go on from. Nothing here is lost on a kill.
+
+    runs/<name>/config.json  versions.json  metrics.jsonl  episodes.jsonl.gz  <stage>/checkpoint-<step>/  <stage>/policy/
+
+metrics.jsonl has a line for every optimiser step (kind "train"), validation, transition decision, alarm of the collapse guard and
+rollback. A line is appended whole; a kill can tear only the last one, and whoever resumes cuts the file back to the checkpoint. Json
+files and policies are written beside their place and renamed. A checkpoint counts only once it is sealed: its last file lists the
+others with their sizes.
+"""
+import contextlib
+import errno
+import gzip
+import json
+import shutil
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
+from transformers import TrainerCallback
+
+from envtune import bfcl, progress, rollout
+from envtune.episode import EpisodeRecord
+
+Echo = Callable[[dict], None]
+"""Told every line of metrics.jsonl as it is written."""
+
+SEAL = "envtune_seal.json"
+_LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
+           "grad_norm": "grad_norm", "frac_reward_zero_std": "share_of_groups_without_signal",
+           "learning_rate": "learning_rate", "completions/mean_length": "sampled_tokens_per_episode"}
+"""TRL's names -> ours, for what TRL computes; the rest of a line comes from rollout.metrics."""
+
+
+def write_json(path: Path, data) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(json.dumps(data, indent=1))
+    unfinished.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides config and seed."""
+    found = {"python": sys.version.split()[0], "cuda": torch.version.cuda or "none", "cores": str(torch.get_num_threads()),
+             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
+    for package in ("bfcl-eval", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "deepspeed", "vllm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def read_lines(path: Path) -> Iterator[dict]:
+    """The lines of a .jsonl or .jsonl.gz file, up to an end that a kill has torn. ValueError for a damage anywhere else."""
+    torn = None
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
+            for number, line in enumerate(lines, 1):
+                if torn:
+                    raise ValueError(f"{path}, line {torn}: not JSON, and lines follow it, so this is no interrupted write; restore the "
+                                     "file, or delete the line")
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    torn = number
+                else:
+                    yield row
+    except EOFError:  # a gzip file without its end
+        return
+    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or move it away to go on without it") from None
+
+
+def seal(checkpoint: Path, attempt: int) -> None:
+    """Mark a checkpoint as whole; the last thing that is written into it. `attempt`: how many rollbacks of the stage came before it."""
+    sizes = {str(f.relative_to(checkpoint)): f.stat().st_size for f in sorted(checkpoint.rglob("*")) if f.is_file() and f.name != SEAL}
+    write_json(checkpoint / SEAL, {"attempt": attempt, "files": sizes})
+
+
+def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
+    """Why a checkpoint cannot be resumed from, or None."""
+    try:
+        sealed = json.loads((checkpoint / SEAL).read_text())
+    except FileNotFoundError:
+        return "it was not written to its end"
+    for name, size in sealed["files"].items():
+        file = checkpoint / name
+        if not file.exists() or file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size if file.exists() else 0} bytes, {size} were written"
+    step = int(checkpoint.name.rsplit("-", 1)[1])
+    if any(step > rolled["to_step"] for rolled in rollbacks[sealed["attempt"]:]):
+        return "the run was rolled back behind it"
+    return None
+
+
+def last_good_checkpoint(folder: Path, rollbacks: Sequence[dict] = ()) -> Path | None:
+    """The latest checkpoint of a stage that is whole and was not rolled back; the others are removed, each with a warning."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda c: -int(c.name.rsplit("-", 1)[1])):
+        why = _broken(checkpoint, rollbacks)
+        if why is None:
+            return checkpoint
+        warnings.warn(f"{checkpoint} is left out and removed: {why}", stacklevel=2)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _accuracy(records: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """Accuracy by BFCL's own verdict, over all tasks and a split."""
+    verdicts: dict[str, list[bool]] = {"accuracy": []}
+    for record in records:
+        for name in ("accuracy", f"accuracy_{bfcl.load_task(record.task_id).split}"):
+            verdicts.setdefault(name, []).append(bfcl.official_valid(record))
+    return {name: sum(v) / len(v) for name, v in verdicts.items()}
+
+
+class MetricsLog(TrainerCallback):
+    """metrics.jsonl and episodes.jsonl.gz of a run: one line a training step, one a validation, one an episode.
+
+    With several processes the episodes of all are gathered, the first process writes, and all hold the same lines.
+    """
+
+    def __init__(self, folder: Path, stage: str, steps: int, echo: Echo):
+        self.folder, self.stage, self.steps, self.echo = folder, stage, steps, echo
+        self.rows: list[dict] = []
+        """The stage's lines up to now."""
+        self.records: dict[str, list[EpisodeRecord]] = {"train": [], "eval": []}
+        self.timings: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def on_records(self, mode: str, records: list[EpisodeRecord], timings: dict[str, float]) -> None:
+        """Called by the rollout after every batch."""
+        self.records[mode] += records
+        self.timings = timings
+
+    def resume(self, step: int) -> None:
+        """Drop this stage's lines past a checkpoint, so that a run that goes on from there leaves no step twice, and remember the
+        others. What is dropped of metrics.jsonl is kept in discarded.jsonl."""
+        if PartialState().is_main_process:
+            for name in ("metrics.jsonl", "episodes.jsonl.gz"):
+                if (self.folder / name).exists():
+                    self._cut(self.folder / name, step)
+        PartialState().wait_for_everyone()
+        metrics = self.folder / "metrics.jsonl"
+        self.rows = [row for row in read_lines(metrics) if row["stage"] == self.stage] if metrics.exists() else []
+
+    def _cut(self, path: Path, step: int) -> None:
+        unfinished, dropped = path.with_name(path.name + ".new"), []
+        with (gzip.open if path.suffix == ".gz" else open)(unfinished, "wt") as out:
+            for row in read_lines(path):
+                if row["stage"] != self.stage or row["step"] <= step:
+                    out.write(json.dumps(row) + "\n")
+                else:
+                    dropped.append(row)
+        if dropped and path.suffix != ".gz":
+            with open(self.folder / "discarded.jsonl", "a") as out:
+                out.writelines(json.dumps(row) + "\n" for row in dropped)
+        unfinished.replace(path)
+
+    def write(self, step: int, kind: str, values: dict, records: Sequence[EpisodeRecord] = ()) -> dict:
+        """Append one metrics line and the episodes behind it, and return the line."""
+        line = {"stage": self.stage, "step": step, "kind": kind, **values,
+                **({**rollout.metrics(records), "episodes": len(records)} if records else {})}
+        [line] = broadcast_object_list([line])  # what the first process logged holds for all
+        self.rows.append(line)
+        if PartialState().is_main_process:
+            if records:
+                with gzip.open(self.folder / "episodes.jsonl.gz", "at") as out:
+                    out.writelines(json.dumps({"stage": self.stage, "step": step, "kind": kind, **r.to_dict()}) + "\n" for r in records)
+            with open(self.folder / "metrics.jsonl", "a") as out:
+                out.write(json.dumps(line) + "\n")
+            self.echo(line)
+        return line
+
+    def _episodes(self, mode: str) -> list[EpisodeRecord]:
+        records, self.records[mode] = gather_object(self.records[mode]), []
+        return records
+
+    def _seconds(self) -> float:
+        now, before = time.monotonic(), self.last
+        self.last = now
+        return round(now - before, 3)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" in logs:
+            values = {ours: logs[trl] for trl, ours in _LOGGED.items() if trl in logs}
+            self.write(state.global_step, "train", {"seconds": self._seconds(), **values, **self.timings}, self._episodes("train"))
+            progress.report(state.global_step, self.steps)
+        elif "eval_reward" in logs:
+            # several processes even out their batches with copies of a task
+            records = list({record.task_id: record for record in self._episodes("eval")}.values())
+            self.write(state.global_step, "validation", {"seconds": self._seconds(), **_accuracy(records)}, records)
+
+
+class CannotWrite(OSError):
+    """The disk took no more; the message says where the run stands."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn a failed write, by whichever library, into CannotWrite with what to do. Other errors pass."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        text = str(error)
+        # safetensors and torch give the errno of a failed write as text, or only say that the write failed
+        full = getattr(error, "errno", None) in _FULL or "PytorchStreamWriter failed" in text or any(
+            f"os error {number}" in text for number in _FULL)
+        if not full:
+            raise
+        free = shutil.disk_usage(folder).free / 2**20
+        steps = [int(c.parent.name.rsplit("-", 1)[1]) for c in folder.rglob(f"checkpoint-*/{SEAL}")]
+        raise CannotWrite(f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and run the same command: "
+                          f"it goes on at step {max(steps, default=0)}, nothing before it is lost") from error

