@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    preset = presets.get("cpu-tiny" if options.model == "tiny" else "small")
+    preset = presets.get("cpu-tiny" if options.model == "tiny" else "smollm2")
     preset = replace(preset, prompts_per_step=options.prompts or preset.prompts_per_step)
     start = training.starting_model(replace(preset, model=options.model), 0)
     if options.decoders:
@@ -182,7 +182,8 @@ def main() -> None:
 
     share = kept["parts"]["environment"] / kept["seconds"]
     facts = {"model": options.model, "steps": options.steps, "seconds_a_step": kept["seconds"] / options.steps,
-             "tokens_per_second_of_generation": kept["tokens"] / generation(kept), "tokens_per_second_of_a_step": kept["tokens"] / kept["seconds"],
+             "tokens_per_second_of_generation": kept["tokens"] / generation(kept),
+             "tokens_per_second_of_a_step": kept["tokens"] / kept["seconds"],
              "environment_share": share, "environment_target": TARGET, "met": share < TARGET,
              "generation_anew_over_kept": (generation(anew) / anew["tokens"]) / (generation(kept) / kept["tokens"]),
              "step_anew_over_kept": anew["seconds"] / kept["seconds"]}

@@ -1,12 +1,13 @@
-"""Commands of `python -m envtune`: `export-verl --out DIR`, `run NOTEBOOK [-p NAME VALUE ...]`, `hints coverage [--json]`."""
+"""Commands of `python -m envtune`: run a notebook, check a preset, train a job, export for verl, look after the hints."""
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, notebook, paths, read_records, splits
+from envtune import bfcl, launch, notebook, paths, presets, read_records, splits
 from envtune.hints import coverage, mining
 
 
@@ -21,6 +22,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="a parameter of the notebook; the value is read as YAML")
+    check = commands.add_parser("check", help="what a preset needs, against the GPU found; says why when it cannot work")
+    check.add_argument("preset", choices=list(presets.PRESETS))
+    check.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
+                       help="a field of the preset to change; the value is read as YAML")
+    train = commands.add_parser("train", help="train the stage of a job file (see envtune.launch); what `accelerate launch` runs")
+    train.add_argument("job", type=Path)
     hints = commands.add_parser("hints", help="the hint library").add_subparsers(dest="action", required=True)
     report = hints.add_parser("coverage", help="every error of the tools: vague with its hint, or clear with a reason")
     report.add_argument("--json", action="store_true", help="print one JSON object: summary and sites")
@@ -64,6 +71,19 @@ def _coverage(options) -> None:
         print(f"open: {row.tool}: {row.error}")
 
 
+def _train(file: Path) -> None:
+    from accelerate import PartialState
+
+    from envtune import training  # it needs torch
+    job = launch.read_job(file)
+    os.environ[launch.INSIDE] = "1"
+    started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
+    if started != job["preset"].processes:
+        raise ValueError(f"{file} is a job for {job['preset'].processes} processes and {started} were started; run "
+                         + " ".join(launch.command(job["preset"], file)))
+    print(training.train_stage(**job, echo=lambda line: print(launch.LINE + json.dumps(line), flush=True)))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns 0, or 1 after one clear sentence on stderr."""
     options = _parser().parse_args(arguments)
@@ -71,6 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "export-verl":
             for file in splits.export_verl(options.out, splits.load_splits(options.seed, options.mode)):
                 print(file)
+        elif options.command == "check":
+            presets.check(presets.get(options.preset, **{name: yaml.safe_load(value) for name, value in options.parameter}))
+        elif options.command == "train":
+            _train(options.job)
         elif options.command == "hints":
             _coverage(options) if options.action == "coverage" else _generation(options)
         else:
@@ -78,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ValueError(f"there is no notebook {options.notebook}")
             parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
             print(f"executed notebook: {notebook.run(options.notebook.resolve(), parameters)}")
-    except (ValueError, OSError, bfcl.BFCLUnavailable, notebook.NotebookFailed) as error:
+    except (ValueError, OSError, ImportError, bfcl.BFCLUnavailable, notebook.NotebookFailed, launch.JobFailed) as error:
         print(f"envtune: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""The collapse guard: five signs that a run is breaking, found while it trains (PAPER: failure signatures; paper section 4.5, Fig. 6).
+"""The collapse guard: five signs that a run is breaking, found while it trains (PAPER: failure signatures; Fig. 6).
 
     >>> rows = [{"kind": "train", "step": i, "reward": 0.5, "grad_norm": 0.3 if i < 15 else 9.0, "reward_std": 0.1} for i in range(20)]
     >>> [alarm.kind for alarm in alarms(rows[:15], Guard())], [alarm.kind for alarm in alarms(rows, Guard())]
@@ -28,7 +28,9 @@ class Guard:
     gradient_factor: float = 2.0
     """Explosion: the gradient norm is at this multiple of the stage's calmest window ..."""
     accuracy_drop: float = 0.25
-    """... and validation accuracy (the training reward where the window holds no validation) fell by this share of its best."""
+    """... and validation accuracy (the training reward where the window holds no validation) fell by this share of its best,"""
+    accuracy_errors: float = 2.0
+    """by at least so many standard errors, so that few validation tasks give no alarm by chance."""
     entropy_share: float = 0.1
     """Entropy collapse: the entropy of sampled tokens is below this share of the stage's first window."""
     entropy_floor: float = 0.005
@@ -82,10 +84,14 @@ def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) 
     now, calm = levels[-1], min(levels[:-guard.window])  # windows that do not overlap the last one
     if now < guard.gradient_factor * calm:
         return None
-    since = train[-guard.window]["step"]
-    recent = [row["accuracy"] for row in validation if row["step"] >= since]
+    recent = [row for row in validation if row["step"] >= train[-guard.window]["step"]]
     if recent and len(validation) > len(recent):
-        what, best, level = "validation accuracy", max(row["accuracy"] for row in validation), fmean(recent)
+        top = max(validation, key=lambda row: row["accuracy"])
+        what, best, level = "validation accuracy", top["accuracy"], fmean(row["accuracy"] for row in recent)
+        tasks = top["episodes"], sum(row["episodes"] for row in recent)
+        share = (best * tasks[0] + level * tasks[1]) / sum(tasks)
+        if best - level < guard.accuracy_errors * math.sqrt(share * (1 - share) * (1 / tasks[0] + 1 / tasks[1])):
+            return None
     else:
         rewards = _means(_column(train, "reward"), guard.window)
         if not rewards:

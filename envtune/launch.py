@@ -21,6 +21,7 @@ from envtune.stages import Stage
 from envtune.transition import Transition
 
 CONFIGS = Path(__file__).parent / "accelerate"
+INSIDE = "ENVTUNE_INSIDE_JOB"
 LINE = "envtune-metrics: "
 """How a metrics line begins on the output of a launched job."""
 
@@ -30,8 +31,8 @@ class JobFailed(RuntimeError):
 
 
 def inside() -> bool:
-    """Whether this process is one of a launched job."""
-    return "LOCAL_RANK" in os.environ
+    """Whether this process runs a job: it trains, and launches nothing."""
+    return INSIDE in os.environ
 
 
 def write_job(file: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int) -> None:
@@ -55,10 +56,14 @@ def read_job(file: Path) -> dict:
 
 
 def command(preset: Preset, job: Path) -> list[str]:
-    """The `accelerate launch` command of a job. On several machines run it on each, with accelerate's --machine_rank,
-    --main_process_ip and --num_machines added."""
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{preset.parallel}.yaml"),
-            "--num_processes", str(preset.processes), "-m", "envtune", "train", str(job)]
+    """The `accelerate launch` command of a job (on a CPU, which it starts by MPI alone, PyTorch's own). On several machines run it on
+    each, with accelerate's --machine_rank, --main_process_ip and --num_machines added."""
+    if preset.parallel == "cpu":
+        launcher = ["torch.distributed.run", "--nproc_per_node", str(preset.processes)]
+    else:
+        launcher = ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{preset.parallel}.yaml"),
+                    "--num_processes", str(preset.processes)]
+    return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
 def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,

@@ -82,7 +82,7 @@ class Preset:
     gpu_gib: float = 80.0
     """The GPU that the preset is made for, for an estimate where none is found [GiB]."""
     parallel: str = "ddp"
-    """How processes share the model, a file of envtune/accelerate: ddp, zero3, fsdp; cpu for tests."""
+    """How processes share the model: ddp, zero3 or fsdp, files of envtune/accelerate; cpu: several processes without a GPU, for tests."""
     validate_every: int = 10
     """Optimiser steps between validations, besides one at each end of a stage [steps]."""
     validation_tasks: int = 100
@@ -149,6 +149,12 @@ CPU_TINY = Preset(
     generations=8, device_batch=32, message_tokens=48, completion_tokens=640, max_result_chars=100, learning_rate=8e-4,
     warmup_steps=4, bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=12, validation_tasks=16,
     save_every=8, fixed_length=True)
+SMOLLM2 = Preset(
+    name="smollm2", model="smollm2", compact=True, max_scenarios=8, stage_steps=(20, 20, 20, 20), prompts_per_step=4, generations=8,
+    device_batch=8, context_tokens=8_192, message_tokens=96, completion_tokens=1_536, max_result_chars=400, max_observation_chars=800,
+    learning_rate=1e-4, warmup_steps=2, bf16=False, use_vllm=False, lora_rank=16, validate_every=10, validation_tasks=20, save_every=5,
+    fixed_length=True, gpu_gib=16.0)
+"""A real language model that a laptop can hold: SmolLM2-135M-Instruct, LoRA, compact tool docs, short episodes."""
 GPU_80GB = Preset(
     name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,
     context_tokens=18_192, stage_steps=(60, 80, 120, 120))
@@ -160,7 +166,7 @@ GPU_24GB_VLLM = replace(
 GPU_24GB = replace(
     GPU_24GB_VLLM, name="gpu-24gb", model="Qwen/Qwen2.5-3B-Instruct", use_vllm=False, four_bit=True, rollout_batch=16)
 """One 24 GB GPU: 4-bit QLoRA on 3B (7B with model="Qwen/Qwen2.5-7B-Instruct"), generation by transformers."""
-PRESETS = {preset.name: preset for preset in (CPU_TINY, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
+PRESETS = {preset.name: preset for preset in (CPU_TINY, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
 
 
 def get(name: str, **changes) -> Preset:

@@ -214,8 +214,8 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         text = str(error)
         # safetensors and torch give the errno of a failed write as text, or only say that the write failed
-        full = getattr(error, "errno", None) in _FULL or "PytorchStreamWriter failed" in text or any(
-            f"os error {number}" in text for number in _FULL)
+        signs = ("PytorchStreamWriter failed", "unexpected pos", *(f"os error {number}" for number in _FULL))
+        full = getattr(error, "errno", None) in _FULL or any(sign in text for sign in signs)
         if not full:
             raise
         free = shutil.disk_usage(folder).free / 2**20

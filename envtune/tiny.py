@@ -15,7 +15,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,47 +89,53 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int, longest: int) -> PreT
                                    clean_up_tokenization_spaces=False)
 
 
-def _message(thought: str, kind: str, body: str) -> str:
+def message(thought: str, kind: str, body: str) -> str:
+    """A message of the protocol; kind is tool_call or answer."""
     return f"<think>{thought}</think><{kind}>{body}</{kind}>"
 
 
-def _calls(calls: Sequence[Call]) -> str:
-    return _message("act", "tool_call", json.dumps([call._asdict() for call in calls]))
+def calls_message(calls: Sequence[Call], thought: str = "act") -> str:
+    """A message that makes these calls."""
+    return message(thought, "tool_call", json.dumps([call._asdict() for call in calls]))
 
 
-def _broken(message: str, draw: random.Random) -> str:
+def _broken(written: str, draw: random.Random) -> str:
     """The message with one rule of the protocol broken; two of the six ways leave an answer, which has no call, as it was."""
     return draw.choice([
-        message.replace("</think>", ""), message.split("</think>")[1], message.replace("[{", "[").replace("}]", "]"),
-        message.replace("<think>act</think>", "act"), "ok", message.replace("</tool_call>", "").replace("</answer>", "")])
+        written.replace("</think>", ""), written.split("</think>")[1], written.replace("[{", "[").replace("}]", "]"),
+        written.replace("<think>act</think>", "act"), "ok", written.replace("</tool_call>", "").replace("</answer>", "")])
 
 
 def scripted_message(episode: Episode, worked: bool, recipe: Recipe, draw: random.Random) -> tuple[str, bool]:
     """One message of the mixed script for an episode, and whether the turn's work is now done."""
     right = episode.task.ground_truth[episode.turn]
-    answer = _message("done", "answer", "ok")
+    answer = message("done", "answer", "ok")
     p = draw.random()
     if p < recipe.p_right:
-        return (answer, False) if worked or not right else (_calls(right), True)
+        return (answer, False) if worked or not right else (calls_message(right), True)
     if p < recipe.p_right + recipe.p_wrong:
         names = [doc["name"] for doc in bfcl.tool_docs(episode.task, episode.turn)]
         wrong = draw.choice([Call(draw.choice(names), {}), Call(draw.choice(names), {}), Call("help", {}),
                              *(Call(c.name, {}) for c in right[:1])])
-        return _calls([wrong]), worked
+        return calls_message([wrong]), worked
     if p < recipe.p_right + recipe.p_wrong + recipe.p_early:
         return answer, False
-    return _broken(answer if worked or not right else _calls(right), draw), worked
+    return _broken(answer if worked or not right else calls_message(right), draw), worked
 
 
-def scripted_rollout(episode: Episode, chat: Chat, recipe: Recipe, draw: random.Random) -> Rollout:
-    """An episode played by the script, as ids: the same concatenation as in training, scripted tokens in the mask."""
+Write = Callable[[Episode, bool], tuple[str, bool]]
+"""Makes a message: (episode, whether the turn's work is done) -> (message, whether it is done after it)."""
+
+
+def scripted_rollout(episode: Episode, chat: Chat, write: Write, budget_tokens: int) -> Rollout:
+    """An episode played by a script, as ids: the same concatenation as in training, scripted tokens in the mask."""
     rollout, worked, turn = Rollout(episode, chat.opening(episode.messages)), False, 0
     while not episode.done:
         if episode.turn != turn:
             worked, turn = False, episode.turn
-        message, worked = scripted_message(episode, worked, recipe, draw)
-        ids = chat.tokenizer(message, add_special_tokens=False)["input_ids"] + [chat.eos_id]
-        rollout.advance(chat, ids, None, budget_tokens=recipe.transcript_tokens, message_tokens=0)
+        written, worked = write(episode, worked)
+        ids = chat.tokenizer(written, add_special_tokens=False)["input_ids"] + [chat.eos_id]
+        rollout.advance(chat, ids, None, budget_tokens, message_tokens=0)
     return rollout
 
 
@@ -147,7 +153,7 @@ def _texts(task_ids: Sequence[str], max_result_chars: int) -> list[str]:
         texts += [m["content"] for m in episode.messages] + list(_TAGS)
         while not episode.done:
             right = episode.task.ground_truth[episode.turn]
-            messages = ([_calls(right)] if right else []) + [_message("done", "answer", "ok")]
+            messages = ([calls_message(right)] if right else []) + [message("done", "answer", "ok")]
             texts += messages + [episode.step(message) or "" for message in messages]
     return texts
 
@@ -213,7 +219,7 @@ def build(task_ids: Sequence[str], seed: int = 0, max_result_chars: int = 100, r
     draw = random.Random(f"tiny {seed}")
     tokenizer = build_tokenizer(_texts(task_ids, max_result_chars), recipe.vocabulary, recipe.longest_token)
     chat = Chat(tokenizer)
-    rollouts = [scripted_rollout(episode, chat, recipe, draw)
+    rollouts = [scripted_rollout(episode, chat, lambda e, worked: scripted_message(e, worked, recipe, draw), recipe.transcript_tokens)
                 for episode in _episodes(task_ids, recipe.episodes, seed, max_result_chars)]
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=4 * recipe.hidden,

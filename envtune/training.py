@@ -67,7 +67,7 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         output_dir=str(out), run_name=f"{out.parent.name}/{out.name}", seed=seed, max_steps=steps, logging_steps=1,
         report_to=list(preset.report_to) or "none", disable_tqdm=True,
         save_steps=preset.save_every, save_strategy="steps" if preset.save_every <= steps else "no",
-        save_total_limit=2 + math.ceil(preset.guard.window / preset.save_every),  # a rollback goes behind the guard's window
+        save_total_limit=2 + math.ceil(2 * preset.guard.window / preset.save_every),  # a rollback may go back two windows
         eval_strategy="steps", eval_steps=min(preset.validate_every, steps), eval_on_start=True,
         per_device_train_batch_size=preset.device_batch, gradient_accumulation_steps=batch // at_once,
         per_device_eval_batch_size=max(preset.device_batch, 8), num_generations=preset.generations, num_generations_eval=1,
@@ -231,9 +231,13 @@ def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
 
 
 def _roll_back(alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list[dict]) -> list[dict]:
-    """Note where an alarm sends the run back to: the last checkpoint before the window that raised it, or the stage's start."""
+    """Note where an alarm sends the run back to: the last checkpoint before the window that raised it, or the stage's start. An alarm
+    within two windows of the last rollback says that it did not go back far enough: then a window further."""
+    behind, window = alarm.step - preset.guard.window, preset.guard.window
+    if rollbacks and alarm.step - rollbacks[-1]["to_step"] <= 2 * window:
+        behind = min(behind, rollbacks[-1]["to_step"] - window)
     steps = [int(c.name.rsplit("-", 1)[1]) for c in out.glob("checkpoint-*")]
-    to_step = max((step for step in steps if step <= alarm.step - preset.guard.window), default=0)
+    to_step = max((step for step in steps if step <= behind), default=0)
     rate = preset.learning_rate * preset.guard.learning_rate_factor ** (len(rollbacks) + 1)
     rollbacks = [*rollbacks, {"at_step": alarm.step, "to_step": to_step, "alarm": alarm.kind, "why": alarm.why, "learning_rate": rate}]
     if PartialState().is_main_process:

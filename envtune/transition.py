@@ -46,7 +46,7 @@ class Decision:
     """Whether the stage ends here, why, and the numbers it was decided on."""
     move_on: bool
     why: str
-    """Begins with one of min_steps, not_plateaued, not_stable, plateau_and_stable, max_steps."""
+    """Begins with one of fixed_length, min_steps, not_plateaued, not_stable, plateau_and_stable, max_steps."""
     evidence: dict = field(default_factory=dict)
 
 
@@ -74,7 +74,7 @@ def decide(rule: Transition | None, validations: Sequence[tuple[int, float]], no
     """Judge a stage after `step` optimiser steps. `validations`: (step, accuracy) of this stage, in order; `norms`: the gradient norm
     of every step so far. Without a rule the stage has a fixed length: it ends at `max_steps`."""
     if rule is None:
-        return Decision(step >= max_steps, f"max_steps: {step} of {max_steps} steps, fixed length")
+        return Decision(step >= max_steps, f"fixed_length: {step} of {max_steps} steps")
     evidence = _plateau([accuracy for _, accuracy in validations], rule) | _stability(norms, rule)
     if step >= max_steps:
         return Decision(True, f"max_steps: {step} of {max_steps} steps", evidence)

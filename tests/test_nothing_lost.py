@@ -1,0 +1,135 @@
+"""Real runs in processes of their own, killed with SIGKILL or out of disk, then continued with the same command."""
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from envtune import read_records, runlog
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+TIMES = ("seconds", "generation_seconds", "environment_seconds")
+
+
+def start(folder, policy, point="none"):
+    return subprocess.run([sys.executable, str(SCRIPT), str(folder), str(policy), point], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def lines(folder):
+    """metrics.jsonl without what a clock gave."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in runlog.read_lines(folder / "metrics.jsonl")]
+
+
+def episodes(folder):
+    return [(r.task_id, [s.message for s in r.steps]) for r in read_records(folder / "episodes.jsonl.gz")]
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+@pytest.fixture(scope="module")
+def whole(small_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = start(folder, small_policy)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def same(folder, whole):
+    assert lines(folder) == lines(whole)
+    assert episodes(folder) == episodes(whole)
+    for stage in ("stage1_syntax", "stage2_hints"):
+        one, two = weights(folder / stage / "policy"), weights(whole / stage / "policy")
+        assert all((one[k] == two[k]).all() for k in one)
+
+
+def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(whole):
+    decisions = [(r["stage"], r["step"], r["move_on"], r["why"].split(":")[0]) for r in lines(whole) if r["kind"] == "decision"]
+    assert decisions == [("stage1_syntax", 2, False, "min_steps"), ("stage1_syntax", 4, False, "min_steps"), ("stage1_syntax", 5, True, "max_steps"),
+                         ("stage2_hints", 2, False, "min_steps"), ("stage2_hints", 4, True, "plateau_and_stable")]
+    assert all({"gain", "norm_mean", "norm_spread", "norm_max"} <= set(r) for r in lines(whole) if (r["kind"], r["stage"]) == ("decision", "stage2_hints"))
+
+
+def test_a_run_killed_at_three_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
+    folder = tmp_path / "run"
+    for point in ("train:3", "checkpoint:4", "policy"):  # between checkpoints, while one is written, at the hand-over
+        killed = start(folder, small_policy, point)
+        assert killed.returncode == -9, killed.stderr[-3000:]
+    with open(folder / "metrics.jsonl", "a") as metrics, gzip.open(folder / "episodes.jsonl.gz", "at") as episodes_file:
+        metrics.write('{"stage": "stage1_sy')  # as a kill in the middle of a write leaves them
+        episodes_file.write('{"stage": "sta')
+    assert start(folder, small_policy).returncode == 0
+    same(folder, whole)
+    steps = [(r["stage"], r["kind"], r["step"]) for r in lines(folder)]
+    assert len(steps) == len(set(steps))
+
+
+def test_a_full_disk_gives_a_sentence_and_the_run_goes_on_from_what_was_whole(whole, small_policy, tmp_path):
+    folder = tmp_path / "run"
+    full = start(folder, small_policy, "file-size:120")  # the optimiser's file of a checkpoint is larger
+    assert full.returncode == 1 and "CannotWrite" in full.stderr and "run the same command" in full.stderr, full.stderr[-3000:]
+    assert start(folder, small_policy).returncode == 0
+    same(folder, whole)
+
+
+def sealed(folder, step, attempt=0):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.bin").write_bytes(b"x" * 10)
+    runlog.seal(checkpoint, attempt)
+    return checkpoint
+
+
+def test_a_torn_or_unfinished_checkpoint_is_left_out_with_a_warning_for_the_one_before(tmp_path):
+    good, torn, unfinished = sealed(tmp_path, 2), sealed(tmp_path, 4), tmp_path / "checkpoint-10"
+    (torn / "model.bin").write_bytes(b"x" * 9)
+    unfinished.mkdir()
+    with pytest.warns(UserWarning) as told:
+        assert runlog.last_good_checkpoint(tmp_path) == good
+    assert {"written to its end", "9 bytes, 10 were written"} <= {w for w in ("written to its end", "9 bytes, 10 were written") if any(w in str(t.message) for t in told)}
+    assert not torn.exists() and not unfinished.exists()
+
+
+def test_checkpoints_of_a_branch_that_was_rolled_back_are_left_out_and_later_ones_count(tmp_path):
+    sealed(tmp_path, 2), sealed(tmp_path, 6)
+    back = [{"to_step": 2}]
+    with pytest.warns(UserWarning, match="rolled back"):
+        assert runlog.last_good_checkpoint(tmp_path, back).name == "checkpoint-2"
+    sealed(tmp_path, 6, attempt=1)
+    assert runlog.last_good_checkpoint(tmp_path, back).name == "checkpoint-6"
+
+
+def test_a_damage_that_no_kill_makes_is_named(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        list(runlog.read_lines(file))
+    file.write_text('{"a": 1}\n{"a": ')
+    assert list(runlog.read_lines(file)) == [{"a": 1}]
+    packed = tmp_path / "episodes.jsonl.gz"
+    packed.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match="damaged"):
+        list(runlog.read_lines(packed))
+    packed.write_bytes(gzip.compress(json.dumps({"a": 1}).encode() + b"\n" + os.urandom(5000).hex().encode())[:-1000])
+    assert list(runlog.read_lines(packed)) == [{"a": 1}]
+
+
+def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "config.json"
+    runlog.write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        runlog.write_json(file, {"a": object()})
+    assert json.loads(file.read_text()) == {"a": 1}
+
+
+def test_an_error_that_is_no_full_disk_passes_as_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), runlog.full_disk_explained(tmp_path):
+        raise RuntimeError("shapes differ")
+    with pytest.raises(PermissionError), runlog.full_disk_explained(tmp_path):
+        raise PermissionError(13, "no")
