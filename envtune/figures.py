@@ -12,12 +12,15 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from envtune import paths, recovery
+from envtune.jsonl import read_lines
 
 STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_hard_tasks": "3 hard tasks",
                 "stage4_alignment": "4 alignment"}
 SPLIT_LABELS = {"base": "base", "miss_func": "missing\nfunctions", "miss_param": "missing\nparameters",
                 "long_context": "long\ncontext", "all": "all"}
 _COLOURS = sns.color_palette("colorblind")
+_METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "Environment Tuning": 2}
+"""Places in the palette: a method has the same colour in our panel and the paper's."""
 _SHADES = ("#f2f2f2", "#e3e3e3")
 
 
@@ -31,7 +34,7 @@ def load_metrics(run_dir: Path) -> pd.DataFrame:
     file = run_dir / "metrics.jsonl"
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)")
-    data = pd.read_json(file, lines=True)
+    data = pd.DataFrame(read_lines(file))
     offset, parts = 0, []
     for stage in data["stage"].unique():
         part = data[data["stage"] == stage].copy()
@@ -55,11 +58,34 @@ def _caption(fig: Figure, text: str) -> None:
     fig.text(0.01, 0.005, text, ha="left", va="bottom", fontsize=7, color="0.35")
 
 
+def _mark_events(accuracy, norm, data: pd.DataFrame) -> None:
+    """What the controller decided, on the curves it looked at: a tick under every validation, a line where a stage ended by its
+    rule, a cross where the collapse guard spoke, an arrow's foot where a run was rolled back to."""
+    for row in data.itertuples():
+        if row.kind == "decision":
+            early = row.move_on and row.why.startswith("plateau")
+            for ax in (accuracy, norm):
+                if early:
+                    ax.axvline(row.at, color="0.25", linewidth=1.0)
+            accuracy.plot(row.at, 0.015, marker="|" if not row.move_on else "^", color="0.25" if row.move_on else "0.6", markersize=5,
+                          transform=accuracy.get_xaxis_transform(), clip_on=False)
+            if early:
+                accuracy.annotate("plateau and\nstable norm", (row.at, 0.06), xycoords=accuracy.get_xaxis_transform(), fontsize=6,
+                                  ha="right", color="0.25", xytext=(-2, 0), textcoords="offset points")
+        elif row.kind in ("alarm", "rollback"):
+            marker, colour = ("x", _COLOURS[3]) if row.kind == "alarm" else ("<", _COLOURS[4])
+            norm.plot(row.at, 0.93, marker=marker, color=colour, markersize=6, transform=norm.get_xaxis_transform(), linestyle="none")
+            norm.annotate(row.alarm.replace("_", " "), (row.at, 0.93), xycoords=norm.get_xaxis_transform(), fontsize=6, color=colour,
+                          xytext=(4, -2), textcoords="offset points")
+
+
 def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
-    """Reward parts, validation accuracy, gradient norm and interaction over steps, stages shaded (after the paper's Fig. 5).
+    """Reward parts, validation accuracy, gradient norm and interaction over steps, stages shaded (after the paper's Fig. 5), with the
+    controller's decisions and the collapse guard's alarms where there are any.
 
     `data` as `load_metrics` gives it; `source` names the model and the seed, and is printed under the figure.
     """
+    data = data[data["kind"] != "sft"]
     _style()
     train, validation = data[data["kind"] == "train"], data[data["kind"] == "validation"]
     fig, axes = plt.subplots(2, 2, figsize=(9, 5.6), sharex=True)
@@ -89,11 +115,15 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
         ax.set_xlabel("optimiser step, stages in order")
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         ax.legend(loc="best", fontsize=8)
+    _mark_events(axes[0, 1], axes[1, 0], data)
     lines = axes[1, 1].get_lines() + ends.get_lines()
     axes[1, 1].legend(lines, [line.get_label() for line in lines], loc="lower left", fontsize=8)
-    fig.tight_layout(rect=(0, 0.03, 1, 1))
+    fig.tight_layout(rect=(0, 0.05, 1, 1))
+    marks = {"decision": "| stage goes on, ^ stage ends", "alarm": "x alarm of the collapse guard", "rollback": "< rolled back to here"}
+    told = "; ".join(text for kind, text in marks.items() if kind in set(data["kind"]))
     _caption(fig, f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes a step. Validation: "
-                  f"{validation['episodes'].mean():.0f} tasks, BFCL's checker, sampled as in training, no hints.")
+                  f"{validation['episodes'].mean():.0f} tasks, BFCL's checker, sampled as in training, no hints."
+                  + (f"\n{told}." if told else ""))
     return fig
 
 
@@ -127,13 +157,37 @@ def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Fi
     return fig
 
 
-def _grouped_bars(ax, groups: Sequence[tuple[str, list]]) -> None:
-    """Bars side by side; a stage has the same colour wherever it is drawn, by the digit in its label."""
+def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
+    """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
+    _style()
+    paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
+    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
+    splits = list(SPLIT_LABELS)[:4]
+    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    _grouped_bars(ours, [(label, [table.set_index("split").loc[s] for s in splits]) for label, table in rows],
+                  [_COLOURS[_METHODS[label]] for label, _ in rows])
+    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
+    _grouped_bars(theirs, [(row["method"], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()],
+                  [_COLOURS[_METHODS[label]] for label in paper["method"]])
+    theirs.set(title="the paper, Table 1: Qwen2.5-7B-Instruct")
+    for ax in (ours, theirs):
+        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
+        ax.set_ylim(0, 105)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
+    fig.tight_layout(rect=(0, 0.04, 1, 1))
+    counts = sorted(set(rows[0][1].set_index("split")["n"].drop("all")))
+    _caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals, one seed. "
+                  "Paper: published means, 100 tasks a split; its \"none\" is the untrained model. Not a comparison between the panels.")
+    return fig
+
+
+def _grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | None = None) -> None:
+    """Bars side by side. Without colours, a stage has the same wherever it is drawn, by the digit in its label."""
     width = 0.8 / len(groups)
     for number, (label, cells) in enumerate(groups):
         heights = [100 * cell["accuracy"] for cell in cells]
         positions = [x - 0.4 + width * (number + 0.5) for x in range(len(cells))]
-        ax.bar(positions, heights, width * 0.95, label=label, color=_COLOURS[_colour(label)])
+        ax.bar(positions, heights, width * 0.95, label=label, color=colours[number] if colours else _COLOURS[_colour(label)])
         if "low" in cells[0]:
             errors = [[h - 100 * c["low"] for h, c in zip(heights, cells, strict=True)],
                       [100 * c["high"] - h for h, c in zip(heights, cells, strict=True)]]

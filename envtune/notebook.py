@@ -80,6 +80,32 @@ def step_bar(total: int) -> Callable[[dict], None]:
     return echo
 
 
+def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
+    """An `echo` for training: the progress bar, and the run's dynamics redrawn every few steps, in the cell's output and in
+    run_dir/live.png. Without a reader (`envtune run`) the cell keeps a single picture, the last."""
+    from IPython.display import Image, display
+
+    from envtune import figures
+    bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
+    handle = None
+
+    def echo(line: dict) -> None:
+        nonlocal handle
+        bar(line)
+        if line["kind"] not in ("train", "alarm") or (line["kind"] == "train" and line["step"] % every and line["step"] < total):
+            return
+        fig = figures.stage_dynamics(figures.load_metrics(run_dir), source)
+        fig.savefig(picture, dpi=90)
+        figures.plt.close(fig)
+        if handle is None and not headless:
+            handle = display(Image(picture), display_id=True)
+        elif not headless:
+            handle.update(Image(picture))
+        elif line["step"] == total:
+            display(Image(picture))
+    return echo
+
+
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
     """Show the share that the kernel reports, with the time left, until told to stop."""
     interval = 1.0 if sys.stderr.isatty() else 20.0

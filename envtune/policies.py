@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from transformers.utils import logging
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
 """The 4-bit weights of QLoRA, as bitsandbytes takes them."""
@@ -17,6 +18,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_
 
 def load(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
     """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
+    logging.disable_progress_bar()  # one for every load and save would bury the run's own
     quantisation = {"quantization_config": BitsAndBytesConfig(**NF4)} if four_bit else {}
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16 if bf16 else torch.float32, **quantisation)
     return (model.to(device) if device and not four_bit else model), AutoTokenizer.from_pretrained(policy)

@@ -179,6 +179,18 @@ def get(name: str, **changes) -> Preset:
     return replace(PRESETS[name], **changes)
 
 
+def choose(preset: Preset, transition: str = "preset", guard: str = "warn", report_to: str = "none") -> Preset:
+    """What a notebook's parameters change of a preset. ValueError for an unknown choice.
+
+    transition: preset, fixed (every stage has its length) or plateau (the rule ends it); guard: the collapse guard's action.
+    """
+    lengths = {"preset": preset.fixed_length, "fixed": True, "plateau": False}
+    if transition not in lengths:
+        raise ValueError(f"transition is one of {', '.join(lengths)}, got {transition!r}")
+    return replace(preset, fixed_length=lengths[transition], guard=replace(preset.guard, action=guard),
+                   report_to=() if report_to == "none" else (report_to,))
+
+
 def check(preset: Preset) -> None:
     """Print what a preset needs a GPU, against what was found here. ValueError with every reason why it cannot work here."""
     from envtune import memory  # it needs torch

@@ -15,7 +15,6 @@ import shutil
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import TrainerCallback
 
 from envtune import bfcl, progress, rollout
 from envtune.episode import EpisodeRecord
+from envtune.jsonl import read_lines
 
 Echo = Callable[[dict], None]
 """Told every line of metrics.jsonl as it is written."""
@@ -56,27 +56,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def read_lines(path: Path) -> Iterator[dict]:
-    """The lines of a .jsonl or .jsonl.gz file, up to an end that a kill has torn. ValueError for a damage anywhere else."""
-    torn = None
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
-            for number, line in enumerate(lines, 1):
-                if torn:
-                    raise ValueError(f"{path}, line {torn}: not JSON, and lines follow it, so this is no interrupted write; restore the "
-                                     "file, or delete the line")
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:
-                    torn = number
-                else:
-                    yield row
-    except EOFError:  # a gzip file without its end
-        return
-    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it, or move it away to go on without it") from None
 
 
 def seal(checkpoint: Path, attempt: int) -> None:

@@ -97,7 +97,7 @@ def train(rows: Sequence[dict[str, list[int]]], preset: Preset, start: Path | st
     config = SFTConfig(
         output_dir=str(out), run_name=f"{run_dir.name}/{name}", seed=seed, data_seed=seed, num_train_epochs=epochs, max_length=None,
         per_device_train_batch_size=at_once, gradient_accumulation_steps=max(1, batch // at_once), learning_rate=learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=max(1, round(0.05 * epochs * len(rows) / batch)), max_grad_norm=1.0, logging_steps=1,
+        lr_scheduler_type="cosine", warmup_steps=round(0.05 * epochs * len(rows) / batch), max_grad_norm=1.0, logging_steps=1,
         report_to=list(preset.report_to) or "none", disable_tqdm=True, save_strategy="epoch", save_total_limit=2, bf16=preset.bf16,
         gradient_checkpointing=preset.gradient_checkpointing, use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available())

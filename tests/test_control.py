@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
 from envtune import presets, runlog, training
@@ -69,3 +70,42 @@ def test_rollbacks_have_an_end(instrument, tmp_path):
     preset = replace(BREAKING, learning_rate=1.0, guard=Guard(action="rollback", window=2, learning_rate_factor=1.0, max_rollbacks=1))
     with pytest.warns(UserWarning), pytest.raises(training.Collapsed, match="after 1 rollbacks"):
         training.train_stage(STAGES[0], preset, 9, instrument, tmp_path, 0)
+
+
+def test_numbers_go_to_tensorboard_when_asked_with_the_parts_of_the_reward(small_policy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    training.train_stage(STAGES[0], replace(SMALL, report_to=("tensorboard",)), 2, small_policy, tmp_path, 0)
+    [file] = (tmp_path / "stage1_syntax").rglob("events.out.tfevents*")
+    events = EventAccumulator(str(file)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/reward", "train/progress", "train/format_reward", "train/kl"} <= tags
+    assert [e.value for e in events.Scalars("train/reward")] == pytest.approx([row["reward"] for row in lines(tmp_path, "train")], abs=1e-6)
+
+
+def test_two_stages_of_one_name_are_refused(small_policy, tmp_path):
+    with pytest.raises(ValueError, match="a name of its own"):
+        training.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[0], STAGES[0]], start=small_policy)
+
+
+def test_stages_run_in_the_order_given(small_policy, tmp_path):
+    run = training.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[2], STAGES[0]], start=small_policy)
+    assert list(run.checkpoints) == ["stage3_hard_tasks", "stage1_syntax"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["stages"]["stage1_syntax"]["start"] == str(run.checkpoints["stage3_hard_tasks"])
+
+
+def test_gradient_checkpointing_and_small_batches_of_episodes_change_no_reward(small_policy, tmp_path):
+    rewards = []
+    for name, changes in {"plain": {}, "checkpointing": {"gradient_checkpointing": True}}.items():
+        training.train_stage(STAGES[0], replace(SMALL, **changes), 2, small_policy, tmp_path / name, 0)
+        rewards.append([row["reward"] for row in lines(tmp_path / name, "train")])
+    assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+    training.train_stage(STAGES[0], replace(SMALL, rollout_batch=3), 1, small_policy, tmp_path / "batches", 0)
+    assert lines(tmp_path / "batches", "train")[0]["episodes"] == 4
+
+
+def test_a_reward_of_calls_and_the_baselines_train(small_policy, tmp_path):
+    from envtune.stages import DIRECT_GRPO, TOOLRL
+    for stage in (DIRECT_GRPO, TOOLRL):
+        training.train_stage(stage, SMALL, 1, small_policy, tmp_path, 0)
+    assert {row["stage"]: row["reward"] < 0 for row in lines(tmp_path, "train")} == {"direct_grpo": False, "toolrl": True}

@@ -68,3 +68,27 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [[0.5, 0.375, 0.25]]
     for picture in (bars, fig):
         assert figures.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
+
+
+def test_decisions_alarms_and_rollbacks_are_drawn_and_explained(metrics):
+    events = pd.DataFrame([
+        {"stage": "stage2_hints", "step": 2, "kind": "decision", "move_on": False, "why": "not_plateaued: gain 0.1"},
+        {"stage": "stage2_hints", "step": 3, "kind": "decision", "move_on": True, "why": "plateau_and_stable: gain 0.0"},
+        {"stage": "stage3_hard_tasks", "step": 2, "kind": "alarm", "alarm": "kl_blowup", "why": "x"},
+        {"stage": "stage3_hard_tasks", "step": 1, "kind": "rollback", "alarm": "kl_blowup", "why": "x"}]).assign(at=[5, 6, 8, 7])
+    fig = figures.stage_dynamics(pd.concat([metrics, events]), "made up, for a test")
+    accuracy, norm = fig.axes[1], fig.axes[2]
+    assert [line.get_xdata()[0] for line in accuracy.get_lines() if line.get_marker() in ("|", "^")] == [5, 6]
+    assert [list(line.get_xdata()) for ax in (accuracy, norm) for line in ax.get_lines() if line.get_marker() == "None" and len(set(line.get_xdata())) == 1
+            ] == [[6, 6], [6, 6]]  # the stage that ended by its rule, in both panels
+    assert [(line.get_marker(), line.get_xdata()[0]) for line in norm.get_lines() if line.get_marker() in ("x", "<")] == [("x", 8), ("<", 7)]
+    assert all(part in fig.texts[-1].get_text() for part in ("stage ends", "alarm of the collapse guard", "rolled back"))
+    assert "goes on" not in figures.stage_dynamics(metrics, "made up").texts[-1].get_text()
+
+
+def test_a_method_has_one_colour_in_both_panels():
+    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
+    table = evaluation.summary(results)
+    fig = figures.method_bars([(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")], "made up")
+    ours, theirs = ({t.get_text(): p.get_facecolor() for t, p in zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)} for ax in fig.axes)
+    assert ours["ToolRL"] == theirs["ToolRL"] and ours["curriculum"] == theirs["Environment Tuning"] and len(set(ours.values())) == 5

@@ -67,3 +67,29 @@ def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
 def test_a_run_name_is_a_plain_folder_name(name):
     with pytest.raises(ValueError, match="plain folder name"):
         paths.run_dir(name)
+
+
+@pytest.mark.parametrize("headless", [True, False])
+def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path, monkeypatch, headless):
+    import IPython.display
+    shown = []
+
+    class Handle:
+        def update(self, image):
+            shown.append("update")
+
+    def display(image, display_id=None):
+        shown.append("display")
+        return Handle()
+    monkeypatch.setattr(IPython.display, "display", display)
+    monkeypatch.setenv("ENVTUNE_PROGRESS", str(tmp_path / "progress.json")) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
+    echo = notebook.live(tmp_path, "made up, for a test", total=6, every=2)
+    numbers = {"reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7, "progress": 0.1, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9}
+    lines = [{"stage": "s", "step": 0, "kind": "validation", "accuracy": 0.2, "progress": 0.1, "episodes": 4}]
+    lines += [{"stage": "s", "step": i, "kind": "train", "episodes": 4, **numbers} for i in range(1, 7)]
+    for line in lines:
+        with open(tmp_path / "metrics.jsonl", "a") as out:
+            out.write(json.dumps(line) + "\n")
+        echo(line)
+    assert shown == (["display"] if headless else ["display", "update", "update"])
+    assert (tmp_path / "live.png").stat().st_size > 10_000

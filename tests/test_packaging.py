@@ -26,7 +26,7 @@ def test_every_pin_is_in_the_constraints_and_the_same():
 
 
 def test_the_extras_are_the_ones_that_are_documented():
-    assert set(EXTRAS) == {"train", "notebooks", "gpu", "sweep", "hints", "serve", "gym", "dev"}
+    assert set(EXTRAS) == {"train", "notebooks", "gpu", "sweep", "hints", "serve", "small", "reports", "gym", "dev"}
     assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))
 
 

