@@ -1,6 +1,6 @@
 """Where the time of a GRPO step goes: generation (prefill, decode), environment, loss; and what keeping keys and values is worth.
 
-    $ python benchmarks/rollout.py [--model tiny|smollm2|FOLDER] [--steps 4] [--json]
+    $ python benchmarks/rollout.py [--model tiny|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
     $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
 
 A few real training steps of stage 2 are run twice in one process, with the cache kept between the waves of an episode and with the
@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+import yaml
 
 from envtune import Episode, bfcl, policies, presets, rollout, training
 from envtune.practice import practice_scenarios
@@ -79,7 +80,9 @@ def watched(clock: Clock, keep: bool):
     class Trainer(training.GRPOTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
-            self.model.forward = clock.around(self.model.forward, lambda kwargs: (
+            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # within its adapters
+            inner.forward = clock.around(inner.forward, lambda kwargs: (
+                "forward of policy and reference" if self.ref_model is None and self.beta and not state["generating"] else
                 "forward of the policy" if not state["generating"] else
                 "generation: decode" if kwargs["input_ids"].shape[1] == 1 else "generation: prefill"))
             if self.ref_model is not None:
@@ -161,13 +164,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny", help="tiny, smollm2, or a folder")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--prompts", type=int, help="prompts a step (default: the preset's)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
+                        help="a field of the preset to change")
     parser.add_argument("--decoders", action="store_true", help="compare ways of decoding one wave instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    preset = presets.get("cpu-tiny" if options.model == "tiny" else "smollm2")
-    preset = replace(preset, prompts_per_step=options.prompts or preset.prompts_per_step)
+    preset = presets.get("cpu-tiny" if options.model == "tiny" else "smollm2",
+                         **{name: yaml.safe_load(value) for name, value in options.parameter})
     start = training.starting_model(replace(preset, model=options.model), 0)
     if options.decoders:
         print(decoders(preset, start).to_string(index=False))
