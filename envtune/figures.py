@@ -18,13 +18,14 @@ STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_
                 "stage4_alignment": "4 alignment"}
 SPLIT_LABELS = {"base": "base", "miss_func": "missing\nfunctions", "miss_param": "missing\nparameters",
                 "long_context": "long\ncontext", "all": "all"}
-_COLOURS = sns.color_palette("colorblind")
+COLOURS = sns.color_palette("colorblind")
 _METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "Environment Tuning": 2}
 """Places in the palette: a method has the same colour in our panel and the paper's."""
 _SHADES = ("#f2f2f2", "#e3e3e3")
 
 
-def _style() -> None:
+def style() -> None:
+    """The look of every figure here."""
     sns.set_theme(style="ticks", context="paper", rc={"axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False,
                                                      "axes.spines.top": False, "axes.spines.right": False})
 
@@ -54,7 +55,8 @@ def _shade_stages(ax, data: pd.DataFrame, label: bool) -> None:
             ax.text((start + end) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
 
 
-def _caption(fig: Figure, text: str) -> None:
+def caption(fig: Figure, text: str) -> None:
+    """One or two lines under a figure: where its numbers come from."""
     fig.text(0.01, 0.005, text, ha="left", va="bottom", fontsize=7, color="0.35")
 
 
@@ -73,7 +75,7 @@ def _mark_events(accuracy, norm, data: pd.DataFrame) -> None:
                 accuracy.annotate("plateau and\nstable norm", (row.at, 0.06), xycoords=accuracy.get_xaxis_transform(), fontsize=6,
                                   ha="right", color="0.25", xytext=(-2, 0), textcoords="offset points")
         elif row.kind in ("alarm", "rollback"):
-            marker, colour = ("x", _COLOURS[3]) if row.kind == "alarm" else ("<", _COLOURS[4])
+            marker, colour = ("x", COLOURS[3]) if row.kind == "alarm" else ("<", COLOURS[4])
             norm.plot(row.at, 0.93, marker=marker, color=colour, markersize=6, transform=norm.get_xaxis_transform(), linestyle="none")
             norm.annotate(row.alarm.replace("_", " "), (row.at, 0.93), xycoords=norm.get_xaxis_transform(), fontsize=6, color=colour,
                           xytext=(4, -2), textcoords="offset points")
@@ -86,7 +88,7 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     `data` as `load_metrics` gives it; `source` names the model and the seed, and is printed under the figure.
     """
     data = data[data["kind"] != "sft"]
-    _style()
+    style()
     train, validation = data[data["kind"] == "train"], data[data["kind"] == "validation"]
     fig, axes = plt.subplots(2, 2, figsize=(9, 5.6), sharex=True)
     panels = (
@@ -99,7 +101,7 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
         _shade_stages(ax, data, label=number < 2)
         # a validation line does not cross into the next stage, whose prompt may differ
         pieces = [piece for _, piece in part.groupby("stage", sort=False)] if part is validation else [part]
-        for colour, (column, name) in zip(_COLOURS, series.items(), strict=False):
+        for colour, (column, name) in zip(COLOURS, series.items(), strict=False):
             for i, piece in enumerate(pieces):
                 ax.plot(piece["at"], piece[column], color=colour, label=name if i == 0 else None, linewidth=1.5,
                         marker="o" if part is validation else None, markersize=4)
@@ -108,7 +110,7 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     for ax in axes[0]:
         ax.set_ylim(0, 1.05)
     ends = axes[1, 1].twinx()
-    ends.plot(train["at"], train["share_with_call"], color=_COLOURS[1], linewidth=1.5, label="episodes with a call")
+    ends.plot(train["at"], train["share_with_call"], color=COLOURS[1], linewidth=1.5, label="episodes with a call")
     ends.set(ylim=(0, 1.05), ylabel="share with a call")
     ends.grid(False)
     for ax in axes[1]:
@@ -121,7 +123,7 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     fig.tight_layout(rect=(0, 0.05, 1, 1))
     marks = {"decision": "| stage goes on, ^ stage ends", "alarm": "x alarm of the collapse guard", "rollback": "< rolled back to here"}
     told = "; ".join(text for kind, text in marks.items() if kind in set(data["kind"]))
-    _caption(fig, f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes a step. Validation: "
+    caption(fig, f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes a step. Validation: "
                   f"{validation['episodes'].mean():.0f} tasks, BFCL's checker, sampled as in training, no hints."
                   + (f"\n{told}." if told else ""))
     return fig
@@ -137,7 +139,7 @@ def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Fi
 
     `rows`: (label, evaluation.summary(...)) in order. The two panels are different models and are labelled so.
     """
-    _style()
+    style()
     paper = paper_table3()
     paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
     splits = list(SPLIT_LABELS)[:4]
@@ -152,23 +154,23 @@ def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Fi
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
     fig.tight_layout(rect=(0, 0.04, 1, 1))
     counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
-    _caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals. "
+    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals. "
                   "Paper: published means, 100 tasks a split. Different models and tasks: not a comparison.")
     return fig
 
 
 def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
     """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
-    _style()
+    style()
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
     splits = list(SPLIT_LABELS)[:4]
     fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     _grouped_bars(ours, [(label, [table.set_index("split").loc[s] for s in splits]) for label, table in rows],
-                  [_COLOURS[_METHODS[label]] for label, _ in rows])
+                  [COLOURS[_METHODS[label]] for label, _ in rows])
     ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
     _grouped_bars(theirs, [(row["method"], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()],
-                  [_COLOURS[_METHODS[label]] for label in paper["method"]])
+                  [COLOURS[_METHODS[label]] for label in paper["method"]])
     theirs.set(title="the paper, Table 1: Qwen2.5-7B-Instruct")
     for ax in (ours, theirs):
         ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
@@ -176,7 +178,7 @@ def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
     fig.tight_layout(rect=(0, 0.04, 1, 1))
     counts = sorted(set(rows[0][1].set_index("split")["n"].drop("all")))
-    _caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals, one seed. "
+    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals, one seed. "
                   "Paper: published means, 100 tasks a split; its \"none\" is the untrained model. Not a comparison between the panels.")
     return fig
 
@@ -187,7 +189,7 @@ def _grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | No
     for number, (label, cells) in enumerate(groups):
         heights = [100 * cell["accuracy"] for cell in cells]
         positions = [x - 0.4 + width * (number + 0.5) for x in range(len(cells))]
-        ax.bar(positions, heights, width * 0.95, label=label, color=colours[number] if colours else _COLOURS[_colour(label)])
+        ax.bar(positions, heights, width * 0.95, label=label, color=colours[number] if colours else COLOURS[_colour(label)])
         if "low" in cells[0]:
             errors = [[h - 100 * c["low"] for h, c in zip(heights, cells, strict=True)],
                       [100 * c["high"] - h for h, c in zip(heights, cells, strict=True)]]
@@ -200,23 +202,41 @@ def _colour(label: str) -> int:
     return int(digits[0]) if digits else 0 if label in ("before training", "none") else 5
 
 
+def paper_collapse() -> Figure:
+    """The paper's Fig. 6 as digitised: accuracy and gradient norm of single-stage GRPO."""
+    style()
+    data = pd.read_csv(paths.DATA / "paper" / "fig6_single_stage.csv")
+    fig, ax = plt.subplots(figsize=(5.5, 3))
+    norm = ax.twinx()
+    for axis, series, colour, label in ((ax, "accuracy", COLOURS[0], "accuracy"), (norm, "grad_norm", COLOURS[3], "gradient norm")):
+        part = data[data["series"] == series]
+        axis.plot(part["step"], part["value"], color=colour)
+        axis.set_ylabel(label, color=colour)
+        axis.set_ylim(bottom=0)
+    norm.grid(False)
+    ax.set_xlabel("step")
+    fig.tight_layout(rect=(0, 0.05, 1, 1))
+    caption(fig, "The paper's Fig. 6, digitised from its image: one run, smoothed by its authors.")
+    return fig
+
+
 def coverage_bars(table: pd.DataFrame) -> Figure:
     """Errors a tool class: with a hint, clear as they are, open. `table` as hints.coverage.coverage() gives it."""
-    _style()
+    style()
     counts = table.groupby(["class", "state"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=["hinted", "clear", "open"], fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
     fig, ax = plt.subplots(figsize=(8, 3.6))
     left = 0
-    for state, label, colour in (("hinted", "vague, with a hint", _COLOURS[0]), ("clear", "clear as it is", "0.75"),
-                                 ("open", "vague, no hint", _COLOURS[3])):
+    for state, label, colour in (("hinted", "vague, with a hint", COLOURS[0]), ("clear", "clear as it is", "0.75"),
+                                 ("open", "vague, no hint", COLOURS[3])):
         ax.barh(counts.index, counts[state], left=left, color=colour, label=label)
         left = left + counts[state]
     ax.set(xlabel="errors that the tools can give", xlim=(0, left.max() * 1.02))
     ax.grid(axis="y", visible=False)
     ax.legend(fontsize=8, loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
     fig.tight_layout(rect=(0, 0.05, 1, 1))
-    _caption(fig, f"{len(table)} sites found in BFCL's source by ast: returned errors, exceptions, and argument errors of calls.")
+    caption(fig, f"{len(table)} sites found in BFCL's source by ast: returned errors, exceptions, and argument errors of calls.")
     return fig
 
 
@@ -225,11 +245,11 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
 
     A group without an error has no bar.
     """
-    _style()
+    style()
     data = recovery.table(events, by=["category", "hinted"])
     categories = sorted(data["category"].unique())
     fig, ax = plt.subplots(figsize=(8, 3.8))
-    for offset, hinted, label, colour in ((-0.2, False, "without a hint", "0.6"), (0.2, True, "with a hint", _COLOURS[0])):
+    for offset, hinted, label, colour in ((-0.2, False, "without a hint", "0.6"), (0.2, True, "with a hint", COLOURS[0])):
         part = data[data["hinted"] == hinted].set_index("category")
         at = [i for i, category in enumerate(categories) if category in part.index]
         part = part.loc[[categories[i] for i in at]]
@@ -242,7 +262,7 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
     ax.set(ylabel="errors recovered (%)", ylim=(0, min(112, 100 * data["high"].max() + 12)))
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
     fig.tight_layout(rect=(0, 0.04, 1, 1))
-    _caption(fig, f"{source}. An error is recovered when the next call of its tool in the turn succeeds; 95% Wilson intervals.")
+    caption(fig, f"{source}. An error is recovered when the next call of its tool in the turn succeeds; 95% Wilson intervals.")
     return fig
 
 
@@ -251,11 +271,11 @@ def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
 
     `data` has kind, rate, seed, accuracy, recovery; rate 0 is the library as it is and starts every line.
     """
-    _style()
+    style()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
     clean = data[data["rate"] == 0]
     for ax, (column, label) in zip(axes, (("accuracy", "validation accuracy"), ("recovery", "errors recovered")), strict=True):
-        for colour, (kind, part) in zip(_COLOURS, data[data["rate"] > 0].groupby("kind", sort=False), strict=False):
+        for colour, (kind, part) in zip(COLOURS, data[data["rate"] > 0].groupby("kind", sort=False), strict=False):
             whole = pd.concat([clean, part])
             ax.plot(whole.groupby("rate")[column].mean(), color=colour, marker="o", markersize=4, linewidth=1.5, label=kind)
             ax.plot(whole["rate"], whole[column], linestyle="none", marker=".", markersize=3, color=colour, alpha=0.5)
@@ -263,7 +283,7 @@ def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 0.05), ncol=5)
     fig.tight_layout(rect=(0, 0.14, 1, 1))
-    _caption(fig, f"{source}. Validation has no hints; recovery: last five training steps, under the hints of the run.")
+    caption(fig, f"{source}. Validation has no hints; recovery: last five training steps, under the hints of the run.")
     return fig
 
 

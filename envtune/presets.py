@@ -12,6 +12,7 @@ from envtune.collapse import Guard
 from envtune.episode import TRAINING, Limits
 
 VLLM_MODES = ("colocate", "server")
+SCALES = ("group", "none")
 PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
 REPORTS = ("tensorboard", "wandb", "trackio")
 
@@ -60,6 +61,8 @@ class Preset:
     delta: float = 10.0
     """Upper bound of the ratio on negative advantages (dual clip)."""
     entropy_coef: float = 0.001
+    scale_rewards: str = "group"
+    """group: advantages are divided by the group's standard deviation; none: they are not, and the reward's scale matters."""
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     bf16: bool = True
@@ -119,7 +122,7 @@ class Preset:
             raise ValueError(f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank")
         if self.four_bit and self.parallel in ("zero3", "fsdp"):
             raise ValueError(f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'")
-        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL)):
+        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL), ("scale_rewards", SCALES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if unknown := set(self.report_to) - set(REPORTS):

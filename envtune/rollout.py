@@ -162,6 +162,7 @@ class TRLRollout:
     """
     chat: Chat
     reward: str
+    reward_scale: float
     hint_rate_at: Callable[[float], float]
     """The share of episodes with hints, by how much of the stage is done [0..1]."""
     episode: dict
@@ -223,7 +224,8 @@ class TRLRollout:
         records = [r.record for r in rollouts]
         self.on_records("train" if training else "eval", records,
                         {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)})
-        score = rewards.REWARDS[self.reward] if training else (lambda record: float(bfcl.official_valid(record)))
+        reward = rewards.REWARDS[self.reward]
+        score = (lambda record: self.reward_scale * reward(record)) if training else (lambda record: float(bfcl.official_valid(record)))
         return {
             "prompt_ids": [r.prompt_ids for r in rollouts],
             "completion_ids": [r.completion_ids for r in rollouts],

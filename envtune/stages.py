@@ -33,6 +33,8 @@ class Stage:
     """Tasks in one optimiser step at the paper's size [prompts]."""
     completion_tokens: int
     """Completion length of an episode at the paper's size [tokens]."""
+    reward_scale: float = 1.0
+    """What the reward is multiplied with; normalised within groups, as in the paper, it cancels out (see Preset.scale_rewards)."""
     hint_schedule: str = "constant"
     """How the share moves from hint_rate to hint_rate_end over the stage: one of SCHEDULES."""
     hint_rate_end: float = 0.0
@@ -54,6 +56,8 @@ class Stage:
                 raise ValueError(f"stage {self.name!r}: {name} is in [0, 1], got {getattr(self, name)!r}")
         if self.hint_schedule not in SCHEDULES:
             raise ValueError(f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, got {self.hint_schedule!r}")
+        if self.reward_scale <= 0:
+            raise ValueError(f"stage {self.name!r}: reward_scale is above 0, got {self.reward_scale!r}")
         Corruption(self.corruption, self.corruption_rate)
 
     def hint_rate_at(self, done: float) -> float:
@@ -73,6 +77,9 @@ DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
 """The paper's single-stage baseline: 0.9 progress + 0.1 format, no hints, no curriculum."""
 TOOLRL = replace(STAGES[3], name="toolrl", reward="toolrl")
 """The same with ToolRL's reward, which compares calls with the ground truth's instead of judging what they did."""
+
+
+BY_NAME = {stage.name: stage for stage in (*STAGES, DIRECT_GRPO, TOOLRL)}
 
 
 def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         learning_rate=preset.learning_rate, lr_scheduler_type="constant_with_warmup",
         warmup_steps=preset.warmup_steps, max_grad_norm=preset.max_grad_norm,
         beta=preset.beta, epsilon=preset.epsilon, epsilon_high=preset.epsilon_high, delta=preset.delta,
-        loss_type="grpo", scale_rewards="group", entropy_coef=preset.entropy_coef, num_iterations=1,
+        loss_type="grpo", scale_rewards=preset.scale_rewards, entropy_coef=preset.entropy_coef, num_iterations=1,
         bf16=preset.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=preset.gradient_checkpointing,
         use_vllm=preset.use_vllm, **(vllm if preset.use_vllm else {}),
         dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=False, save_only_model=False)
@@ -88,7 +88,7 @@ class Judge(TrainerCallback):
     def __init__(self, log: MetricsLog, stage: Stage, preset: Preset, steps: int, attempt: int):
         self.log, self.guard, self.steps, self.attempt = log, preset.guard, steps, attempt
         self.rule = None if preset.fixed_length else stage.transition
-        self.reward_max = rewards.MAXIMUM[stage.reward]
+        self.reward_max = rewards.MAXIMUM[stage.reward] * stage.reward_scale
         self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor ** attempt
         self.alarm: collapse.Alarm | None = None
         """What ended the training early, if the guard may end it."""
@@ -150,7 +150,7 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     prompts = preset.prompts_per_step or stage.prompts_per_step
     model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
-        chat=rollout.Chat(tokenizer), reward=stage.reward, hint_rate_at=stage.hint_rate_at,
+        chat=rollout.Chat(tokenizer), reward=stage.reward, reward_scale=stage.reward_scale, hint_rate_at=stage.hint_rate_at,
         episode={"rules": stage.rules, "corruption": Corruption(stage.corruption, stage.corruption_rate), **preset.episode},
         training_limits=preset.training_limits, budget_tokens=preset.completion_tokens or stage.completion_tokens,
         message_tokens=preset.message_tokens, temperature=preset.temperature, batch=preset.rollout_batch, seed=seed,

@@ -1,0 +1,61 @@
+"""What notebook 90_experiment does with its parameters, and the row of numbers that it leaves for a sweep.
+
+    >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
+    [0.5]
+"""
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from envtune.evaluation import summary
+from envtune.presets import Preset
+from envtune.stages import BY_NAME, STAGES, Stage
+
+LAST = 5
+"""Training steps that an end value is the mean of [steps]."""
+ENDS = ("reward", "progress", "entropy", "kl", "grad_norm", "recovery_rate", "format_reward")
+"""Of what an end value is kept."""
+
+
+def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = ""
+              ) -> list[Stage]:
+    """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown or not names:
+        raise ValueError(f"stages are any of {', '.join(BY_NAME)}, at least one; got {list(names)!r}")
+    chosen = []
+    for stage in (BY_NAME[name] for name in names):
+        own = stage.reward if stage.reward == "stage1" else reward or stage.reward
+        chosen.append(replace(stage, reward=own, reward_scale=reward_scale, hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
+                              hint_schedule=hint_schedule or stage.hint_schedule))
+    return chosen
+
+
+def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> list[int]:
+    """Steps of each stage: as given, or the preset's (a single-stage baseline takes all four together). ValueError for another count."""
+    own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
+    found = list(steps) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
+    if len(found) != len(stages) or any(n < 1 for n in found):
+        raise ValueError(f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}")
+    return found
+
+
+def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
+    """Of one run: accuracy by split with n and interval, and the ends of its training curves. Numbers alone; NaN where there is none."""
+    table = summary(evaluated).set_index("split")
+    train, validation = metrics[metrics["kind"] == "train"], metrics[metrics["kind"] == "validation"]
+    end = train.tail(LAST)
+
+    def mean(name: str) -> float:
+        return float(end[name].mean()) if name in end else float("nan")
+
+    return {"n": int(table.loc["all", "n"]), "accuracy": float(table.loc["all", "accuracy"]), "low": float(table.loc["all", "low"]),
+            "high": float(table.loc["all", "high"]),
+            **{f"accuracy_{split}": float(table.loc[split, "accuracy"]) for split in table.index if split != "all"},
+            "evaluated_progress": float(table.loc["all", "progress"]), "evaluated_recovery": float(table.loc["all", "recovery"]),
+            **{f"last_{name}": mean(name) for name in ENDS},
+            "largest_grad_norm": float(train["grad_norm"].max()), "best_validation": float(validation["accuracy"].max()),
+            "last_validation": float(validation["accuracy"].iloc[-1]), "alarms": int((metrics["kind"] == "alarm").sum()),
+            "steps": len(train), "train_seconds": float(train["seconds"].sum()),
+            "tokens_per_second": float(train["sampled_tokens"].sum() / train["generation_seconds"].sum())}

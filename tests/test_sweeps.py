@@ -1,0 +1,135 @@
+"""Sweeps over a small notebook: real processes that end, fail, are killed, and are watched."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+
+from envtune import paths, sweeps
+from envtune.__main__ import main
+
+SOURCE = """import json, os, time
+from envtune import paths
+folder = paths.run_dir(run_name)
+count = folder / "starts"
+starts = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(starts))
+if x == 13:
+    raise RuntimeError("thirteen is refused")
+if x == 98 and starts == 1:
+    raise RuntimeError("ZMQError: Address already in use")
+(folder / "metrics.jsonl").write_text(json.dumps({"stage": "s", "step": 3, "kind": "train", "progress": x / 100}) + "\\n")
+time.sleep(seconds)
+(folder / "result.json").write_text(json.dumps({"square": x * x, "device": os.environ.get("CUDA_VISIBLE_DEVICES", "none"), "starts": starts}))
+"""
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs").mkdir()
+    made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    made.cells = [nbformat.v4.new_code_cell('x: int = 1  # a number\nlabel: str = ""  # text\nseconds: float = 0.0  # how long it takes\nrun_name: str = "square"  # folder',
+                                            metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(SOURCE)]
+    nbformat.write(made, tmp_path / "square.ipynb")
+    return tmp_path / "square.ipynb"
+
+
+def test_a_grid_is_every_combination():
+    assert sweeps.grid({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+
+
+@pytest.mark.parametrize("choices, fixed, part", [
+    ([{"y": 1}], {}, "has no parameter y"), ([{"x": 1}], {"z": 2}, "has no parameter z"), ([{"x": "one"}], {}, "of type int"), ([], {}, "no point"),
+    ([{"x": 1}, {"x": 1}], {}, "a point twice"), ([{"x": 1}], {"run_name": "mine"}, "set by the sweep")])
+def test_wrong_points_are_refused_before_anything_starts(book, choices, fixed, part):
+    with pytest.raises(ValueError, match=part):
+        sweeps.sweep(book, "s", choices, fixed)
+    assert not list(paths.runs().glob("s*"))
+
+
+def test_points_have_folders_that_tell_them_apart(book):
+    points = sweeps.plan(book, "s", [{"x": 1, "label": "a b/c"}, {"x": 2, "label": "y" * 200}, {"x": 2, "label": "y" * 199}])
+    names = [p.name for p in points]
+    assert names[0] == "s.x-1_label-a-b-c" and len(set(names)) == 3 and all(len(n) < 100 for n in names)
+
+
+def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
+    shown = []
+    choices = sweeps.grid({"x": [3, 13, 98]})
+    result = sweeps.sweep(book, "s", choices, workers=2, show=lambda states, left: shown.append((states, left)), every_seconds=0.5).set_index("x")
+    assert result["state"].to_dict() == {3: "done", 13: "failed", 98: "done"}
+    assert result["square"].dropna().to_dict() == {3: 9, 98: 98 * 98}
+    assert "thirteen is refused" in result.loc[13, "error"] and result.loc[98, "starts"] == 2  # a lost race for a port is tried again
+    assert "thirteen is refused" in (paths.runs() / "s.x-13" / "square.ipynb").read_text()
+    assert pd.read_parquet(paths.runs() / "s" / "summary.parquet")["run"].tolist() == ["s.x-3", "s.x-13", "s.x-98"]
+    states, left = shown[-1]
+    assert list(states.columns) == ["run", "state", "stage", "step", "progress", "minutes", "error"] and left == "done"
+    again = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
+    assert again.loc[3, "starts"] == 1 and (paths.runs() / "s.x-13" / "starts").read_text() == "2"  # done runs stay, failed ones are tried anew
+
+
+def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
+    assert sweeps.sweep(book, "s", [{"x": 2}]).loc[0, "starts"] == 1
+    assert sweeps.sweep(book, "s", [{"x": 2}], {"seconds": 0.1}).loc[0, "starts"] == 2
+
+
+def test_each_run_has_a_device_to_itself(book, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2]}), {"seconds": 1.5})
+    assert sorted(result["device"]) == ["4", "7"]
+
+
+def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book):
+    command = [sys.executable, "-m", "envtune", "sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "-p", "seconds", "6.0", "--workers", "2"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    folders = [paths.runs() / f"s.x-{x}" for x in (1, 2)]
+    for _ in range(300):
+        if all((f / "metrics.jsonl").exists() for f in folders):
+            break
+        time.sleep(0.1)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(8)
+    assert not any((f / "result.json").exists() for f in folders)  # the runs ended with their driver
+    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "-p", "seconds", "0.0", "--workers", "2"]) == 0
+    assert [json.loads((f / "result.json").read_text())["starts"] for f in folders] == [2, 2]
+
+
+def test_the_command_lists_runs_without_starting_them_and_refuses_in_one_sentence(book, capsys):
+    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "--dry-run", "--json"]) == 0
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["waiting", "waiting"] and not list(paths.runs().glob("s.*"))
+    assert main(["sweep", str(book), "--name", "s", "--grid", "y", "[1]"]) == 1 and "has no parameter y" in capsys.readouterr().err
+    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "1"]) == 1 and "x has no list" in capsys.readouterr().err
+    assert main(["sweep", str(book), "--name", "s"]) == 1 and "--grid" in capsys.readouterr().err
+
+
+def test_points_come_from_a_file_too(book, tmp_path, capsys):
+    (tmp_path / "points.yaml").write_text("- {x: 2}\n- {x: 3, label: three}\n")
+    assert main(["sweep", str(book), "--name", "s", "--points", str(tmp_path / "points.yaml"), "--json"]) == 0
+    assert [row["square"] for row in json.loads(capsys.readouterr().out)] == [4, 9]
+
+
+def test_on_ray_a_run_whose_worker_dies_is_started_again(book):
+    pytest.importorskip("ray", reason="needs Ray: make test-ray")
+    import threading
+    killed = []
+
+    def kill_a_worker():
+        for _ in range(600):
+            if (paths.runs() / "s.x-1" / "metrics.jsonl").exists():
+                found = subprocess.run(["pgrep", "-f", "ray::execute"], capture_output=True, text=True).stdout.split()
+                if found:
+                    os.kill(int(found[0]), signal.SIGKILL)
+                    killed.append(found[0])
+                    return
+            time.sleep(0.1)
+    threading.Thread(target=kill_a_worker, daemon=True).start()
+    result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2, 13]}), {"seconds": 4.0}, ray="local").set_index("x")
+    assert killed and result["state"].to_dict() == {1: "done", 2: "done", 13: "failed"}
+    assert result["starts"].max() == 2
