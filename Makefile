@@ -15,7 +15,7 @@ PRESET  ?= cpu-tiny
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz ablations conda clean
+.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,10 @@ speed: setup  ## the environment against the bare tools (ten seconds)
 
 fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall (two minutes)
 	@$(BIN)/python tests/fuzz.py
+
+figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
+	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
+	@echo "  figures/paper/*.png and *.pdf"
 
 ablations: setup  ## notebooks 12 to 15: every sweep of PRESET (cpu-tiny: about an hour and a half on two cores)
 	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum; do \

@@ -26,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("preset", choices=list(presets.PRESETS))
     check.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
                        help="a field of the preset to change; the value is read as YAML")
+    table = commands.add_parser("claims", help="the paper's claims, the evidence here, and a verdict, from the committed runs")
+    table.add_argument("--write", action="store_true", help="write docs/claims.md anew")
     train = commands.add_parser("train", help="train the stage of a job file (see envtune.launch); what `accelerate launch` runs")
     train.add_argument("job", type=Path)
     sweep = commands.add_parser("sweep", help="execute a notebook for every point of a grid, a process and a run folder each")
@@ -131,6 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _sweep(options)
         elif options.command == "check":
             presets.check(presets.get(options.preset, **_values(options.parameter)))
+        elif options.command == "claims":
+            from envtune import claims  # it needs matplotlib
+            claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
         elif options.command == "train":
             _train(options.job)
         elif options.command == "hints":

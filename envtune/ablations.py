@@ -29,7 +29,7 @@ def load(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]
     raise FileNotFoundError(f"there is no sweep {name!r} in {' or '.join(map(str, places))}: run its notebook, or `make ablations`")
 
 
-def _line(ax, data: pd.DataFrame, column: str, colour, label: str) -> None:
+def line(ax, data: pd.DataFrame, column: str, colour, label: str) -> None:
     """Mean over seeds at every step, with the band from the least to the largest seed."""
     per_seed = data.dropna(subset=[column]).pivot_table(index="at", columns="seed", values=column)
     if column not in VALIDATED:
@@ -65,7 +65,7 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
         part = curves[curves["kind"] == ("validation" if column in VALIDATED else "train")]
         for i, value in enumerate(order):
-            _line(ax, part[part[axis] == value], column, figures.COLOURS[i], labels[value])
+            line(ax, part[part[axis] == value], column, figures.COLOURS[i], labels[value])
         ax.set(xlabel="optimiser step", ylabel=title)
         ax.set_ylim(bottom=0)
     ends, table = axes[-1], pooled(summary, axis).set_index("value")
@@ -102,20 +102,23 @@ def reading(summary: pd.DataFrame, axis: str, labels: Mapping | None = None) -> 
     return "\n".join([*lines, "", verdict, *([f"Missing runs: {', '.join(failed)}."] if failed else [])])
 
 
+def paper_lines(ax, data: pd.DataFrame) -> str:
+    """One panel of the paper's Fig. 4, a line a series; returns the stage that it shows."""
+    for i, (series, part) in enumerate(data.groupby("series", sort=False)):
+        ax.plot(part["step"], part["accuracy"], color=figures.COLOURS[i], linewidth=1.1, label=series.replace("_", " "))
+    return " and ".join(str(stage) for stage in sorted(data["stage"].unique()))
+
+
 def paper_panels(name: str, panels: Sequence[str] = ("base", "miss_func", "miss_param", "long_context")) -> Figure:
-    """The paper's Fig. 4a or 4b as digitised: a panel a split, a line a series, stages 2 and 3 one after the other."""
+    """The paper's Fig. 4a or 4b as digitised: a panel a split, a line a series."""
     figures.style()
     data = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
     fig, axes = plt.subplots(1, len(panels), figsize=(3.0 * len(panels), 2.9), sharey=True)
     for ax, panel in zip(axes, panels, strict=True):
-        for i, (series, part) in enumerate(data[data["panel"] == panel].groupby("series", sort=False)):
-            for j, (_, piece) in enumerate(part.groupby("stage")):
-                ax.plot(piece["step"], piece["accuracy"], color=figures.COLOURS[i], linestyle=("-", "--")[j], linewidth=1.2,
-                        label=series.replace("_", " ") if j == 0 else None)
-        ax.set(title=panel.replace("_", " "), xlabel="step")
+        stage = paper_lines(ax, data[data["panel"] == panel])
+        ax.set(title=f"{panel.replace('_', ' ')}, stage {stage}", xlabel="step")
     axes[0].set_ylabel("accuracy")
     axes[0].legend(fontsize=7)
     fig.tight_layout(rect=(0, 0.06, 1, 1))
-    figures.caption(fig, "The paper, digitised from its image: Qwen2.5-7B-Instruct, smoothed by its authors, one run; solid stage 2, "
-                         "dashed stage 3.")
+    figures.caption(fig, "The paper, digitised from its image: Qwen2.5-7B-Instruct, smoothed by its authors, one run.")
     return fig

@@ -57,5 +57,6 @@ def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
             **{f"last_{name}": mean(name) for name in ENDS},
             "largest_grad_norm": float(train["grad_norm"].max()), "best_validation": float(validation["accuracy"].max()),
             "last_validation": float(validation["accuracy"].iloc[-1]), "alarms": int((metrics["kind"] == "alarm").sum()),
+            "explosions": int((metrics.get("alarm") == "gradient_explosion").sum()) if "alarm" in metrics else 0,
             "steps": len(train), "train_seconds": float(train["seconds"].sum()),
             "tokens_per_second": float(train["sampled_tokens"].sum() / train["generation_seconds"].sum())}

@@ -16,6 +16,7 @@ SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_qui
             "13_ablation_augmentation": {"steps": 2, "seeds": [0], "cases": ["with hints", "linear"], "workers": 2, "run_name": "test_13"},
             "14_ablation_reward": {"steps": 2, "seeds": [0], "cases": ["progress", "binary"], "workers": 2, "run_name": "test_14"},
             "15_kl_sweep": {"steps": 1, "seeds": [0, 1], "betas": [0.1], "workers": 2, "run_name": "test_15"},
+            "17_paper_figures": {},
             "90_experiment": {"stage_steps": [1]},
             "16_hint_robustness": {"steps": 1, "kinds": ["shuffled"], "rates": [1.0]}}
 

@@ -1,0 +1,285 @@
+"""The paper's tables and figures, each as published, from our own runs, or both; nothing here trains.
+
+    >>> draw_all(paths.figures() / "paper")      # PNG and PDF of Tables 1-3 and Figures 4a, 4b, 5a, 5b, 6, 7
+
+The paper's tables are exact, its curves digitised from its images and labelled so; of Figures 5 and 7 no image could be had. Our runs are
+sweeps and reference runs, chosen by name. A missing run leaves a labelled gap, never a made-up line.
+"""
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from envtune import ablations, figures, paths
+
+SPLITS = ("base", "miss_func", "miss_param", "long_context")
+OURS = "tiny-instrument (an instrument of the machinery, no evidence about large models)"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Names of the runs that our panels are drawn from: sweeps under runs/ or data/reference_runs, and one run with all four stages."""
+    curriculum: str = "ablation_curriculum"
+    augmentation: str = "ablation_augmentation"
+    reward: str = "ablation_reward"
+    kl: str = "kl_sweep"
+    dynamics: str = "quickstart_cpu_tiny_seed0"
+    model: str = OURS
+    own_runs_first: bool = False
+    """Take a sweep of runs/ before the committed one of the same name."""
+
+
+def sweep(name: str, chosen: Chosen) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """(summary, curves), or None where the sweep was not run."""
+    try:
+        return ablations.load(name, chosen.own_runs_first)
+    except FileNotFoundError:
+        return None
+
+
+def dynamics(chosen: Chosen) -> pd.DataFrame | None:
+    """Metrics of the run with all four stages, with `at`, or None."""
+    file = paths.DATA / "reference_runs" / f"{chosen.dynamics}.parquet"
+    if (paths.runs() / chosen.dynamics / "metrics.jsonl").exists():
+        return figures.load_metrics(paths.runs() / chosen.dynamics)
+    if not file.exists():
+        return None
+    return pd.read_parquet(file)
+
+
+def gap(ax, text: str) -> None:
+    """An empty panel that says what is missing."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="0.4", wrap=True)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+
+
+def _paper_bars(ax, rows: pd.DataFrame, label: str, columns: tuple[str, ...] = SPLITS) -> None:
+    width = 0.8 / len(rows)
+    for i, (_, row) in enumerate(rows.iterrows()):
+        ax.bar([x - 0.4 + width * (i + 0.5) for x in range(len(columns))], [row[c] for c in columns], width * 0.95,
+               color=figures.COLOURS[i % 10], label=row[label])
+    ax.set_xticks(range(len(columns)), [figures.SPLIT_LABELS.get(c, c.replace("_", "\n")) for c in columns], fontsize=7)
+    ax.set(ylabel="accuracy (%)", ylim=(0, 105))
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
+
+
+def _own_bars(ax, summary: pd.DataFrame, axis: str, labels: Mapping) -> None:
+    """Bars by split, mean over seeds, with the seeds as dots."""
+    order = [value for value in dict.fromkeys(summary[axis]) if (summary[summary[axis] == value]["state"] == "done").any()]
+    width = 0.8 / len(order)
+    for i, value in enumerate(order):
+        group = summary[(summary[axis] == value) & (summary["state"] == "done")]
+        for x, split in enumerate(SPLITS):
+            at, cells = x - 0.4 + width * (i + 0.5), 100 * group[f"accuracy_{split}"]
+            ax.bar(at, cells.mean(), width * 0.95, color=figures.COLOURS[i], label=labels.get(value, value) if x == 0 else None)
+            ax.plot([at] * len(cells), cells, linestyle="none", marker=".", color="0.25", markersize=3)
+    ax.set_xticks(range(len(SPLITS)), [figures.SPLIT_LABELS[s] for s in SPLITS], fontsize=7)
+    ax.set(ylabel="accuracy (%)", ylim=(0, 105))
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
+
+
+def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
+    done = summary[summary["state"] == "done"]
+    return (f"Own runs: {chosen.model}; {len(done)} runs, seeds {', '.join(map(str, sorted(done['seed'].unique())))}, "
+            f"n = {int(done['n'].iloc[0])} tasks a seed, BFCL's checker.")
+
+
+def _pair(title: str) -> tuple[Figure, tuple]:
+    figures.style()
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7))
+    axes[0].set_title("the paper", fontsize=9)
+    axes[1].set_title("own runs", fontsize=9)
+    fig.suptitle(title, fontsize=10)
+    return fig, axes
+
+
+def _finish(fig: Figure, text: str, bottom: float = 0.1) -> Figure:
+    fig.tight_layout(rect=(0, bottom, 1, 1))
+    figures.caption(fig, text)
+    return fig
+
+
+def table1(chosen: Chosen) -> Figure:
+    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours are notebook 08's, of which no reference run is committed."""
+    fig, (theirs, ours) = _pair("Table 1: in-distribution, BFCL V3 multi-turn")
+    data = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
+    _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method")
+    gap(ours, "no reference run of the baselines:\nnotebook 08 draws a run of your own")
+    return _finish(fig, "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.", 0.03)
+
+
+def table2(chosen: Chosen) -> Figure:
+    """Out of distribution: the paper's values; not run here."""
+    fig, (theirs, ours) = _pair("Table 2: out of distribution")
+    data = pd.read_csv(paths.DATA / "paper" / "table2_ood.csv")
+    columns = ("bfcl_v4_average", "tau2_average", "acebench_agent_average")
+    rows = data[data["model"] == "Llama-3.1-8B-Instruct"]
+    _paper_bars(theirs, rows, "method", columns)
+    theirs.set_xticks(range(3), ["BFCL V4", "tau2-bench", "ACEBench\nAgent"], fontsize=7)
+    gap(ours, "not run here")
+    return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.", 0.03)
+
+
+def table3(chosen: Chosen) -> Figure:
+    """Stage by stage and direct GRPO."""
+    fig, (theirs, ours) = _pair("Table 3: the curriculum against one stage")
+    paper = figures.paper_table3()
+    _paper_bars(theirs, paper[paper["model"] == "Qwen2.5-7B-Instruct"], "training")
+    found, text = sweep(chosen.curriculum, chosen), "Paper: published values. "
+    if found:
+        _own_bars(ours, found[0], "stages", CASES)
+        text += _source(found[0], chosen)
+    else:
+        gap(ours, "no runs yet: notebook 12")
+    return _finish(fig, text, 0.03)
+
+
+CASES = {'["stage1_syntax", "stage2_hints", "stage3_hard_tasks", "stage4_alignment"]': "four stages", '["direct_grpo"]': "direct GRPO",
+         '["stage2_hints", "stage3_hard_tasks", "stage4_alignment"]': "without stage 1",
+         '["stage1_syntax", "stage3_hard_tasks", "stage4_alignment"]': "without stage 2",
+         '["stage1_syntax", "stage2_hints", "stage4_alignment"]': "without stage 3",
+         '["stage1_syntax", "stage2_hints", "stage3_hard_tasks"]': "without stage 4",
+         '["stage2_hints", "stage1_syntax", "stage3_hard_tasks", "stage4_alignment"]': "stages 1 and 2 swapped"}
+"""How the axis `stages` of the curriculum sweep reads in a figure."""
+
+
+def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, notebook: int, chosen: Chosen) -> Figure:
+    """Two rows of four panels: the paper's digitised curves, and ours."""
+    figures.style()
+    fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), sharey="row")
+    fig.suptitle(title, fontsize=10)
+    paper = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
+    found = sweep(own, chosen)
+    for column, split in enumerate(SPLITS):
+        top, bottom = axes[:, column]
+        stage = ablations.paper_lines(top, paper[paper["panel"] == split])
+        top.set_title(figures.SPLIT_LABELS[split].replace("\n", " ") + f"\n(paper: stage {stage})", fontsize=8)
+        if not found:
+            gap(bottom, f"no runs yet:\nnotebook {notebook}")
+            continue
+        curves = found[1][found[1]["kind"] == "validation"]
+        for i, value in enumerate(dict.fromkeys(found[0][axis])):
+            ablations.line(bottom, curves[curves[axis] == value], f"accuracy_{split}", figures.COLOURS[i], labels.get(value, value))
+        bottom.set_xlabel("step", fontsize=8)
+    axes[0, 0].set_ylabel("the paper,\ndigitised", fontsize=8)
+    axes[1, 0].set_ylabel("own runs", fontsize=8)
+    for ax in axes[:, 0]:
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=6, loc="best")
+    text = "Validation accuracy. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
+    return _finish(fig, text + ("\n" + _source(found[0], chosen) + " Bands: least to largest seed." if found else ""), 0.05)
+
+
+def figure4a(chosen: Chosen) -> Figure:
+    """Hints against none."""
+    return _by_split("fig4a_augmentation", "Figure 4a: with and without augmentation", chosen.augmentation, "hint_rate",
+                     {1.0: "with hints", 0.0: "without"}, 13, chosen)
+
+
+def figure4b(chosen: Chosen) -> Figure:
+    """Progress against binary reward."""
+    return _by_split("fig4b_reward", "Figure 4b: progress and binary reward", chosen.reward, "rewarded_by", {}, 14, chosen)
+
+
+def _dynamics(title: str, panels: Mapping[str, str], stages: int | None, chosen: Chosen) -> Figure:
+    figures.style()
+    fig, axes = plt.subplots(1, len(panels) + 1, figsize=(7.2, 2.7))
+    fig.suptitle(title, fontsize=10)
+    gap(axes[0], "the paper's image\ncould not be had")
+    data = dynamics(chosen)
+    for ax, (column, label) in zip(axes[1:], panels.items(), strict=True):
+        if data is None:
+            gap(ax, "no run")
+            continue
+        names = list(dict.fromkeys(data["stage"]))[:stages]
+        part = data[data["stage"].isin(names) & (data["kind"] == ("validation" if column == "accuracy" else "train"))]
+        for i, (_, piece) in enumerate(part.groupby("stage", sort=False)):
+            ax.plot(piece["at"], piece[column], color=figures.COLOURS[0 if stages else i], linewidth=1.3,
+                    marker="o" if column == "accuracy" else None, markersize=3)
+        ax.set_xlabel("step", fontsize=8)
+        ax.set_title(label, fontsize=8)
+        ax.set_ylim(bottom=0, top=None if column in ("grad_norm", "steps_per_episode") else 1.05)
+    text = "" if data is None else (f"Own run: {chosen.model}, {chosen.dynamics}."
+                                    + ("" if stages else " A colour a stage."))
+    return _finish(fig, text, 0.06)
+
+
+def figure5a(chosen: Chosen) -> Figure:
+    """Stage 1: format reward, tool-call reward, share of episodes with a call, steps an episode."""
+    return _dynamics("Figure 5a: stage 1", {"format_reward": "format reward", "tool_call_reward": "tool-call reward",
+                                            "share_with_call": "share with a call", "steps_per_episode": "steps an episode"}, 1, chosen)
+
+
+def figure5b(chosen: Chosen) -> Figure:
+    """The whole curriculum: accuracy and gradient norm."""
+    return _dynamics("Figure 5b: the whole curriculum", {"accuracy": "validation accuracy", "grad_norm": "gradient norm"}, None, chosen)
+
+
+def figure6(chosen: Chosen) -> Figure:
+    """Single-stage GRPO: accuracy and gradient norm."""
+    fig, (theirs, ours) = _pair("Figure 6: one stage alone")
+    paper = pd.read_csv(paths.DATA / "paper" / "fig6_single_stage.csv")
+    for ax in (theirs, ours):
+        ax.set_xlabel("step")
+    norm = theirs.twinx()
+    for ax, series, colour in ((theirs, "accuracy", 0), (norm, "grad_norm", 3)):
+        part = paper[paper["series"] == series]
+        ax.plot(part["step"], part["value"], color=figures.COLOURS[colour], linewidth=1.3)
+    found = sweep(chosen.curriculum, chosen)
+    text = "Blue, left: accuracy; red, right: gradient norm. Paper: digitised, one run, smoothed by its authors."
+    pairs = [(theirs, norm)]
+    curves = found[1][found[1]["stages"] == '["direct_grpo"]'] if found else pd.DataFrame()
+    if len(curves):
+        own_norm = ours.twinx()
+        ablations.line(ours, curves[curves["kind"] == "validation"], "accuracy", figures.COLOURS[0], "accuracy")
+        ablations.line(own_norm, curves[curves["kind"] == "train"], "grad_norm", figures.COLOURS[3], "gradient norm")
+        pairs.append((ours, own_norm))
+        text += "\n" + _source(found[0][found[0]["stages"] == '["direct_grpo"]'], chosen)
+    else:
+        gap(ours, "no runs of direct GRPO yet:\nnotebook 12")
+    for left, right in pairs:
+        left.set_ylim(bottom=0)
+        right.set_ylim(bottom=0)
+        right.grid(False)
+    return _finish(fig, text, 0.05)
+
+
+def figure7(chosen: Chosen) -> Figure:
+    """KL weights: entropy and accuracy."""
+    figures.style()
+    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0))
+    fig.suptitle("Figure 7: the KL weight", fontsize=10)
+    gap(axes[0], "the paper's image could not be had;\nits text: without a strong KL\nentropy collapses")
+    found, text = sweep(chosen.kl, chosen), ""
+    for ax, (column, label) in zip(axes[1:], {"entropy": "entropy (nats a token)", "accuracy": "validation accuracy"}.items(), strict=True):
+        if not found:
+            gap(ax, "no runs yet:\nnotebook 15")
+            continue
+        curves = found[1][found[1]["kind"] == ("validation" if column == "accuracy" else "train")]
+        for i, beta in enumerate(sorted(found[0]["beta"].unique())):
+            ablations.line(ax, curves[curves["beta"] == beta], column, figures.COLOURS[i], f"beta {beta:g}")
+        ax.set_xlabel("step")
+        ax.set_title(label, fontsize=8)
+        ax.set_ylim(bottom=0)
+        ax.legend(fontsize=6)
+        text = _source(found[0], chosen) + " Bands: least to largest seed."
+    return _finish(fig, text, 0.05)
+
+
+FIGURES: dict[str, Callable[[Chosen], Figure]] = {f.__name__: f for f in (table1, table2, table3, figure4a, figure4b, figure5a, figure5b,
+                                                                          figure6, figure7)}
+"""Every table and figure by name."""
+
+
+def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
+    """Draw all and return their PNG files by name; a PDF lies beside each."""
+    drawn = {}
+    for name, draw in FIGURES.items():
+        fig = draw(chosen or Chosen())
+        drawn[name] = figures.save(fig, folder / name)[0]
+        plt.close(fig)
+    return drawn

@@ -1,0 +1,142 @@
+"""Every table and figure: drawn from the files that it names, gaps where there is no run, verdicts from numbers."""
+import matplotlib
+
+matplotlib.use("Agg")
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+from matplotlib.image import imread  # noqa: E402
+
+from envtune import ablations, claims, experiments, paper, paths  # noqa: E402
+from envtune.__main__ import main  # noqa: E402
+
+SPLITS = ("base", "miss_func", "miss_param", "long_context")
+
+
+def made_up(axis, values, accuracy, **more):
+    """(summary, curves) of a sweep with three seeds; `accuracy` by value."""
+    summary, curves = [], []
+    for value in values:
+        for seed in range(3):
+            right = accuracy[value] + 0.02 * (seed - 1)
+            summary.append({"run": f"s.{value}-{seed}", axis: value, "seed": seed, "state": "done", "n": 100, "accuracy": right, "explosions": 0, "steps": 8,
+                            "largest_grad_norm": 0.5, "last_entropy": more.get("entropy", {}).get(value, 0.2) + 0.01 * seed,
+                            **{f"accuracy_{s}": right for s in SPLITS}})
+            for step in range(9):
+                curves.append({"stage": "s", "step": step, "at": step, "kind": "validation" if step % 4 == 0 else "train", axis: value, "seed": seed,
+                               "accuracy": right * step / 8, "progress": step / 8, "entropy": 0.3, "grad_norm": 0.2, **{f"accuracy_{s}": right * step / 8 for s in SPLITS}})
+    return pd.DataFrame(summary), pd.DataFrame(curves)
+
+
+@pytest.fixture
+def sweeps_of(tmp_path, monkeypatch):
+    """Makes the sweeps given by name the only ones there are."""
+    monkeypatch.setattr(ablations, "load", lambda name, run_first=True: (_ for _ in ()).throw(FileNotFoundError(name)))
+
+    def there(**found):
+        def load(name, run_first=True):
+            if name not in found:
+                raise FileNotFoundError(name)
+            return found[name]
+        monkeypatch.setattr(ablations, "load", load)
+    return there
+
+
+def words(fig):
+    return " ".join(t.get_text() for t in fig.findobj(matplotlib.text.Text))
+
+
+def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
+    drawn = paper.draw_all(tmp_path / "figures")
+    assert list(drawn) == ["table1", "table2", "table3", "figure4a", "figure4b", "figure5a", "figure5b", "figure6", "figure7"]
+    for path in drawn.values():
+        picture = imread(path)[:, :, :3]
+        assert picture.shape[1] >= 1200 and 0.02 < (picture < 0.9).any(axis=2).mean() < 0.6  # neither blank nor black
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", paper.FIGURES)
+def test_a_missing_run_leaves_a_gap_that_says_so(sweeps_of, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
+    fig = paper.FIGURES[name](paper.Chosen(dynamics="nowhere"))
+    assert any(part in words(fig) for part in ("no runs", "no run", "not run here", "no reference run"))
+    own = [ax for ax in fig.axes if any(part in t.get_text() for t in ax.texts for part in ("no run", "not run", "no reference run"))]
+    assert own and not any(ax.get_lines() or ax.patches for ax in own)
+
+
+def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_of):
+    sweeps_of(ablation_reward=made_up("rewarded_by", ["progress", "binary"], {"progress": 0.5, "binary": 0.3}))
+    fig = paper.figure4b(paper.Chosen())
+    bottom = fig.axes[4]
+    assert [line.get_ydata()[-1] for line in bottom.get_lines()] == pytest.approx([0.5, 0.3]) and len(bottom.collections) == 2
+    assert "6 runs, seeds 0, 1, 2, n = 100" in words(fig) and "no evidence about large models" in words(fig)
+
+
+def test_table_three_has_the_papers_values_and_ours_by_split(sweeps_of):
+    four, direct = list(paper.CASES)[:2]
+    sweeps_of(ablation_curriculum=made_up("stages", [four, direct], {four: 0.5, direct: 0.3}))
+    theirs, ours = paper.table3(paper.Chosen()).axes
+    assert theirs.patches[0].get_height() == pytest.approx(9.33) and [round(p.get_height()) for p in ours.patches] == [50] * 4 + [30] * 4
+
+
+def test_verdicts_come_from_intervals(sweeps_of):
+    def verdict(a, b):
+        sweeps_of(ablation_reward=made_up("rewarded_by", ["progress", "binary"], {"progress": a, "binary": b}))
+        return next(c for c in claims.claims() if "binary" in c.text).verdict
+    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == ("supported", "not supported", "not supported")
+    sweeps_of()
+    assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not tested"
+
+
+def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):
+    def verdict(none):
+        sweeps_of(kl_sweep=made_up("beta", [0.0, 0.1], {0.0: 0.5, 0.1: 0.5}, entropy={0.0: none, 0.1: 0.2}))
+        return next(c for c in claims.claims() if "entropy" in c.text).verdict
+    assert (verdict(0.05), verdict(0.195)) == ("supported", "not supported")
+
+
+def test_the_committed_claims_are_those_of_the_committed_runs(capsys):
+    assert claims.FILE.read_text() == claims.page(), "run: python -m envtune claims --write"
+    assert main(["claims"]) == 0 and "| claim or question |" in capsys.readouterr().out
+
+
+def test_the_ablation_figure_and_its_words_agree_with_the_summary():
+    summary, curves = made_up("beta", [0.0, 0.1], {0.0: 0.3, 0.1: 0.6})
+    fig = ablations.figure(summary, curves, "beta", {"entropy": "entropy", "accuracy": "accuracy"}, "made up, for a test")
+    ends = fig.axes[-1]
+    assert [round(float(line.get_ydata()[0]), 2) for line in ends.get_lines() if line.get_marker() == "o"] == [0.3, 0.6]
+    text = ablations.reading(summary, "beta")
+    assert text.startswith("- 0.1: 0.60 [") and "Highest: **0.1**. Apart from it by the intervals: 0.0." in text
+    summary.loc[0, "state"] = "failed"
+    assert "Missing runs: s.0.0-0" in ablations.reading(summary, "beta")
+
+
+def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="run its notebook"):
+        ablations.load("nothing")
+    (tmp_path / "mine").mkdir()
+    for name, data in zip(("summary", "curves"), made_up("beta", [0.1], {0.1: 0.5}), strict=True):
+        data.to_parquet(tmp_path / "mine" / f"{name}.parquet")
+    assert len(ablations.load("mine")[0]) == 3
+    with pytest.raises(FileNotFoundError):
+        ablations.load("mine", run_first=False)
+
+
+def test_an_experiments_parameters_make_its_stages():
+    from envtune import presets
+    [syntax, hints] = experiments.stages_of(["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear")
+    assert (syntax.reward, hints.reward, hints.reward_scale, hints.hint_rate, hints.hint_schedule) == ("stage1", "binary", 2.0, 0.5, "linear")
+    assert experiments.steps_of([syntax, hints], [], presets.CPU_TINY) == [22, 24] and experiments.steps_of([syntax], [3], presets.CPU_TINY) == [3]
+    assert experiments.steps_of(experiments.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [70]
+    for names in ([], ["stage9"]):
+        with pytest.raises(ValueError, match="at least one"):
+            experiments.stages_of(names)
+    with pytest.raises(ValueError, match="for each of 2"):
+        experiments.steps_of([syntax, hints], [1], presets.CPU_TINY)
+
+
+def test_reference_runs_are_described(tmp_path):
+    text = (paths.DATA / "reference_runs" / "README.md").read_text()
+    for made in (paths.DATA / "reference_runs").iterdir():
+        assert made.name == "README.md" or made.name in text, made.name
