@@ -218,9 +218,10 @@ def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     PartialState().wait_for_everyone()
     checkpoint = last_good_checkpoint(out, rollbacks)
     log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0 if rollbacks else -1)
-    told = sum(row["kind"] == "rollback" for row in log.rows)
-    for rolled in rollbacks[told:]:
-        log.write(rolled["to_step"], "rollback", rolled)
+    told = {row["rollback"] for row in log.rows if row["kind"] == "rollback"}
+    for number, rolled in enumerate(rollbacks, 1):
+        if number not in told:  # a new one, or one that stood past the step to go on from
+            log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
     judge = Judge(log, stage, preset, steps, len(rollbacks))
     trainer = _trainer(stage, preset, steps, start, out, seed, log, judge)
     trainer.args.eval_on_start = not any(row["kind"] == "validation" for row in log.rows)  # a resumed run has that line already

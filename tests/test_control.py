@@ -59,7 +59,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_an
     train = lines(tmp_path, "train")
     assert [row["step"] for row in train] == list(range(1, 10))
     assert train[-1]["learning_rate"] == pytest.approx(1e-2 * 0.03 ** len(rollbacks))
-    assert len(lines(tmp_path, "rollback")) == len(rollbacks)
+    assert sorted(row["rollback"] for row in lines(tmp_path, "rollback")) == [1, 2]
     dropped = [json.loads(line) for line in (tmp_path / "discarded.jsonl").read_text().splitlines()]
     assert {row["step"] for row in dropped if row["kind"] == "train"} >= {4, 5, 6}
     weights = AutoModelForCausalLM.from_pretrained(out / "policy").state_dict()
