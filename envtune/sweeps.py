@@ -6,7 +6,7 @@
 Parameters are checked before anything starts. As many runs at once as there are devices, each with one GPU to itself (or a share of the
 cores); on Ray by parameter. A finished run is not repeated; one that was killed, or whose driver was, goes on from its last checkpoint; one
 that failed keeps its notebook with the error and stops no other. Run folders are runs/<name>.<point>; runs/<name>/ holds summary.parquet (a
-row a run) and curves.parquet (their metrics).
+row a run), curves.parquet (their metrics) and provenance.json.
 """
 import ctypes
 import fcntl
@@ -183,6 +183,14 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
 
+def provenance(book: Path, points: Sequence[Point]) -> dict:
+    """What the finished runs were made with: notebook, each run's parameters and seconds, and the versions and device of the first."""
+    done = [point for point in points if finished(point)]
+    made = next((point.folder / "versions.json" for point in done if (point.folder / "versions.json").exists()), None)
+    return {"notebook": book.name, "versions": json.loads(made.read_text()) if made else {}, "cores_of_the_machine": os.cpu_count(),
+            "runs": [{"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters} for p in done]}
+
+
 def _write_parquet(data: pd.DataFrame, file: Path) -> None:
     unfinished = file.with_name(file.name + ".new")
     data.to_parquet(unfinished, index=False)
@@ -275,6 +283,7 @@ def sweep(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = N
     result = summary(points)
     _write_parquet(result, home / "summary.parquet")
     _write_parquet(curves(points), home / "curves.parquet")
+    (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1))
     return result
 
 

@@ -88,6 +88,15 @@ def test_verdicts_come_from_intervals(sweeps_of):
     assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not tested"
 
 
+def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps_of):
+    summary, curves = made_up("rewarded_by", ["progress", "binary"], {"progress": 0.6, "binary": 0.3})
+    summary.loc[0, "accuracy"] = 0.2  # one seed of the better one fell below
+    sweeps_of(ablation_reward=(summary, curves))
+    table = ablations.pooled(summary, "rewarded_by").set_index("value")
+    assert table.loc["progress", "low"] > table.loc["binary", "high"]
+    assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not supported"
+
+
 def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):
     def verdict(none):
         sweeps_of(kl_sweep=made_up("beta", [0.0, 0.1], {0.0: 0.5, 0.1: 0.5}, entropy={0.0: none, 0.1: 0.2}))
@@ -106,7 +115,7 @@ def test_the_ablation_figure_and_its_words_agree_with_the_summary():
     ends = fig.axes[-1]
     assert [round(float(line.get_ydata()[0]), 2) for line in ends.get_lines() if line.get_marker() == "o"] == [0.3, 0.6]
     text = ablations.reading(summary, "beta")
-    assert text.startswith("- 0.1: 0.60 [") and "Highest: **0.1**. Apart from it by the intervals: 0.0." in text
+    assert text.startswith("- 0.1: 0.60 [") and "Highest: **0.1**. Below it by interval and in every seed: 0.0." in text
     summary.loc[0, "state"] = "failed"
     assert "Missing runs: s.0.0-0" in ablations.reading(summary, "beta")
 
