@@ -3,6 +3,7 @@
     >>> fig = stage_dynamics(load_metrics(run_dir), "tiny-instrument, seed 0")
     >>> save(fig, paths.figures() / "quickstart" / "stage_dynamics")          # .png and .pdf
 """
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,9 +56,14 @@ def _shade_stages(ax, data: pd.DataFrame, label: bool) -> None:
             ax.text((start + end) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=7)
 
 
+def wrapped(fig: Figure, text: str) -> list[str]:
+    """A caption's lines, as wide as the figure."""
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, int(19 * fig.get_figwidth()))]
+
+
 def caption(fig: Figure, text: str) -> None:
-    """One or two lines under a figure: where its numbers come from."""
-    fig.text(0.01, 0.005, text, ha="left", va="bottom", fontsize=7, color="0.35")
+    """Lines under a figure: where its numbers come from."""
+    fig.text(0.01, 0.005, "\n".join(wrapped(fig, text)), ha="left", va="bottom", fontsize=7, color="0.35")
 
 
 def _mark_events(accuracy, norm, data: pd.DataFrame) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from envtune import ablations, figures, paths
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
-OURS = "tiny-instrument (an instrument of the machinery, no evidence about large models)"
+OURS = "tiny-instrument (no evidence about large models)"
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def _pair(title: str) -> tuple[Figure, tuple]:
     return fig, axes
 
 
-def _finish(fig: Figure, text: str, bottom: float = 0.1) -> Figure:
-    fig.tight_layout(rect=(0, bottom, 1, 1))
+def _finish(fig: Figure, text: str) -> Figure:
+    inches = 0.05 + 0.125 * len(figures.wrapped(fig, text))  # of seven-point lines
+    fig.tight_layout(rect=(0, inches / fig.get_figheight(), 1, 1))
     figures.caption(fig, text)
     return fig
 
@@ -109,7 +110,7 @@ def table1(chosen: Chosen) -> Figure:
     data = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method")
     gap(ours, "no reference run of the baselines:\nnotebook 08 draws a run of your own")
-    return _finish(fig, "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.", 0.03)
+    return _finish(fig, "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.")
 
 
 def table2(chosen: Chosen) -> Figure:
@@ -121,7 +122,7 @@ def table2(chosen: Chosen) -> Figure:
     _paper_bars(theirs, rows, "method", columns)
     theirs.set_xticks(range(3), ["BFCL V4", "tau2-bench", "ACEBench\nAgent"], fontsize=7)
     gap(ours, "not run here")
-    return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.", 0.03)
+    return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.")
 
 
 def table3(chosen: Chosen) -> Figure:
@@ -135,7 +136,7 @@ def table3(chosen: Chosen) -> Figure:
         text += _source(found[0], chosen)
     else:
         gap(ours, "no runs yet: notebook 12")
-    return _finish(fig, text, 0.03)
+    return _finish(fig, text)
 
 
 CASES = {'["stage1_syntax", "stage2_hints", "stage3_hard_tasks", "stage4_alignment"]': "four stages", '["direct_grpo"]': "direct GRPO",
@@ -171,7 +172,7 @@ def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, noteb
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=6, loc="best")
     text = "Validation accuracy. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
-    return _finish(fig, text + ("\n" + _source(found[0], chosen) + " Bands: least to largest seed." if found else ""), 0.05)
+    return _finish(fig, text + ("\n" + _source(found[0], chosen) + " Bands: least to largest seed." if found else ""))
 
 
 def figure4a(chosen: Chosen) -> Figure:
@@ -205,7 +206,7 @@ def _dynamics(title: str, panels: Mapping[str, str], stages: int | None, chosen:
         ax.set_ylim(bottom=0, top=None if column in ("grad_norm", "steps_per_episode") else 1.05)
     text = "" if data is None else (f"Own run: {chosen.model}, {chosen.dynamics}."
                                     + ("" if stages else " A colour a stage."))
-    return _finish(fig, text, 0.06)
+    return _finish(fig, text)
 
 
 def figure5a(chosen: Chosen) -> Figure:
@@ -245,7 +246,7 @@ def figure6(chosen: Chosen) -> Figure:
         left.set_ylim(bottom=0)
         right.set_ylim(bottom=0)
         right.grid(False)
-    return _finish(fig, text, 0.05)
+    return _finish(fig, text)
 
 
 def figure7(chosen: Chosen) -> Figure:
@@ -253,7 +254,7 @@ def figure7(chosen: Chosen) -> Figure:
     figures.style()
     fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0))
     fig.suptitle("Figure 7: the KL weight", fontsize=10)
-    gap(axes[0], "the paper's image could not be had;\nits text: without a strong KL\nentropy collapses")
+    gap(axes[0], "the paper's image\ncould not be had; its text:\nwithout a strong KL\nentropy collapses")
     found, text = sweep(chosen.kl, chosen), ""
     for ax, (column, label) in zip(axes[1:], {"entropy": "entropy (nats a token)", "accuracy": "validation accuracy"}.items(), strict=True):
         if not found:
@@ -267,7 +268,7 @@ def figure7(chosen: Chosen) -> Figure:
         ax.set_ylim(bottom=0)
         ax.legend(fontsize=6)
         text = _source(found[0], chosen) + " Bands: least to largest seed."
-    return _finish(fig, text, 0.05)
+    return _finish(fig, text)
 
 
 FIGURES: dict[str, Callable[[Chosen], Figure]] = {f.__name__: f for f in (table1, table2, table3, figure4a, figure4b, figure5a, figure5b,
