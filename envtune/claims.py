@@ -27,7 +27,7 @@ class Claim:
 
 
 def _spoken(row) -> str:
-    return (f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n = {row['n']}; {row['seeds']} seeds from {row['least']:.2f} to "
+    return (f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n = {row['n']:.0f}; {row['seeds']:.0f} seeds from {row['least']:.2f} to "
             f"{row['most']:.2f})")
 
 
