@@ -27,8 +27,8 @@ class Claim:
 
 
 def _spoken(row) -> str:
-    return (f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n = {row['n']:.0f}; {row['seeds']:.0f} seeds from {row['least']:.2f} to "
-            f"{row['most']:.2f})")
+    return (f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n = {row['n']:.0f}; {row['seeds']:.0f} seeds from "
+            f"{row['least']:.2f} to {row['most']:.2f})")
 
 
 def compare(name: str, axis: str, better, worse, labels: tuple[str, str], figure: str, chosen: Chosen) -> tuple[str, str]:
