@@ -69,13 +69,14 @@ def _paper_bars(ax, rows: pd.DataFrame, label: str, columns: tuple[str, ...] = S
 
 def _own_bars(ax, summary: pd.DataFrame, axis: str, labels: Mapping) -> None:
     """Bars by split, mean over seeds, with the seeds as dots."""
-    order = [value for value in dict.fromkeys(summary[axis]) if (summary[summary[axis] == value]["state"] == "done").any()]
+    order = [value for value in labels if ((summary[axis] == value) & (summary["state"] == "done")).any()]
     width = 0.8 / len(order)
     for i, value in enumerate(order):
         group = summary[(summary[axis] == value) & (summary["state"] == "done")]
         for x, split in enumerate(SPLITS):
             at, cells = x - 0.4 + width * (i + 0.5), 100 * group[f"accuracy_{split}"]
-            ax.bar(at, cells.mean(), width * 0.95, color=figures.COLOURS[i], label=labels.get(value, value) if x == 0 else None)
+            colour = figures.COLOURS[SAME_COLOUR.get(labels[value], 6 + i % 4)]
+            ax.bar(at, cells.mean(), width * 0.95, color=colour, label=labels[value] if x == 0 else None)
             ax.plot([at] * len(cells), cells, linestyle="none", marker=".", color="0.25", markersize=3)
     ax.set_xticks(range(len(SPLITS)), [figures.SPLIT_LABELS[s] for s in SPLITS], fontsize=7)
     ax.set(ylabel="accuracy (%)", ylim=(0, 105))
@@ -146,6 +147,8 @@ CASES = {'["stage1_syntax", "stage2_hints", "stage3_hard_tasks", "stage4_alignme
          '["stage1_syntax", "stage2_hints", "stage3_hard_tasks"]': "without stage 4",
          '["stage2_hints", "stage1_syntax", "stage3_hard_tasks", "stage4_alignment"]': "stages 1 and 2 swapped"}
 """How the axis `stages` of the curriculum sweep reads in a figure."""
+SAME_COLOUR = {"direct GRPO": 1, "four stages": 5}
+"""Places in the palette that these have in the paper's panel of Table 3."""
 
 
 def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, notebook: int, chosen: Chosen) -> Figure:
@@ -163,8 +166,9 @@ def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, noteb
             gap(bottom, f"no runs yet:\nnotebook {notebook}")
             continue
         curves = found[1][found[1]["kind"] == "validation"]
-        for i, value in enumerate(dict.fromkeys(found[0][axis])):
-            ablations.line(bottom, curves[curves[axis] == value], f"accuracy_{split}", figures.COLOURS[i], labels.get(value, value))
+        for i, value in enumerate(labels):  # in the paper's order, so that a series has one colour in both rows
+            if (curves[axis] == value).any():
+                ablations.line(bottom, curves[curves[axis] == value], f"accuracy_{split}", figures.COLOURS[i], labels[value])
         bottom.set_xlabel("step", fontsize=8)
     axes[0, 0].set_ylabel("the paper,\ndigitised", fontsize=8)
     axes[1, 0].set_ylabel("own runs", fontsize=8)
@@ -183,7 +187,8 @@ def figure4a(chosen: Chosen) -> Figure:
 
 def figure4b(chosen: Chosen) -> Figure:
     """Progress against binary reward."""
-    return _by_split("fig4b_reward", "Figure 4b: progress and binary reward", chosen.reward, "rewarded_by", {}, 14, chosen)
+    return _by_split("fig4b_reward", "Figure 4b: progress and binary reward", chosen.reward, "rewarded_by",
+                     {"progress": "progress", "binary": "binary"}, 14, chosen)
 
 
 def _dynamics(title: str, panels: Mapping[str, str], stages: int | None, chosen: Chosen) -> Figure:

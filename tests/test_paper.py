@@ -83,7 +83,8 @@ def test_verdicts_come_from_intervals(sweeps_of):
     def verdict(a, b):
         sweeps_of(ablation_reward=made_up("rewarded_by", ["progress", "binary"], {"progress": a, "binary": b}))
         return next(c for c in claims.claims() if "binary" in c.text).verdict
-    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == ("supported", "not supported", "not supported")
+    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == ("supported", "not supported", "contradicted")
+    assert verdict(0.42, 0.45) == "not supported, the means lie the other way"
     sweeps_of()
     assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not tested"
 
