@@ -3,8 +3,9 @@
     $ python -m envtune claims --write
 
 A verdict is computed from committed runs: *supported* when the 95% intervals of two pooled accuracies and all their seeds lie apart in the
-claimed direction, *not supported* when they do not, *contradicted* when they lie apart the other way, *not tested* when there is no run. The runs are those of an instrument of a million
-parameters that knows sixteen tasks: "supported" says that the machinery behaves so, nothing about large models.
+claimed direction, *contradicted* when they do the other way, *not supported* when neither, *not tested* when there is no run. The runs are
+those of an instrument of a million parameters that knows sixteen tasks: "supported" says that the machinery behaves so, nothing about
+large models.
 """
 from dataclasses import dataclass
 
