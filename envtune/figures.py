@@ -140,53 +140,43 @@ def paper_table3() -> pd.DataFrame:
     return pd.read_csv(paths.DATA / "paper" / "table3_curriculum.csv")
 
 
+def _beside_the_paper(rows: Sequence[tuple[str, pd.DataFrame]], source: str, paper: pd.DataFrame, column: str, table: str, note: str,
+                      colours: dict[str, int] | None = None) -> Figure:
+    """Our bars a split (left) beside those of a table of the paper (right). `rows`: (label, evaluation.summary(...)); `column` names the
+    paper's bars; `colours`: label -> place in the palette (None: by the digit in the label); `note` ends the caption."""
+    style()
+    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
+    splits = list(SPLIT_LABELS)[:4]
+    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    bars = ((ours, [(label, [summary.set_index("split").loc[s] for s in splits]) for label, summary in rows]),
+            (theirs, [(row[column], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()]))
+    for ax, groups in bars:
+        _grouped_bars(ax, groups, [COLOURS[colours[label]] for label, _ in groups] if colours else None)
+        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
+        ax.set_ylim(0, 105)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
+    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
+    theirs.set(title=f"the paper, {table}: Qwen2.5-7B-Instruct")
+    fig.tight_layout(rect=(0, 0.04, 1, 1))
+    counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
+    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals{note}")
+    return fig
+
+
 def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
     """Accuracy a split, stage after stage: our runs (left) beside the paper's Table 3 (right), after the paper's Table 3.
 
     `rows`: (label, evaluation.summary(...)) in order. The two panels are different models and are labelled so.
     """
-    style()
-    paper = paper_table3()
-    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
-    splits = list(SPLIT_LABELS)[:4]
-    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    _grouped_bars(ours, [(label, [table.set_index("split").loc[s] for s in splits]) for label, table in rows])
-    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
-    _grouped_bars(theirs, [(row["training"], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()])
-    theirs.set(title="the paper, Table 3: Qwen2.5-7B-Instruct")
-    for ax in (ours, theirs):
-        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
-        ax.set_ylim(0, 105)
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
-    fig.tight_layout(rect=(0, 0.04, 1, 1))
-    counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
-    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals. "
-                  "Paper: published means, 100 tasks a split. Different models and tasks: not a comparison.")
-    return fig
+    return _beside_the_paper(rows, source, paper_table3(), "training", "Table 3", ". Paper: published means, 100 tasks a split. "
+                             "Different models and tasks: not a comparison.")
 
 
 def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
     """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
-    style()
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
-    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
-    splits = list(SPLIT_LABELS)[:4]
-    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    _grouped_bars(ours, [(label, [table.set_index("split").loc[s] for s in splits]) for label, table in rows],
-                  [COLOURS[_METHODS[label]] for label, _ in rows])
-    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
-    _grouped_bars(theirs, [(row["method"], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()],
-                  [COLOURS[_METHODS[label]] for label in paper["method"]])
-    theirs.set(title="the paper, Table 1: Qwen2.5-7B-Instruct")
-    for ax in (ours, theirs):
-        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
-        ax.set_ylim(0, 105)
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
-    fig.tight_layout(rect=(0, 0.04, 1, 1))
-    counts = sorted(set(rows[0][1].set_index("split")["n"].drop("all")))
-    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals, one seed. "
-                  "Paper: published means, 100 tasks a split; its \"none\" is the untrained model. Not a comparison between the panels.")
-    return fig
+    return _beside_the_paper(rows, source, paper, "method", "Table 1", ", one seed. Paper: published means, 100 tasks a split; its "
+                             "\"none\" is the untrained model. Not a comparison between the panels.", _METHODS)
 
 
 def _grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | None = None) -> None:
