@@ -31,7 +31,7 @@ from envtune import notebook, paths
 from envtune.jsonl import read_lines
 
 PORT_RACE = re.compile(r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond")
-"""What a kernel that lost the race for a port leaves (papermill#511): such a start is tried again."""
+"""How the error of a start reads that lost the race for a port (papermill#511): such a start is tried again."""
 TRIES = 3
 
 
@@ -103,6 +103,14 @@ def finished(point: Point) -> bool:
     return state["state"] == "done" and state["parameters"] == point.parameters
 
 
+def _error_in(log: str, code: int) -> str:
+    """What ended a run, of all that it printed: our own report to its end, or the last line of a traceback. A kernel also prints of a port
+    that it can do without (its heartbeat's), so what stands before is no reason."""
+    lines = log.splitlines()
+    told = max((number for number, line in enumerate(lines) if line.startswith("envtune: ")), default=len(lines) - 1)
+    return "\n".join(lines[max(0, told):]).removeprefix("envtune: ") or f"exit code {code}"
+
+
 def execute(book: Path, point: Point, device: str | None = None, threads: int | None = None) -> dict:
     """Run one point in a process of its own and return its state: done, or failed with the error. Never raises for a failing run."""
     point.folder.mkdir(parents=True, exist_ok=True)
@@ -124,13 +132,12 @@ def execute(book: Path, point: Point, device: str | None = None, threads: int | 
             with open(log, "w") as out:
                 code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=paths.ROOT,
                                       preexec_fn=_die_with_the_driver, pass_fds=(lock.fileno(),)).returncode
-            said = log.read_text(errors="replace")
             if code == 0:
                 return _note(point, state="done", seconds=round(time.time() - began, 1))
-            if not PORT_RACE.search(said):
+            error = _error_in(log.read_text(errors="replace"), code)
+            if not PORT_RACE.search(error):
                 break
-        told = [line for line in said.splitlines() if line.startswith("envtune: ")] or said.splitlines()[-1:] or [f"exit code {code}"]
-        return _note(point, state="failed", error=told[-1].removeprefix("envtune: "), seconds=round(time.time() - began, 1))
+        return _note(point, state="failed", error=error.split("\n")[0], seconds=round(time.time() - began, 1))
 
 
 def table(points: Sequence[Point]) -> pd.DataFrame:

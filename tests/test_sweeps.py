@@ -8,6 +8,7 @@ import time
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from envtune import paths, sweeps
@@ -81,6 +82,27 @@ def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
     assert sweeps.sweep(book, "s", [{"x": 2}], {"seconds": 0.1}).loc[0, "starts"] == 2
 
 
+@pytest.mark.parametrize("log, again", [
+    ("noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed notebook: x", True),
+    ("noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not start:\nzmq.error.ZMQError: Address already in use", True),
+    ("Traceback:\n  ...\nRuntimeError: Kernel died before replying to kernel_info", True),
+    ("Exception in thread Heartbeat:\nzmq.error.ZMQError: Address already in use\nenvtune: a.ipynb, cell 2: ValueError: no\nthe executed notebook: x", False),
+    ("ZMQError: Address already in use\nTraceback:\nValueError: no", False), ("", False)])
+def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, again):
+    starts = []
+
+    def started(command, stdout, **more):
+        starts.append(command)
+        stdout.write(log)
+        stdout.flush()
+        return subprocess.CompletedProcess(command, 2)
+    monkeypatch.setattr(subprocess, "run", started)
+    result = sweeps.execute(book, sweeps.plan(book, "s", [{"x": 1}])[0])
+    assert result["state"] == "failed" and len(starts) == (sweeps.TRIES if again else 1)
+    assert result["error"] == (next((line for line in log.splitlines() if line.startswith("envtune: ")), log.splitlines()[-1] if log else "exit code 2")
+                               .removeprefix("envtune: "))
+
+
 def test_each_run_has_a_device_to_itself(book, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2]}), {"seconds": 1.5})
@@ -122,16 +144,15 @@ def test_on_ray_a_run_whose_worker_dies_is_started_again(book):
     import threading
     killed = []
 
-    def kill_a_worker():
-        for _ in range(600):
+    def kill_the_worker_of_the_first_run():
+        for _ in range(1200):
             if (paths.runs() / "s.x-1" / "metrics.jsonl").exists():
-                found = subprocess.run(["pgrep", "-f", "ray::execute"], capture_output=True, text=True).stdout.split()
-                if found:
-                    os.kill(int(found[0]), signal.SIGKILL)
-                    killed.append(found[0])
-                    return
+                run = next(p for p in psutil.process_iter(["cmdline"]) if '"s.x-1"' in (p.info["cmdline"] or ()))
+                killed.append(run.parent())
+                run.parent().kill()
+                return
             time.sleep(0.1)
-    threading.Thread(target=kill_a_worker, daemon=True).start()
+    threading.Thread(target=kill_the_worker_of_the_first_run, daemon=True).start()
     result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2, 13]}), {"seconds": 4.0}, ray="local").set_index("x")
     assert killed and result["state"].to_dict() == {1: "done", 2: "done", 13: "failed"}
-    assert result["starts"].max() == 2
+    assert result.loc[1, "starts"] == 2
