@@ -1,7 +1,7 @@
 """Pictures of a sweep: a line an axis value with a band over seeds, ends of runs as dots with pooled intervals, the paper's curves beside.
 
-    >>> summary, curves = load("kl")                                     # of runs/kl, else of data/reference_runs
-    >>> fig = figure(summary, curves, "beta", {"entropy": "entropy (nats a token)", "accuracy": "validation accuracy"}, "tiny-instrument")
+    >>> summary, curves = load("kl_sweep")                               # of runs/kl_sweep, else of data/reference_runs
+    >>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-instrument")
 """
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +16,13 @@ VALIDATED = ("accuracy", *(f"accuracy_{split}" for split in ("base", "miss_func"
 """Columns of curves that validations have; all others are of training steps."""
 SMOOTH = 5
 """Training curves are drawn as means over so many steps [steps]."""
+
+_ACCURACY, _PROGRESS, _NORM = {"accuracy": "validation accuracy"}, {"progress": "progress (training)"}, {"grad_norm": "gradient norm"}
+_ENTROPY, _RECOVERY = {"entropy": "entropy (nats a token)"}, {"recovery_rate": "errors recovered"}
+PANELS = {"ablation_curriculum": _ACCURACY | _PROGRESS | _NORM, "ablation_augmentation": _ACCURACY | _PROGRESS | _RECOVERY,
+          "ablation_reward": _ACCURACY | _PROGRESS | _NORM, "kl_sweep": _ENTROPY | _ACCURACY | _PROGRESS,
+          "kl_sweep_scale": _ENTROPY | _ACCURACY | _NORM, "hint_robustness": _ACCURACY | _PROGRESS | _RECOVERY}
+"""What each ablation's figure shows of its curves: column -> axis label."""
 
 
 def load(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -61,18 +68,16 @@ def apart(higher, lower) -> bool:
     return bool(higher["low"] > lower["high"] and higher["least"] > lower["most"])
 
 
-def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str,
-           labels: Mapping | None = None) -> Figure:
+def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str) -> Figure:
     """Curves of the sweep, a panel a column, and the accuracy at the end. `axis` is what differs, besides the seed."""
     figures.style()
     order = list(dict.fromkeys(summary[axis]))
-    labels = {value: str((labels or {}).get(value, value)) for value in order}
     width = 3.1 * (len(panels) + 1)
     fig, axes = plt.subplots(1, len(panels) + 1, figsize=(width, 3.6))
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
         part = curves[curves["kind"] == ("validation" if column in VALIDATED else "train")]
         for i, value in enumerate(order):
-            line(ax, part[part[axis] == value], column, figures.COLOURS[i], labels[value])
+            line(ax, part[part[axis] == value], column, figures.COLOURS[i], str(value))
         ax.set(xlabel="optimiser step", ylabel=title)
         ax.set_ylim(bottom=0)
     ends, table = axes[-1], pooled(summary, axis).set_index("value")
@@ -82,7 +87,7 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
                       color=figures.COLOURS[i], capsize=3)
         dots = summary[(summary[axis] == value) & (summary["state"] == "done")]["accuracy"]
         ends.plot([i + 0.18] * len(dots), dots, linestyle="none", marker=".", markersize=5, color=figures.COLOURS[i], alpha=0.6)
-    ends.set_xticks(range(len(order)), [labels[v] for v in order], rotation=30, ha="right", fontsize=7)
+    ends.set_xticks(range(len(order)), order, rotation=30, ha="right", fontsize=7)
     ends.set(ylabel="accuracy at the end", ylim=(0, 1.02), xlim=(-0.5, len(order) - 0.2))
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 0.075), ncol=min(len(order), 7))
@@ -94,16 +99,15 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
     return fig
 
 
-def reading(summary: pd.DataFrame, axis: str, labels: Mapping | None = None) -> str:
+def reading(summary: pd.DataFrame, axis: str) -> str:
     """The pooled accuracies in words, best first, and which of them lie apart from the best."""
     table = pooled(summary, axis).sort_values("accuracy", ascending=False, kind="stable")
-    names = {value: str((labels or {}).get(value, value)) for value in table["value"]}
     best = table.iloc[0]
-    lines = [f"- {names[row.value]}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], seeds from {row.least:.2f} to {row.most:.2f} "
+    lines = [f"- {row.value}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], seeds from {row.least:.2f} to {row.most:.2f} "
              f"({row.seeds} seeds, n = {row.n})" for row in table.itertuples()]
-    below = [names[row["value"]] for _, row in table.iloc[1:].iterrows() if apart(best, row)]
+    below = [str(row["value"]) for _, row in table.iloc[1:].iterrows() if apart(best, row)]
     failed = summary[summary["state"] != "done"]["run"].tolist()
-    verdict = f"Highest: **{names[best['value']]}**. " + (
+    verdict = f"Highest: **{best['value']}**. " + (
         f"Below it by interval and in every seed: {', '.join(below)}." if below else
         "None lies below it by interval and in every seed: no difference is shown.")
     return "\n".join([*lines, "", verdict, *([f"Missing runs: {', '.join(failed)}."] if failed else [])])

@@ -18,8 +18,8 @@ ENDS = ("reward", "progress", "entropy", "kl", "grad_norm", "recovery_rate", "fo
 """Of what an end value is kept."""
 
 
-def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = ""
-              ) -> list[Stage]:
+def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = "",
+              corruption: str = "none", corruption_rate: float = 0.0) -> list[Stage]:
     """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
     unknown = [name for name in names if name not in BY_NAME]
     if unknown or not names:
@@ -28,7 +28,7 @@ def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0,
     for stage in (BY_NAME[name] for name in names):
         own = stage.reward if stage.reward == "stage1" else reward or stage.reward
         chosen.append(replace(stage, reward=own, reward_scale=reward_scale, hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
-                              hint_schedule=hint_schedule or stage.hint_schedule))
+                              hint_schedule=hint_schedule or stage.hint_schedule, corruption=corruption, corruption_rate=corruption_rate))
     return chosen
 
 
@@ -41,20 +41,24 @@ def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> l
     return found
 
 
-def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
-    """Of one run: accuracy by split with n and interval, and the ends of its training curves. Numbers alone; NaN where there is none."""
+def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
+    """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
     table = summary(evaluated).set_index("split")
+    every = table.loc["all"]
+    return {"n": int(every["n"]), "accuracy": float(every["accuracy"]), "low": float(every["low"]), "high": float(every["high"]),
+            **{f"accuracy_{split}": float(table.loc[split, "accuracy"]) for split in table.index if split != "all"},
+            "evaluated_progress": float(every["progress"]), "evaluated_recovery": float(every["recovery"])}
+
+
+def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
+    """Of one run: `accuracies`, and the ends of its training curves. Numbers alone; NaN where there is none."""
     train, validation = metrics[metrics["kind"] == "train"], metrics[metrics["kind"] == "validation"]
     end = train.tail(LAST)
 
     def mean(name: str) -> float:
         return float(end[name].mean()) if name in end else float("nan")
 
-    return {"n": int(table.loc["all", "n"]), "accuracy": float(table.loc["all", "accuracy"]), "low": float(table.loc["all", "low"]),
-            "high": float(table.loc["all", "high"]),
-            **{f"accuracy_{split}": float(table.loc[split, "accuracy"]) for split in table.index if split != "all"},
-            "evaluated_progress": float(table.loc["all", "progress"]), "evaluated_recovery": float(table.loc["all", "recovery"]),
-            **{f"last_{name}": mean(name) for name in ENDS},
+    return {**accuracies(evaluated), **{f"last_{name}": mean(name) for name in ENDS},
             "largest_grad_norm": float(train["grad_norm"].max()), "best_validation": float(validation["accuracy"].max()),
             "last_validation": float(validation["accuracy"].iloc[-1]), "alarms": int((metrics["kind"] == "alarm").sum()),
             "explosions": int((metrics.get("alarm") == "gradient_explosion").sum()) if "alarm" in metrics else 0,

@@ -20,7 +20,7 @@ STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_
 SPLIT_LABELS = {"base": "base", "miss_func": "missing\nfunctions", "miss_param": "missing\nparameters",
                 "long_context": "long\ncontext", "all": "all"}
 COLOURS = sns.color_palette("colorblind")
-_METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "Environment Tuning": 2}
+METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "Environment Tuning": 2}
 """Places in the palette: a method has the same colour in our panel and the paper's."""
 _SHADES = ("#f2f2f2", "#e3e3e3")
 
@@ -151,10 +151,8 @@ def _beside_the_paper(rows: Sequence[tuple[str, pd.DataFrame]], source: str, pap
     bars = ((ours, [(label, [summary.set_index("split").loc[s] for s in splits]) for label, summary in rows]),
             (theirs, [(row[column], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()]))
     for ax, groups in bars:
-        _grouped_bars(ax, groups, [COLOURS[colours[label]] for label, _ in groups] if colours else None)
+        grouped_bars(ax, groups, [COLOURS[colours[label]] for label, _ in groups] if colours else None)
         ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
-        ax.set_ylim(0, 105)
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
     ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
     theirs.set(title=f"the paper, {table}: Qwen2.5-7B-Instruct")
     fig.tight_layout(rect=(0, 0.04, 1, 1))
@@ -176,11 +174,12 @@ def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure
     """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     return _beside_the_paper(rows, source, paper, "method", "Table 1", ", one seed. Paper: published means, 100 tasks a split; its "
-                             "\"none\" is the untrained model. Not a comparison between the panels.", _METHODS)
+                             "\"none\" is the untrained model. Not a comparison between the panels.", METHODS)
 
 
-def _grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | None = None) -> None:
-    """Bars side by side. Without colours, a stage has the same wherever it is drawn, by the digit in its label."""
+def grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | None = None) -> None:
+    """Bars side by side, a label and its cells a group; a cell has accuracy [0..1] and may have low and high (an interval) or seeds (drawn
+    as dots). Without colours, a stage has the same wherever it is drawn, by the digit in its label."""
     width = 0.8 / len(groups)
     for number, (label, cells) in enumerate(groups):
         heights = [100 * cell["accuracy"] for cell in cells]
@@ -190,6 +189,11 @@ def _grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | No
             errors = [[h - 100 * c["low"] for h, c in zip(heights, cells, strict=True)],
                       [100 * c["high"] - h for h, c in zip(heights, cells, strict=True)]]
             ax.errorbar(positions, heights, yerr=errors, fmt="none", ecolor="0.3", elinewidth=0.8, capsize=2)
+        for x, cell in zip(positions, cells, strict=True):
+            seeds = [100 * value for value in cell.get("seeds", [])]
+            ax.plot([x] * len(seeds), seeds, linestyle="none", marker=".", color="0.25", markersize=3)
+    ax.set_ylim(0, 105)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
 
 
 def _colour(label: str) -> int:
@@ -263,14 +267,16 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
 
 
 def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
-    """Validation accuracy and recovery against the rate of corrupted hints, a line a kind, dots are seeds.
+    """Accuracy and recovery against the share of corrupted hints, a line a kind, dots are seeds.
 
-    `data` has kind, rate, seed, accuracy, recovery; rate 0 is the library as it is and starts every line.
+    `data`: a sweep's summary with corruption, corruption_rate, accuracy and last_recovery_rate; rate 0 is the library as it is and starts
+    every line.
     """
     style()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
+    data = data.rename(columns={"corruption": "kind", "corruption_rate": "rate"})
     clean = data[data["rate"] == 0]
-    for ax, (column, label) in zip(axes, (("accuracy", "validation accuracy"), ("recovery", "errors recovered")), strict=True):
+    for ax, (column, label) in zip(axes, (("accuracy", "accuracy at the end"), ("last_recovery_rate", "errors recovered")), strict=True):
         for colour, (kind, part) in zip(COLOURS, data[data["rate"] > 0].groupby("kind", sort=False), strict=False):
             whole = pd.concat([clean, part])
             ax.plot(whole.groupby("rate")[column].mean(), color=colour, marker="o", markersize=4, linewidth=1.5, label=kind)
@@ -279,7 +285,7 @@ def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 0.05), ncol=5)
     fig.tight_layout(rect=(0, 0.14, 1, 1))
-    caption(fig, f"{source}. Validation has no hints; recovery: last five training steps, under the hints of the run.")
+    caption(fig, f"{source}. Accuracy: greedy, no hints; recovery: last five training steps, under the hints of the run.")
     return fig
 
 

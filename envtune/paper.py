@@ -5,7 +5,7 @@
 The paper's tables are exact, its curves digitised from its images and labelled so; of Figures 5 and 7 no image could be had. Our runs are
 sweeps and reference runs, chosen by name. A missing run leaves a labelled gap, never a made-up line.
 """
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,18 @@ class Chosen:
     augmentation: str = "ablation_augmentation"
     reward: str = "ablation_reward"
     kl: str = "kl_sweep"
+    """The sweep against the reward's scale has this name with _scale."""
+    robustness: str = "hint_robustness"
+    baselines: str = "baselines"
     dynamics: str = "quickstart_cpu_tiny_seed0"
     model: str = OURS
     own_runs_first: bool = False
     """Take a sweep of runs/ before the committed one of the same name."""
+
+    @property
+    def ablations(self) -> tuple[str, ...]:
+        """The sweeps in the order of ablations.PANELS."""
+        return self.curriculum, self.augmentation, self.reward, self.kl, f"{self.kl}_scale", self.robustness
 
 
 def sweep(name: str, chosen: Chosen) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -57,30 +65,26 @@ def gap(ax, text: str) -> None:
     ax.grid(False)
 
 
-def _paper_bars(ax, rows: pd.DataFrame, label: str, columns: tuple[str, ...] = SPLITS) -> None:
-    width = 0.8 / len(rows)
-    for i, (_, row) in enumerate(rows.iterrows()):
-        ax.bar([x - 0.4 + width * (i + 0.5) for x in range(len(columns))], [row[c] for c in columns], width * 0.95,
-               color=figures.COLOURS[i % 10], label=row[label])
+def _paper_bars(ax, rows: pd.DataFrame, label: str, columns: tuple[str, ...] = SPLITS, colours: Mapping[str, int] | None = None) -> None:
+    _bars(ax, [(row[label], [{"accuracy": row[c] / 100} for c in columns]) for _, row in rows.iterrows()], columns, colours)
+
+
+def _own_bars(ax, summary: pd.DataFrame, cases: Sequence[str], colours: Mapping[str, int] | None = None) -> None:
+    """Means over seeds by split, with the seeds as dots."""
+    groups = []
+    for case in cases:
+        seeds = summary[(summary["case"] == case) & (summary["state"] == "done")]
+        if len(seeds):
+            groups.append((case, [{"accuracy": seeds[f"accuracy_{s}"].mean(), "seeds": list(seeds[f"accuracy_{s}"])} for s in SPLITS]))
+    _bars(ax, groups, SPLITS, colours)
+
+
+def _bars(ax, groups: Sequence[tuple[str, list]], columns: Sequence[str], colours: Mapping[str, int] | None) -> None:
+    places = [(colours or {}).get(label, i) for i, (label, _) in enumerate(groups)]
+    figures.grouped_bars(ax, groups, [figures.COLOURS[place] for place in places])
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
     ax.set_xticks(range(len(columns)), [figures.SPLIT_LABELS.get(c, c.replace("_", "\n")) for c in columns], fontsize=7)
-    ax.set(ylabel="accuracy (%)", ylim=(0, 105))
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
-
-
-def _own_bars(ax, summary: pd.DataFrame, axis: str, labels: Mapping) -> None:
-    """Bars by split, mean over seeds, with the seeds as dots."""
-    order = [value for value in labels if ((summary[axis] == value) & (summary["state"] == "done")).any()]
-    width = 0.8 / len(order)
-    for i, value in enumerate(order):
-        group = summary[(summary[axis] == value) & (summary["state"] == "done")]
-        for x, split in enumerate(SPLITS):
-            at, cells = x - 0.4 + width * (i + 0.5), 100 * group[f"accuracy_{split}"]
-            colour = figures.COLOURS[SAME_COLOUR.get(labels[value], 6 + i % 4)]
-            ax.bar(at, cells.mean(), width * 0.95, color=colour, label=labels[value] if x == 0 else None)
-            ax.plot([at] * len(cells), cells, linestyle="none", marker=".", color="0.25", markersize=3)
-    ax.set_xticks(range(len(SPLITS)), [figures.SPLIT_LABELS[s] for s in SPLITS], fontsize=7)
-    ax.set(ylabel="accuracy (%)", ylim=(0, 105))
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
+    ax.set_ylabel("accuracy (%)")
 
 
 def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
@@ -106,12 +110,17 @@ def _finish(fig: Figure, text: str) -> Figure:
 
 
 def table1(chosen: Chosen) -> Figure:
-    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours are notebook 08's, of which no reference run is committed."""
+    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct, and those of notebook 08."""
     fig, (theirs, ours) = _pair("Table 1: in-distribution, BFCL V3 multi-turn")
     data = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
-    _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method")
-    gap(ours, "no reference run of the baselines:\nnotebook 08 draws a run of your own")
-    return _finish(fig, "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.")
+    _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method", colours=figures.METHODS)
+    found, text = sweep(chosen.baselines, chosen), "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split."
+    if found:
+        _own_bars(ours, found[0], list(dict.fromkeys(found[0]["case"])), figures.METHODS)
+        text += "\n" + _source(found[0], chosen) + " Dots: seeds."
+    else:
+        gap(ours, "no runs yet: notebook 08, over seeds")
+    return _finish(fig, text)
 
 
 def table2(chosen: Chosen) -> Figure:
@@ -126,32 +135,40 @@ def table2(chosen: Chosen) -> Figure:
     return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.")
 
 
+STEPS_OF_TABLE3 = ("none", "direct GRPO", "+ stage 1", "+ stage 2", "+ stage 3", "+ stage 4")
+
+
+def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
+    """Table 3's rows from the curriculum sweep's validations: before training, after each stage of "four stages", after direct GRPO."""
+    rows = []
+    data = curves[(curves["kind"] == "validation") & curves["case"].isin(["four stages", "direct GRPO"])]
+    for (case, _), run in data.groupby(["case", "seed"], sort=False):
+        ends = run.groupby("stage", sort=False).tail(1)
+        labels = STEPS_OF_TABLE3[2:] if case == "four stages" else STEPS_OF_TABLE3[1:2]
+        rows += [end.assign(case=label) for label, (_, end) in zip(labels, ends.groupby("stage", sort=False), strict=True)]
+        if case == "four stages":
+            rows.append(run.head(1).assign(case="none"))
+    return pd.concat(rows).assign(state="done") if rows else pd.DataFrame(columns=["case", "state"])
+
+
 def table3(chosen: Chosen) -> Figure:
     """Stage by stage and direct GRPO."""
     fig, (theirs, ours) = _pair("Table 3: the curriculum against one stage")
     paper = figures.paper_table3()
     _paper_bars(theirs, paper[paper["model"] == "Qwen2.5-7B-Instruct"], "training")
-    found, text = sweep(chosen.curriculum, chosen), "Paper: published values. "
+    found, text = sweep(chosen.curriculum, chosen), "Paper: published values, one model. "
     if found:
-        _own_bars(ours, found[0], "stages", CASES)
-        text += _source(found[0], chosen)
+        rows = after_each_stage(found[1])
+        _own_bars(ours, rows, STEPS_OF_TABLE3)
+        seeds = sorted(rows["seed"].unique())
+        text += (f"\nOwn runs: {chosen.model}; validations of {len(seeds)} curricula and as many runs of direct GRPO, seeds "
+                 f"{', '.join(map(str, seeds))}, n = {int(rows['episodes'].iloc[0])} tasks a seed, BFCL's checker. Dots: seeds.")
     else:
         gap(ours, "no runs yet: notebook 12")
     return _finish(fig, text)
 
 
-CASES = {'["stage1_syntax", "stage2_hints", "stage3_hard_tasks", "stage4_alignment"]': "four stages", '["direct_grpo"]': "direct GRPO",
-         '["stage2_hints", "stage3_hard_tasks", "stage4_alignment"]': "without stage 1",
-         '["stage1_syntax", "stage3_hard_tasks", "stage4_alignment"]': "without stage 2",
-         '["stage1_syntax", "stage2_hints", "stage4_alignment"]': "without stage 3",
-         '["stage1_syntax", "stage2_hints", "stage3_hard_tasks"]': "without stage 4",
-         '["stage2_hints", "stage1_syntax", "stage3_hard_tasks", "stage4_alignment"]': "stages 1 and 2 swapped"}
-"""How the axis `stages` of the curriculum sweep reads in a figure."""
-SAME_COLOUR = {"direct GRPO": 1, "four stages": 5}
-"""Places in the palette that these have in the paper's panel of Table 3."""
-
-
-def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, notebook: int, chosen: Chosen) -> Figure:
+def _by_split(name: str, title: str, own: str, cases: Sequence[str], notebook: int, chosen: Chosen) -> Figure:
     """Two rows of four panels: the paper's digitised curves, and ours."""
     figures.style()
     fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), sharey="row")
@@ -166,9 +183,9 @@ def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, noteb
             gap(bottom, f"no runs yet:\nnotebook {notebook}")
             continue
         curves = found[1][found[1]["kind"] == "validation"]
-        for i, value in enumerate(labels):  # in the paper's order, so that a series has one colour in both rows
-            if (curves[axis] == value).any():
-                ablations.line(bottom, curves[curves[axis] == value], f"accuracy_{split}", figures.COLOURS[i], labels[value])
+        for i, case in enumerate(cases):  # in the paper's order, so that a series has one colour in both rows
+            if (curves["case"] == case).any():
+                ablations.line(bottom, curves[curves["case"] == case], f"accuracy_{split}", figures.COLOURS[i], case)
         bottom.set_xlabel("step", fontsize=8)
     axes[0, 0].set_ylabel("the paper,\ndigitised", fontsize=8)
     axes[1, 0].set_ylabel("own runs", fontsize=8)
@@ -176,19 +193,20 @@ def _by_split(name: str, title: str, own: str, axis: str, labels: Mapping, noteb
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=6, loc="best")
     text = "Validation accuracy. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
-    return _finish(fig, text + ("\n" + _source(found[0], chosen) + " Bands: least to largest seed." if found else ""))
+    if found:
+        text += "\n" + _source(found[0][found[0]["case"].isin(cases)], chosen) + " Bands: least to largest seed."
+    return _finish(fig, text)
 
 
 def figure4a(chosen: Chosen) -> Figure:
     """Hints against none."""
-    return _by_split("fig4a_augmentation", "Figure 4a: with and without augmentation", chosen.augmentation, "hint_rate",
-                     {1.0: "with hints", 0.0: "without"}, 13, chosen)
+    return _by_split("fig4a_augmentation", "Figure 4a: with and without augmentation", chosen.augmentation,
+                     ("with hints", "without hints"), 13, chosen)
 
 
 def figure4b(chosen: Chosen) -> Figure:
     """Progress against binary reward."""
-    return _by_split("fig4b_reward", "Figure 4b: progress and binary reward", chosen.reward, "rewarded_by",
-                     {"progress": "progress", "binary": "binary"}, 14, chosen)
+    return _by_split("fig4b_reward", "Figure 4b: progress and binary reward", chosen.reward, ("progress", "binary"), 14, chosen)
 
 
 def _dynamics(title: str, panels: Mapping[str, str], stages: int | None, chosen: Chosen) -> Figure:
@@ -238,13 +256,13 @@ def figure6(chosen: Chosen) -> Figure:
     found = sweep(chosen.curriculum, chosen)
     text = "Blue, left: accuracy; red, right: gradient norm. Paper: digitised, one run, smoothed by its authors."
     pairs = [(theirs, norm)]
-    curves = found[1][found[1]["stages"] == '["direct_grpo"]'] if found else pd.DataFrame()
+    curves = found[1][found[1]["case"] == "direct GRPO"] if found else pd.DataFrame()
     if len(curves):
         own_norm = ours.twinx()
         ablations.line(ours, curves[curves["kind"] == "validation"], "accuracy", figures.COLOURS[0], "accuracy")
         ablations.line(own_norm, curves[curves["kind"] == "train"], "grad_norm", figures.COLOURS[3], "gradient norm")
         pairs.append((ours, own_norm))
-        text += "\n" + _source(found[0][found[0]["stages"] == '["direct_grpo"]'], chosen)
+        text += "\n" + _source(found[0][found[0]["case"] == "direct GRPO"], chosen)
     else:
         gap(ours, "no runs of direct GRPO yet:\nnotebook 12")
     for left, right in pairs:
@@ -281,11 +299,24 @@ FIGURES: dict[str, Callable[[Chosen], Figure]] = {f.__name__: f for f in (table1
 """Every table and figure by name."""
 
 
-def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
-    """Draw all and return their PNG files by name; a PDF lies beside each."""
+def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
     drawn = {}
-    for name, draw in FIGURES.items():
-        fig = draw(chosen or Chosen())
+    for name, fig in made.items():
         drawn[name] = figures.save(fig, folder / name)[0]
         plt.close(fig)
     return drawn
+
+
+def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
+    """Draw all and return their PNG files by name; a PDF lies beside each."""
+    return _draw(folder, {name: draw(chosen or Chosen()) for name, draw in FIGURES.items()})
+
+
+def draw_sweeps(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
+    """Draw every ablation's whole sweep, as notebooks 12 to 16 do; those that were not run are left out."""
+    chosen = chosen or Chosen()
+    made = {}
+    for name, panels in zip(chosen.ablations, ablations.PANELS.values(), strict=True):
+        if found := sweep(name, chosen):
+            made[name] = ablations.figure(*found, "case", panels, f"{chosen.model}, {int(found[0]['steps'].max())} steps")
+    return _draw(folder, made)

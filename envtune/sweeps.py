@@ -55,13 +55,19 @@ def grid(axes: dict[str, Sequence]) -> list[dict]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _slug(axes: dict) -> str:
-    text = "_".join(f"{name}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', str(value)).strip('-')}" for name, value in axes.items())
+def _slug(axes: dict, case: str | None = None) -> str:
+    named = axes if case is None else {name: value for name, value in axes.items() if name == "seed"}
+    parts = ([] if case is None else [case]) + [f"{name}-{value}" for name, value in named.items()]
+    text = "_".join(re.sub(r"[^A-Za-z0-9.+_-]+", "-", part).strip("-") for part in parts)
     return text if len(text) <= 80 else f"{text[:70]}-{sha256(json.dumps(axes).encode()).hexdigest()[:8]}"
 
 
 def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = None) -> list[Point]:
-    """The sweep's points. ValueError for a parameter that the notebook lacks, a wrong type, no point, or the same point twice."""
+    """The sweep's points. ValueError for a parameter that the notebook lacks, a wrong type, no point, or the same point twice.
+
+    A choice may hold `case`, a word for what it does: with the seed it names the run, and the tables have it as a column; the notebook is
+    not given it.
+    """
     fixed = fixed or {}
     if not choices:
         raise ValueError(f"the sweep {name!r} has no point; give at least one list of values")
@@ -70,8 +76,9 @@ def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = No
         raise ValueError("run_name is set by the sweep, one for each point; leave it out")
     points = []
     for choice in choices:
-        point = f"{name}.{_slug(choice)}"
-        parameters = {**fixed, **choice, "run_name": point}
+        given = {key: value for key, value in choice.items() if key != "case" or "case" in declared}
+        point = f"{name}.{_slug(choice, choice['case'] if given != choice else None)}"
+        parameters = {**fixed, **given, "run_name": point}
         notebook.refuse_wrong(parameters, declared, book.name)
         points.append(Point(point, parameters, choice))
     if len({point.name for point in points}) < len(points):
@@ -162,14 +169,18 @@ def time_left(states: pd.DataFrame, workers: int) -> str:
 
 
 def summary(points: Sequence[Point]) -> pd.DataFrame:
-    """A row a run: the axes, the state, and what the notebook left in result.json."""
+    """A row a run: the axes, the state, and what the notebook left in result.json; several rows where it left a list."""
     rows = []
     for point in points:
         state, file = _state(point), point.folder / "result.json"
         result = json.loads(file.read_text()) if state["state"] == "done" and file.exists() else {}
-        axes = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in point.axes.items()}
-        rows.append({"run": point.name, **axes, "state": state["state"], "error": state.get("error", ""), **result})
+        common = {"run": point.name, **_flat(point.axes), "state": state["state"], "error": state.get("error", "")}
+        rows += [{**common, **one} for one in (result if isinstance(result, list) else [result])]
     return pd.DataFrame(rows)
+
+
+def _flat(axes: dict) -> dict:
+    return {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in axes.items()}
 
 
 CURVES = ("stage", "step", "kind", "reward", "progress", "accuracy", "entropy", "kl", "grad_norm", "format_reward", "recovery_rate",
@@ -185,8 +196,7 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
             data = pd.DataFrame(row for row in read_lines(point.folder / "metrics.jsonl") if row["kind"] in ("train", "validation"))
             ends = data.groupby("stage", sort=False)["step"].max()
             data = data[[name for name in CURVES if name in data]].assign(at=data["step"] + data["stage"].map(ends.cumsum() - ends))
-            axes = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in point.axes.items()}
-            parts.append(data.assign(run=point.name, **axes))
+            parts.append(data.assign(run=point.name, **_flat(point.axes)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
 

@@ -63,7 +63,7 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     assert sorted(round(p.get_height(), 1) for p in fig.axes[0].patches) == [66.7, 100.0]
     assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"} and wilson(3, 3)[1] == 1.0
     data = pd.DataFrame([("none", 0.0, 0, 0.5, 0.4)] + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],
-                        columns=["kind", "rate", "seed", "accuracy", "recovery"])
+                        columns=["corruption", "corruption_rate", "seed", "accuracy", "last_recovery_rate"])
     lines = figures.robustness_lines(data, "made up, for a test").axes[0].get_lines()
     assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [[0.5, 0.375, 0.25]]
     for picture in (bars, fig):

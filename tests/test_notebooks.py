@@ -12,13 +12,13 @@ SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_qui
             "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"},
             "08_baselines": {"steps": 4, "sft_epochs": 1},
             "09_small_llm": {},  # the real model where `make small` installed it, else the instrument of the tests
-            "12_ablation_curriculum": {"steps": 4, "seeds": [0], "cases": ["direct", "no_stage1"], "workers": 2, "run_name": "test_12"},
+            "12_ablation_curriculum": {"steps": 4, "seeds": [0], "cases": ["direct GRPO", "without stage 1"], "workers": 2, "run_name": "test_12"},
             "13_ablation_augmentation": {"steps": 2, "seeds": [0], "cases": ["with hints", "linear"], "workers": 2, "run_name": "test_13"},
             "14_ablation_reward": {"steps": 2, "seeds": [0], "cases": ["progress", "binary"], "workers": 2, "run_name": "test_14"},
-            "15_kl_sweep": {"steps": 1, "seeds": [0, 1], "betas": [0.1], "workers": 2, "run_name": "test_15"},
+            "15_kl_sweep": {"steps": 1, "seeds": [0], "betas": [0.1], "scale_betas": [0.1], "scales": [4.0], "workers": 2, "run_name": "test_15"},
             "17_paper_figures": {},
             "90_experiment": {"stage_steps": [1]},
-            "16_hint_robustness": {"steps": 1, "kinds": ["shuffled"], "rates": [1.0]}}
+            "16_hint_robustness": {"steps": 1, "seeds": [0], "kinds": ["shuffled"], "rates": [1.0], "workers": 2, "run_name": "test_16"}}
 
 
 def test_every_notebook_is_executed_here():

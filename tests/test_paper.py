@@ -12,10 +12,10 @@ from envtune.__main__ import main  # noqa: E402
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 
 
-def made_up(axis, values, accuracy, **more):
-    """(summary, curves) of a sweep with three seeds; `accuracy` by value."""
-    summary, curves = [], []
-    for value in values:
+def made_up(accuracy, **more):
+    """(summary, curves) of a sweep with three seeds; `accuracy` by case."""
+    summary, curves, axis = [], [], "case"
+    for value in accuracy:
         for seed in range(3):
             right = accuracy[value] + 0.02 * (seed - 1)
             summary.append({"run": f"s.{value}-{seed}", axis: value, "seed": seed, "state": "done", "n": 100, "accuracy": right, "explosions": 0, "steps": 8,
@@ -42,7 +42,7 @@ def sweeps_of(tmp_path, monkeypatch):
 
 
 def words(fig):
-    return " ".join(t.get_text() for t in fig.findobj(matplotlib.text.Text))
+    return " ".join(" ".join(t.get_text() for t in fig.findobj(matplotlib.text.Text)).split())
 
 
 def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, monkeypatch):
@@ -65,23 +65,62 @@ def test_a_missing_run_leaves_a_gap_that_says_so(sweeps_of, monkeypatch, tmp_pat
 
 
 def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_of):
-    sweeps_of(ablation_reward=made_up("rewarded_by", ["progress", "binary"], {"progress": 0.5, "binary": 0.3}))
+    sweeps_of(ablation_reward=made_up({"progress": 0.5, "binary": 0.3}))
     fig = paper.figure4b(paper.Chosen())
     bottom = fig.axes[4]
     assert [line.get_ydata()[-1] for line in bottom.get_lines()] == pytest.approx([0.5, 0.3]) and len(bottom.collections) == 2
     assert "6 runs, seeds 0, 1, 2, n = 100" in words(fig) and "no evidence about large models" in words(fig)
 
 
-def test_table_three_has_the_papers_values_and_ours_by_split(sweeps_of):
-    four, direct = list(paper.CASES)[:2]
-    sweeps_of(ablation_curriculum=made_up("stages", [four, direct], {four: 0.5, direct: 0.3}))
-    theirs, ours = paper.table3(paper.Chosen()).axes
-    assert theirs.patches[0].get_height() == pytest.approx(9.33) and [round(p.get_height()) for p in ours.patches] == [50] * 4 + [30] * 4
+def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
+    lines = [{"case": case, "seed": seed, "stage": stage, "kind": "validation", "step": step, "episodes": 16,
+              **{f"accuracy_{split}": (number + (step > 0)) / 10 for split in SPLITS}}
+             for case, stages in (("four stages", "1234"), ("direct GRPO", "d"), ("without stage 1", "234")) for seed in (0, 1)
+             for number, stage in enumerate(stages) for step in (0, 4, 8)]
+    sweeps_of(ablation_curriculum=(pd.DataFrame([{"state": "done"}]), pd.DataFrame(lines)))
+    fig = paper.table3(paper.Chosen())
+    theirs, ours = fig.axes
+    assert theirs.patches[0].get_height() == pytest.approx(9.33) and [p.get_height() for p in theirs.patches[4:8]] == [20.0, 24.67, 14.67, 10.33]
+    assert [t.get_text() for t in ours.get_legend().get_texts()] == [t.get_text() for t in theirs.get_legend().get_texts()]
+    assert [round(p.get_height()) for p in ours.patches] == [0] * 4 + [10] * 4 + [10] * 4 + [20] * 4 + [30] * 4 + [40] * 4
+    assert "n = 16 tasks a seed" in words(fig) and "seeds 0, 1" in words(fig)
+
+
+def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(sweeps_of):
+    sweeps_of(baselines=made_up({"before training": 0.1, "ToolRL": 0.3, "curriculum": 0.4}))
+    theirs, ours = paper.table1(paper.Chosen()).axes
+    assert [round(p.get_height()) for p in ours.patches] == [10] * 4 + [30] * 4 + [40] * 4
+    colour = {ax: dict(zip([t.get_text() for t in ax.get_legend().get_texts()], [h.patches[0].get_facecolor() for h in ax.containers], strict=True))
+              for ax in (theirs, ours)}
+    assert colour[theirs]["ToolRL"] == colour[ours]["ToolRL"] and colour[theirs]["Environment Tuning"] == colour[ours]["curriculum"]
+
+
+def test_each_committed_sweep_is_drawn_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
+    committed = {p.name for p in (paths.DATA / "reference_runs").iterdir() if p.is_dir()} - {"baselines"}
+    assert set(paper.draw_sweeps(tmp_path)) == committed == set(ablations.PANELS)
+
+
+def test_one_case_is_judged_against_each_of_several(sweeps_of):
+    def verdict(**rest):
+        sweeps_of(ablation_curriculum=made_up({"four stages": 0.5, **{f"without stage {i}": a for i, a in enumerate(rest.values(), 1)}}))
+        return next(c for c in claims.claims() if c.text.startswith("Each of the four")).verdict
+    assert verdict(a=0.2, b=0.2, c=0.2, d=0.2) == "supported"
+    assert verdict(a=0.2, b=0.5, c=0.2, d=0.5) == "supported against 2 of 4"
+    assert verdict(a=0.2, b=0.5, c=0.8, d=0.5) == "contradicted by 1 of 4"
+    assert verdict(a=0.5, b=0.5, c=0.5, d=0.5) == "not supported" and verdict(a=0.5) == "not tested"
+
+
+def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(sweeps_of):
+    def verdict(scaled):
+        sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))
+        return next(c for c in claims.claims() if "scale" in c.text).verdict
+    assert [verdict(a) for a in (0.5, 0.2, 0.8)] == ["no difference shown", "contradicted", "contradicted"]
 
 
 def test_verdicts_come_from_intervals(sweeps_of):
     def verdict(a, b):
-        sweeps_of(ablation_reward=made_up("rewarded_by", ["progress", "binary"], {"progress": a, "binary": b}))
+        sweeps_of(ablation_reward=made_up({"progress": a, "binary": b}))
         return next(c for c in claims.claims() if "binary" in c.text).verdict
     assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == ("supported", "not supported", "contradicted")
     assert verdict(0.42, 0.45) == "not supported, the means lie the other way"
@@ -90,17 +129,18 @@ def test_verdicts_come_from_intervals(sweeps_of):
 
 
 def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps_of):
-    summary, curves = made_up("rewarded_by", ["progress", "binary"], {"progress": 0.6, "binary": 0.3})
+    summary, curves = made_up({"progress": 0.6, "binary": 0.3})
     summary.loc[0, "accuracy"] = 0.2  # one seed of the better one fell below
     sweeps_of(ablation_reward=(summary, curves))
-    table = ablations.pooled(summary, "rewarded_by").set_index("value")
+    table = ablations.pooled(summary, "case").set_index("value")
     assert table.loc["progress", "low"] > table.loc["binary", "high"]
     assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not supported"
 
 
 def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):
     def verdict(none):
-        sweeps_of(kl_sweep=made_up("beta", [0.0, 0.1], {0.0: 0.5, 0.1: 0.5}, entropy={0.0: none, 0.1: 0.2}))
+        summary, curves = made_up({"beta 0": 0.5, "beta 0.1": 0.5}, entropy={"beta 0": none, "beta 0.1": 0.2})
+        sweeps_of(kl_sweep=(summary.assign(beta=[0.0] * 3 + [0.1] * 3), curves))
         return next(c for c in claims.claims() if "entropy" in c.text).verdict
     assert (verdict(0.05), verdict(0.195)) == ("supported", "not supported")
 
@@ -111,14 +151,14 @@ def test_the_committed_claims_are_those_of_the_committed_runs(capsys):
 
 
 def test_the_ablation_figure_and_its_words_agree_with_the_summary():
-    summary, curves = made_up("beta", [0.0, 0.1], {0.0: 0.3, 0.1: 0.6})
-    fig = ablations.figure(summary, curves, "beta", {"entropy": "entropy", "accuracy": "accuracy"}, "made up, for a test")
+    summary, curves = made_up({"beta 0": 0.3, "beta 0.1": 0.6})
+    fig = ablations.figure(summary, curves, "case", {"entropy": "entropy", "accuracy": "accuracy"}, "made up, for a test")
     ends = fig.axes[-1]
     assert [round(float(line.get_ydata()[0]), 2) for line in ends.get_lines() if line.get_marker() == "o"] == [0.3, 0.6]
-    text = ablations.reading(summary, "beta")
-    assert text.startswith("- 0.1: 0.60 [") and "Highest: **0.1**. Below it by interval and in every seed: 0.0." in text
+    text = ablations.reading(summary, "case")
+    assert text.startswith("- beta 0.1: 0.60 [") and "Highest: **beta 0.1**. Below it by interval and in every seed: beta 0." in text
     summary.loc[0, "state"] = "failed"
-    assert "Missing runs: s.0.0-0" in ablations.reading(summary, "beta")
+    assert "Missing runs: s.beta 0-0" in ablations.reading(summary, "case")
 
 
 def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch):
@@ -126,7 +166,7 @@ def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch)
     with pytest.raises(FileNotFoundError, match="run its notebook"):
         ablations.load("nothing")
     (tmp_path / "mine").mkdir()
-    for name, data in zip(("summary", "curves"), made_up("beta", [0.1], {0.1: 0.5}), strict=True):
+    for name, data in zip(("summary", "curves"), made_up({"beta 0.1": 0.5}), strict=True):
         data.to_parquet(tmp_path / "mine" / f"{name}.parquet")
     assert len(ablations.load("mine")[0]) == 3
     with pytest.raises(FileNotFoundError):

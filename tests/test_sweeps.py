@@ -82,6 +82,20 @@ def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
     assert sweeps.sweep(book, "s", [{"x": 2}], {"seconds": 0.1}).loc[0, "starts"] == 2
 
 
+def test_a_case_names_the_run_and_its_row_and_the_notebook_is_not_given_it(book):
+    result = sweeps.sweep(book, "s", [{"case": "with, a comma", "x": 2, "label": "long"}])
+    assert result.loc[0, ["run", "case", "x", "square"]].tolist() == ["s.with-a-comma", "with, a comma", 2, 4]
+    assert pd.read_parquet(paths.runs() / "s" / "curves.parquet")["case"].unique() == ["with, a comma"]
+
+
+def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
+    [point] = sweeps.plan(book, "s", [{"x": 1}])
+    point.folder.mkdir()
+    (point.folder / "sweep_state.json").write_text(json.dumps({"state": "done", "parameters": point.parameters}))
+    (point.folder / "result.json").write_text('[{"case": "a", "accuracy": 0.5}, {"case": "b", "accuracy": 0.25}]')
+    assert sweeps.summary([point])[["run", "x", "case", "accuracy"]].values.tolist() == [["s.x-1", 1, "a", 0.5], ["s.x-1", 1, "b", 0.25]]
+
+
 @pytest.mark.parametrize("log, again", [
     ("noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed notebook: x", True),
     ("noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not start:\nzmq.error.ZMQError: Address already in use", True),
