@@ -75,10 +75,10 @@ fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
-	@echo "  figures/paper/*.png and *.pdf"
+	@echo "  figures/paper/ and figures/ablations/: *.png and *.pdf"
 
-ablations: setup  ## notebooks 12 to 15: every sweep of PRESET (cpu-tiny: about an hour and a half on two cores)
-	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum; do \
+ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (cpu-tiny, WORKERS=2: about three hours and a half on two cores)
+	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum 16_hint_robustness; do \
 	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done
 
 conda:  ## create the conda environment `envtune` with the GPU set

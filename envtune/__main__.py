@@ -30,6 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--write", action="store_true", help="write docs/claims.md anew")
     train = commands.add_parser("train", help="train the stage of a job file (see envtune.launch); what `accelerate launch` runs")
     train.add_argument("job", type=Path)
+    spent = commands.add_parser("cost", help="what a whole run of a preset takes, from what a few steps took")
+    spent.add_argument("run", type=Path, help="a run folder, or a parquet file of metrics")
+    spent.add_argument("--preset", default="", help="default: the run's own")
+    spent.add_argument("--json", action="store_true", help="print the table as JSON")
     sweep = commands.add_parser("sweep", help="execute a notebook for every point of a grid, a process and a run folder each")
     sweep.add_argument("notebook", type=Path)
     sweep.add_argument("--name", required=True, help="folder under runs/ for the summary; runs are runs/NAME.POINT")
@@ -133,6 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _sweep(options)
         elif options.command == "check":
             presets.check(presets.get(options.preset, **_values(options.parameter)))
+        elif options.command == "cost":
+            from envtune import cost  # it needs matplotlib
+            table = cost.cost(*cost.load(options.run, options.preset))
+            print(table.to_json(orient="records", indent=1) if options.json else table.round(2).to_string(index=False))
         elif options.command == "claims":
             from envtune import claims  # it needs matplotlib
             claims.FILE.write_text(claims.page()) if options.write else print(claims.page())

@@ -38,13 +38,13 @@ def bar(total: int, description: str, unit: str, quiet: bool = False) -> tqdm:
                 disable=quiet or "ENVTUNE_PROGRESS" in os.environ)
 
 
-def report(done: int, total: int) -> None:
-    """Say how far the current phase is."""
+def report(done: float, total: float, text: str = "") -> None:
+    """Say how far the current phase is, in these words or as a count."""
     target = os.environ.get("ENVTUNE_PROGRESS")
     if not target:
         return
     share = _phase["start"] + (_phase["end"] - _phase["start"]) * done / max(1, total)
-    text = f"{_phase['name']} {done}/{total}" if total > 1 else _phase["name"]
+    text = text or (f"{_phase['name']} {done}/{total}" if total > 1 else _phase["name"])
     unfinished = Path(f"{target}.new")
     unfinished.write_text(json.dumps({"share": share, "text": text}))
     unfinished.replace(target)

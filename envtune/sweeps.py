@@ -27,7 +27,7 @@ from queue import Queue
 
 import pandas as pd
 
-from envtune import notebook, paths
+from envtune import notebook, paths, progress
 from envtune.jsonl import read_lines
 
 PORT_RACE = re.compile(r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond")
@@ -148,24 +148,36 @@ def execute(book: Path, point: Point, device: str | None = None, threads: int | 
 
 
 def table(points: Sequence[Point]) -> pd.DataFrame:
-    """Where every run stands: run, state, stage, step, progress, minutes, error."""
+    """Where every run stands: run, state, stage, step (counted over its stages), of, progress, minutes, error."""
     rows = []
     for point in points:
-        state, last = _state(point), {}
+        state, steps = _state(point), []
         metrics = point.folder / "metrics.jsonl"
         if metrics.exists():
-            last = next((row for row in reversed(list(read_lines(metrics))) if row["kind"] == "train"), {})
+            steps = [row for row in read_lines(metrics) if row["kind"] == "train"]
+        last = steps[-1] if steps else {}
         spent = state.get("seconds", time.time() - state["since"] if "since" in state else 0)
-        rows.append({"run": point.name, "state": state["state"], "stage": last.get("stage", ""), "step": last.get("step", 0),
-                     "progress": last.get("progress", float("nan")), "minutes": round(spent / 60, 1), "error": state.get("error", "")})
+        rows.append({"run": point.name, "state": state["state"], "stage": last.get("stage", ""), "step": len(steps),
+                     "of": sum(point.parameters.get("stage_steps", [])), "progress": last.get("progress", float("nan")),
+                     "minutes": round(spent / 60, 2), "error": state.get("error", "")})
     return pd.DataFrame(rows)
 
 
+def _shares(states: pd.DataFrame) -> pd.Series:
+    """How much of each run is done [0..1]; of a running one that says how many steps it takes, by its steps."""
+    running = (states["step"] / states["of"].where(states["of"] > 0)).fillna(0).clip(upper=1)
+    return running.where(states["state"] == "running", states["state"].isin(["done", "failed"]).astype(float))
+
+
 def time_left(states: pd.DataFrame, workers: int) -> str:
-    """An estimate from the runs that are done."""
-    done = states[states["state"] == "done"]
-    left = int((~states["state"].isin(["done", "failed"])).sum())
-    return f"about {left * done['minutes'].mean() / workers:.0f} min left" if len(done) and left else "done" if not left else "time unknown"
+    """An estimate from the runs that are done and those that are a tenth on their way."""
+    shares = _shares(states)
+    known = (states["state"] == "done") | ((states["state"] == "running") & (shares >= 0.1))
+    if not (shares < 1).any():
+        return "done"
+    if not known.any():
+        return "time unknown"
+    return f"about {(1 - shares).sum() * (states['minutes'] / shares)[known].mean() / workers:.0f} min left"
 
 
 def summary(points: Sequence[Point]) -> pd.DataFrame:
@@ -320,13 +332,14 @@ def printer() -> Callable[[pd.DataFrame, str], None]:
 
 
 def displayer() -> Callable[[pd.DataFrame, str], None]:
-    """A `show` for a notebook: one table that is kept up to date; without a reader, only the last."""
+    """A `show` for a notebook: one table that is kept up to date; without a reader, only the last, and a share for `envtune run`'s bar."""
     from IPython.display import display
     handle = None
 
     def show(states: pd.DataFrame, left: str) -> None:
         nonlocal handle
         if "ENVTUNE_PROGRESS" in os.environ and left != "done":
+            progress.report(100 * _shares(states).mean(), 100, f"{(states['state'] == 'done').sum()} of {len(states)} runs done, {left}")
             return
         styled = states.style.hide(axis="index").format(precision=2).set_caption(left)
         handle = handle or display(styled, display_id=True)

@@ -72,7 +72,7 @@ def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
     made = json.loads((paths.runs() / "s" / "provenance.json").read_text())
     assert made["notebook"] == "square.ipynb" and [r["parameters"]["x"] for r in made["runs"]] == [3, 98] and made["runs"][0]["seconds"] > 0
     states, left = shown[-1]
-    assert list(states.columns) == ["run", "state", "stage", "step", "progress", "minutes", "error"] and left == "done"
+    assert list(states.columns) == ["run", "state", "stage", "step", "of", "progress", "minutes", "error"] and left == "done"
     again = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
     assert again.loc[3, "starts"] == 1 and (paths.runs() / "s.x-13" / "starts").read_text() == "2"  # done runs stay, failed ones are tried anew
 
@@ -115,6 +115,15 @@ def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, a
     assert result["state"] == "failed" and len(starts) == (sweeps.TRIES if again else 1)
     assert result["error"] == (next((line for line in log.splitlines() if line.startswith("envtune: ")), log.splitlines()[-1] if log else "exit code 2")
                                .removeprefix("envtune: "))
+
+
+def test_the_time_left_is_estimated_from_what_is_done_and_what_is_under_way():
+    def left(*rows):
+        return sweeps.time_left(pd.DataFrame(rows, columns=["state", "step", "of", "minutes"]), workers=2)
+    assert left(("waiting", 0, 0, 0), ("running", 0, 10, 1)) == "time unknown"
+    assert left(("waiting", 0, 10, 0), ("running", 2, 10, 1)) == "about 4 min left"  # 1.8 runs of five minutes, two at a time
+    assert left(("done", 10, 0, 10), ("failed", 1, 0, 1), ("waiting", 0, 0, 0)) == "about 5 min left"
+    assert left(("done", 10, 10, 10), ("failed", 1, 0, 1)) == "done"
 
 
 def test_each_run_has_a_device_to_itself(book, monkeypatch):
