@@ -94,8 +94,8 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
     fig.tight_layout(rect=(0, 0.17, 1, 1))
     seeds, n = sorted(summary["seed"].unique()), int(summary["n"].dropna().iloc[0])
     figures.caption(fig, f"Own runs: {source}, seeds {', '.join(map(str, seeds))}. Bands: least to largest seed; training curves are means "
-                         f"over {SMOOTH} steps.\nAt the end: greedy, {n} tasks a seed, BFCL's checker; large dots pool the seeds (95% "
-                         "Wilson), small dots are seeds.")
+                         f"over {SMOOTH} steps; validation is one sampled episode a task.\nAt the end: greedy, {n} tasks a seed, "
+                         "BFCL's checker; large dots pool the seeds (95% Wilson), small dots are seeds.")
     return fig
 
 

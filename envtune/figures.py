@@ -20,7 +20,8 @@ STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_
 SPLIT_LABELS = {"base": "base", "miss_func": "missing\nfunctions", "miss_param": "missing\nparameters",
                 "long_context": "long\ncontext", "all": "all"}
 COLOURS = sns.color_palette("colorblind")
-METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "Environment Tuning": 2}
+METHODS = {"before training": 0, "none": 0, "SFT": 1, "direct GRPO": 5, "ToolRL": 3, "curriculum": 2, "four stages": 2,
+           "Environment Tuning": 2}
 """Places in the palette: a method has the same colour in our panel and the paper's."""
 _SHADES = ("#f2f2f2", "#e3e3e3")
 

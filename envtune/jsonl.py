@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def read_lines(path: Path) -> Iterator[dict]:
-    """The lines of a .jsonl or .jsonl.gz file, up to an end that a kill has torn. ValueError for a damage anywhere else."""
+def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
+    """The lines of a .jsonl or .jsonl.gz file, up to an end that a kill has torn. ValueError for a damage anywhere else; a file that is
+    `reopened` and appended to after a kill may have torn lines within, which are left out."""
     torn = None
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
@@ -21,7 +22,7 @@ def read_lines(path: Path) -> Iterator[dict]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError:
-                    torn = number
+                    torn = None if reopened else number
                 else:
                     yield row
     except EOFError:  # a gzip file without its end

@@ -82,14 +82,14 @@ def _own_bars(ax, summary: pd.DataFrame, cases: Sequence[str], colours: Mapping[
 def _bars(ax, groups: Sequence[tuple[str, list]], columns: Sequence[str], colours: Mapping[str, int] | None) -> None:
     places = [(colours or {}).get(label, i) for i, (label, _) in enumerate(groups)]
     figures.grouped_bars(ax, groups, [figures.COLOURS[place] for place in places])
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncol=2)
     ax.set_xticks(range(len(columns)), [figures.SPLIT_LABELS.get(c, c.replace("_", "\n")) for c in columns], fontsize=7)
     ax.set_ylabel("accuracy (%)")
 
 
 def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
     done = summary[summary["state"] == "done"]
-    return (f"Own runs: {chosen.model}; {len(done)} runs, seeds {', '.join(map(str, sorted(done['seed'].unique())))}, "
+    return (f"Own runs: {chosen.model}; {done['run'].nunique()} runs, seeds {', '.join(map(str, sorted(done['seed'].unique())))}, "
             f"n = {int(done['n'].iloc[0])} tasks a seed, BFCL's checker.")
 
 
@@ -110,14 +110,17 @@ def _finish(fig: Figure, text: str) -> Figure:
 
 
 def table1(chosen: Chosen) -> Figure:
-    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct, and those of notebook 08."""
+    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours of notebook 08, and what of them the curriculum's sweep has too."""
     fig, (theirs, ours) = _pair("Table 1: in-distribution, BFCL V3 multi-turn")
     data = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method", colours=figures.METHODS)
     found, text = sweep(chosen.baselines, chosen), "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split."
     if found:
-        _own_bars(ours, found[0], list(dict.fromkeys(found[0]["case"])), figures.METHODS)
-        text += "\n" + _source(found[0], chosen) + " Dots: seeds."
+        rows, other = found[0], sweep(chosen.curriculum, chosen)
+        if other:
+            rows = pd.concat([rows, other[0][other[0]["case"].isin(["direct GRPO", "four stages"])]])
+        _own_bars(ours, rows, list(dict.fromkeys(rows["case"])), figures.METHODS)
+        text += "\n" + _source(rows, chosen) + " Dots: seeds."
     else:
         gap(ours, "no runs yet: notebook 08, over seeds")
     return _finish(fig, text)
@@ -161,7 +164,7 @@ def table3(chosen: Chosen) -> Figure:
         rows = after_each_stage(found[1])
         _own_bars(ours, rows, STEPS_OF_TABLE3)
         seeds = sorted(rows["seed"].unique())
-        text += (f"\nOwn runs: {chosen.model}; validations of {len(seeds)} curricula and as many runs of direct GRPO, seeds "
+        text += (f"\nOwn runs: {chosen.model}; validations (a sampled episode a task) of {len(seeds)} curricula and of direct GRPO, seeds "
                  f"{', '.join(map(str, seeds))}, n = {int(rows['episodes'].iloc[0])} tasks a seed, BFCL's checker. Dots: seeds.")
     else:
         gap(ours, "no runs yet: notebook 12")
@@ -192,7 +195,7 @@ def _by_split(name: str, title: str, own: str, cases: Sequence[str], notebook: i
     for ax in axes[:, 0]:
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=6, loc="best")
-    text = "Validation accuracy. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
+    text = "Validation accuracy; ours of one sampled episode a task. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
     if found:
         text += "\n" + _source(found[0][found[0]["case"].isin(cases)], chosen) + " Bands: least to largest seed."
     return _finish(fig, text)
@@ -290,7 +293,7 @@ def figure7(chosen: Chosen) -> Figure:
         ax.set_title(label, fontsize=8)
         ax.set_ylim(bottom=0)
         ax.legend(fontsize=6)
-        text = _source(found[0], chosen) + " Bands: least to largest seed."
+        text = _source(found[0], chosen) + " Validation: one sampled episode a task. Bands: least to largest seed."
     return _finish(fig, text)
 
 

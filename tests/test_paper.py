@@ -87,12 +87,12 @@ def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
 
 
 def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(sweeps_of):
-    sweeps_of(baselines=made_up({"before training": 0.1, "ToolRL": 0.3, "curriculum": 0.4}))
+    sweeps_of(baselines=made_up({"before training": 0.1, "ToolRL": 0.3}), ablation_curriculum=made_up({"without stage 1": 0.9, "four stages": 0.4}))
     theirs, ours = paper.table1(paper.Chosen()).axes
     assert [round(p.get_height()) for p in ours.patches] == [10] * 4 + [30] * 4 + [40] * 4
     colour = {ax: dict(zip([t.get_text() for t in ax.get_legend().get_texts()], [h.patches[0].get_facecolor() for h in ax.containers], strict=True))
               for ax in (theirs, ours)}
-    assert colour[theirs]["ToolRL"] == colour[ours]["ToolRL"] and colour[theirs]["Environment Tuning"] == colour[ours]["curriculum"]
+    assert colour[theirs]["ToolRL"] == colour[ours]["ToolRL"] and colour[theirs]["Environment Tuning"] == colour[ours]["four stages"]
 
 
 def test_each_committed_sweep_is_drawn_whole(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from envtune import bfcl, progress
 from envtune.hints import constitution
 from envtune.hints.library import CATEGORIES, TYPES, load_hints
 from envtune.hints.mining import Failure
+from envtune.jsonl import read_lines
 
 ATTEMPTS = 3
 VERSION = "v1"
@@ -217,13 +218,7 @@ class _Run:
 
 def attempts(log: Path) -> list[dict]:
     """The rows of an attempts.jsonl; a line torn by a kill is left out."""
-    rows = []
-    for line in log.read_text().splitlines() if log.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    return list(read_lines(log, reopened=True)) if log.exists() else []
 
 
 def _finished(log: Path) -> tuple[set[str], list[dict]]:
