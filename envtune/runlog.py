@@ -155,7 +155,9 @@ class MetricsLog(TrainerCallback):
                     out.writelines(json.dumps({"stage": self.stage, "step": step, "kind": kind, **r.to_dict()}) + "\n" for r in records)
             with open(self.folder / "metrics.jsonl", "a") as out:
                 out.write(json.dumps(line) + "\n")
+            began = time.monotonic()
             self.echo(line)
+            self.last += time.monotonic() - began  # what a reader draws is no part of a step
         return line
 
     def _episodes(self, mode: str) -> list[EpisodeRecord]:

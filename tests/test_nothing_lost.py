@@ -133,3 +133,16 @@ def test_an_error_that_is_no_full_disk_passes_as_it_is(tmp_path):
         raise RuntimeError("shapes differ")
     with pytest.raises(PermissionError), runlog.full_disk_explained(tmp_path):
         raise PermissionError(13, "no")
+
+
+def test_what_a_reader_draws_is_no_part_of_a_steps_seconds(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(runlog.time, "monotonic", lambda: clock[0])
+
+    def draw(line):
+        clock[0] += 50.0
+    log = runlog.MetricsLog(tmp_path, "s", 2, draw)
+    for _ in range(2):
+        clock[0] += 3.0
+        log.on_log(None, type("State", (), {"global_step": 1}), None, {"loss": 0.1})
+    assert [row["seconds"] for row in runlog.read_lines(tmp_path / "metrics.jsonl")] == [3.0, 3.0]
