@@ -81,6 +81,21 @@ def _entropy(chosen: Chosen) -> tuple[str, str]:
         "supported" if apart else "not supported")
 
 
+def _beta_and_scale(chosen: Chosen) -> tuple[str, str]:
+    found = sweep(f"{chosen.kl}_scale", chosen)
+    if not found:
+        return f"no runs (sweep `{chosen.kl}_scale`)", NOT_TESTED
+    summary = found[0]
+    scales, strong, none = summary["reward_scale"].unique(), summary["beta"].max(), summary["beta"].min()
+    table = ablations.pooled(summary, "case")
+    above = 0
+    for scale in scales:
+        by_beta = ablations.pooled(summary[summary["reward_scale"] == scale], "beta").set_index("value")
+        above += ablations.apart(by_beta.loc[strong], by_beta.loc[none])
+    return ("; ".join(f"{row['value']} {_spoken(row)}" for _, row in table.iterrows()) + "; figures/ablations/kl_sweep_scale.png",
+            f"beta {strong:g} ends above {none:g} at {above} of {len(scales)} scales")
+
+
 def _stage1(chosen: Chosen) -> tuple[str, str]:
     data = pd.read_parquet(paths.DATA / "reference_runs" / "quickstart_cpu_tiny_seed0.parquet")
     train = data[(data["stage"] == "stage1_syntax") & (data["kind"] == "train")]
@@ -141,6 +156,7 @@ def claims(chosen: Chosen | None = None) -> list[Claim]:
         ("Sensitivity to the order of stages", "readers",
          compare(chosen.curriculum, "four stages", "1 and 2 swapped", "figures/ablations/ablation_curriculum.png", chosen)),
         ("The reward's scale cancels out when rewards are normalised", "readers", _scale(chosen)),
+        ("Sensitivity to beta and to the reward's scale, not normalised", "readers", _beta_and_scale(chosen)),
         ("Keeping hints beats withdrawing them over the run", "readers",
          above_all(chosen.augmentation, "with hints", ["linear", "cosine", "step"], "figures/ablations/ablation_augmentation.png", chosen)),
         ("Variance over seeds", "readers", _spread(chosen)),

@@ -312,7 +312,7 @@ def sweep(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = N
     result = summary(points)
     _write_parquet(result, home / "summary.parquet")
     _write_parquet(curves(points), home / "curves.parquet")
-    (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1))
+    (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1) + "\n")
     return result
 
 

@@ -111,10 +111,17 @@ def test_one_case_is_judged_against_each_of_several(sweeps_of):
     assert verdict(a=0.5, b=0.5, c=0.5, d=0.5) == "not supported" and verdict(a=0.5) == "not tested"
 
 
+def test_beta_is_judged_at_each_scale_of_the_reward(sweeps_of):
+    summary, curves = made_up({"beta 0, x1": 0.2, "beta 0.1, x1": 0.6, "beta 0, x4": 0.5, "beta 0.1, x4": 0.5})
+    summary["beta"], summary["reward_scale"] = ([0.0] * 3 + [0.1] * 3) * 2, [1.0] * 6 + [4.0] * 6
+    sweeps_of(kl_sweep_scale=(summary, curves))
+    assert next(c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict == "beta 0.1 ends above 0 at 1 of 2 scales"
+
+
 def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(sweeps_of):
     def verdict(scaled):
         sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))
-        return next(c for c in claims.claims() if "scale" in c.text).verdict
+        return next(c for c in claims.claims() if "cancels" in c.text).verdict
     assert [verdict(a) for a in (0.5, 0.2, 0.8)] == ["no difference shown", "contradicted", "contradicted"]
 
 
