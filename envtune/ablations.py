@@ -68,6 +68,12 @@ def apart(higher, lower) -> bool:
     return bool(higher["low"] > lower["high"] and higher["least"] > lower["most"])
 
 
+def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
+    """Accuracy of one value less that of another, by seed: runs of one seed start from one policy and read the tasks in one order."""
+    by_seed = summary[summary["state"] == "done"].pivot_table(index="seed", columns=axis, values="accuracy")
+    return (by_seed[one] - by_seed[other]).dropna()
+
+
 def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str) -> Figure:
     """Curves of the sweep, a panel a column, and the accuracy at the end. `axis` is what differs, besides the seed."""
     figures.style()

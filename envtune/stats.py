@@ -4,6 +4,7 @@
     (0.236593..., 0.763406...)
 """
 import math
+from collections.abc import Iterable
 
 Z_95 = 1.959964
 
@@ -17,3 +18,12 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # at the ends the formula gives 0 and 1 but for rounding, and an interval that leaves out its share cannot be drawn
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def sign_test(differences: Iterable[float]) -> tuple[int, int, float]:
+    """(above 0, below 0, two-sided p) of paired differences; ties are left out. Without any, p is 1."""
+    differences = list(differences)
+    above, below = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    n = above + below
+    tail = sum(math.comb(n, k) for k in range(min(above, below) + 1)) / 2**n
+    return above, below, min(1.0, 2 * tail)

@@ -8,6 +8,7 @@ from matplotlib.image import imread  # noqa: E402
 
 from envtune import ablations, claims, experiments, paper, paths  # noqa: E402
 from envtune.__main__ import main  # noqa: E402
+from envtune.stats import sign_test  # noqa: E402
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 
@@ -111,11 +112,23 @@ def test_one_case_is_judged_against_each_of_several(sweeps_of):
     assert verdict(a=0.5, b=0.5, c=0.5, d=0.5) == "not supported" and verdict(a=0.5) == "not tested"
 
 
-def test_beta_is_judged_at_each_scale_of_the_reward(sweeps_of):
+def test_beta_is_judged_by_pairs_of_one_seed_and_setting(sweeps_of):
     summary, curves = made_up({"beta 0, x1": 0.2, "beta 0.1, x1": 0.6, "beta 0, x4": 0.5, "beta 0.1, x4": 0.5})
     summary["beta"], summary["reward_scale"] = ([0.0] * 3 + [0.1] * 3) * 2, [1.0] * 6 + [4.0] * 6
-    sweeps_of(kl_sweep_scale=(summary, curves))
-    assert next(c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict == "beta 0.1 ends above 0 at 1 of 2 scales"
+    plain = made_up({"beta 0": 0.7, "beta 0.1": 0.6})[0].assign(beta=[0.0] * 3 + [0.1] * 3)
+    sweeps_of(kl_sweep_scale=(summary, curves), kl_sweep=(plain, curves))
+    assert "above 0 in 3 of 9 pairs of one seed and setting, below in 3 (sign test, p = 1.000)" in next(
+        c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict
+
+
+def test_the_sign_test_is_the_binomial_one():
+    assert sign_test([0.1] * 8 + [0.0]) == (8, 0, 2 / 256) and sign_test([]) == (0, 0, 1.0)
+    assert sign_test([1, 1, 1, -1]) == (3, 1, 2 * (1 + 4) / 16) and sign_test([1, -1])[2] == 1.0
+
+
+def test_differences_are_taken_between_runs_of_one_seed():
+    summary = pd.DataFrame({"case": ["a", "a", "b", "b", "b"], "seed": [0, 1, 1, 0, 2], "accuracy": [0.5, 0.25, 0.5, 0.25, 1.0], "state": "done"})
+    assert ablations.paired(summary, "case", "a", "b").to_dict() == {0: 0.25, 1: -0.25}
 
 
 def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(sweeps_of):
