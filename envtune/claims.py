@@ -180,8 +180,8 @@ def page(chosen: Chosen | None = None) -> str:
              "read. **A verdict here is about that instrument and this machinery, not about large models.** *Supported*: in the claimed",
              "direction the 95% intervals of the pooled accuracies lie apart, and so do all seeds; *contradicted*: the same the other way.",
              "*Not supported*: neither, which at this size is no evidence against the claim either. Intervals pool seeds over the same",
-             "tasks and are too narrow by themselves. Differences by seed are between runs that start from one policy and read the tasks in",
-             "one order; a sign test over settings takes pairs that share seeds as independent, and is a little too sure.", "",
+             "tasks and are too narrow by themselves. Differences by seed are between runs that start from one policy and read the",
+             "tasks in one order; a sign test over settings takes pairs that share seeds as independent, and is a little too sure.", "",
              "| claim or question | from | evidence here | verdict at this scale |", "|---|---|---|---|"]
     lines += [f"| {c.text} | {c.source} | {c.evidence} | **{c.verdict}** |" for c in claims(chosen)]
     return "\n".join(lines) + "\n"
