@@ -75,30 +75,34 @@ def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
 
 
 def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str) -> Figure:
-    """Curves of the sweep, a panel a column, and the accuracy at the end. `axis` is what differs, besides the seed."""
+    """Curves of the sweep, a panel a column, and the accuracy at the end. `axis` is what differs, besides the seed. ValueError when no run
+    of the sweep is done; a value without one is left out."""
+    summary = summary[summary["state"] == "done"]
+    if not len(summary):
+        raise ValueError("no run of this sweep is done, so there is nothing to draw; its table has the errors")
     figures.style()
-    order = list(dict.fromkeys(summary[axis]))
+    order, colours = list(dict.fromkeys(summary[axis])), figures.COLOURS * 3
     width = 3.1 * (len(panels) + 1)
     fig, axes = plt.subplots(1, len(panels) + 1, figsize=(width, 3.6))
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
         part = curves[curves["kind"] == ("validation" if column in VALIDATED else "train")]
         for i, value in enumerate(order):
-            line(ax, part[part[axis] == value], column, figures.COLOURS[i], str(value))
+            line(ax, part[part[axis] == value], column, colours[i], str(value))
         ax.set(xlabel="optimiser step", ylabel=title)
         ax.set_ylim(bottom=0)
     ends, table = axes[-1], pooled(summary, axis).set_index("value")
     for i, value in enumerate(order):
         row = table.loc[value]
         ends.errorbar(i, row["accuracy"], yerr=[[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]], fmt="o", markersize=5,
-                      color=figures.COLOURS[i], capsize=3)
-        dots = summary[(summary[axis] == value) & (summary["state"] == "done")]["accuracy"]
-        ends.plot([i + 0.18] * len(dots), dots, linestyle="none", marker=".", markersize=5, color=figures.COLOURS[i], alpha=0.6)
+                      color=colours[i], capsize=3)
+        dots = summary[summary[axis] == value]["accuracy"]
+        ends.plot([i + 0.18] * len(dots), dots, linestyle="none", marker=".", markersize=5, color=colours[i], alpha=0.6)
     ends.set_xticks(range(len(order)), order, rotation=30, ha="right", fontsize=7)
     ends.set(ylabel="accuracy at the end", ylim=(0, 1.02), xlim=(-0.5, len(order) - 0.2))
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 0.075), ncol=min(len(order), 7))
     fig.tight_layout(rect=(0, 0.17, 1, 1))
-    seeds, n = sorted(summary["seed"].unique()), int(summary["n"].dropna().iloc[0])
+    seeds, n = sorted(summary["seed"].unique()), int(summary["n"].iloc[0])
     figures.caption(fig, f"Own runs: {source}, seeds {', '.join(map(str, seeds))}. Bands: least to largest seed; training curves are means "
                          f"over {SMOOTH} steps; validation is one sampled episode a task.\nAt the end: greedy, {n} tasks a seed, "
                          "BFCL's checker; large dots pool the seeds (95% Wilson), small dots are seeds.")
@@ -107,12 +111,14 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
 
 def reading(summary: pd.DataFrame, axis: str) -> str:
     """The pooled accuracies in words, best first, and which of them lie apart from the best."""
+    failed = summary[summary["state"] != "done"]["run"].tolist()
+    if len(failed) == len(summary):
+        return f"No run is done. Missing runs: {', '.join(failed)}."
     table = pooled(summary, axis).sort_values("accuracy", ascending=False, kind="stable")
     best = table.iloc[0]
     lines = [f"- {row.value}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], seeds from {row.least:.2f} to {row.most:.2f} "
              f"({row.seeds} seeds, n = {row.n})" for row in table.itertuples()]
     below = [str(row["value"]) for _, row in table.iloc[1:].iterrows() if apart(best, row)]
-    failed = summary[summary["state"] != "done"]["run"].tolist()
     verdict = f"Highest: **{best['value']}**. " + (
         f"Below it by interval and in every seed: {', '.join(below)}." if below else
         "None lies below it by interval and in every seed: no difference is shown.")

@@ -61,10 +61,10 @@ def above_all(name: str, better: str, rest: list[str], figure: str, chosen: Chos
 
 
 def _collapse(chosen: Chosen) -> tuple[str, str]:
-    found = sweep(chosen.curriculum, chosen)
-    direct = found[0][found[0]["case"] == "direct GRPO"] if found else pd.DataFrame()
-    if not len(direct):
+    found = sweep(chosen.curriculum, chosen, ["direct GRPO"])
+    if not found:
         return f"no direct GRPO (sweep `{chosen.curriculum}`)", NOT_TESTED
+    direct = found[0]
     exploded = int((direct["explosions"] > 0).sum())
     return (f"{exploded} of {len(direct)} runs of {int(direct['steps'].max())} steps gave the guard's alarm of an exploding gradient with "
             f"falling accuracy; largest norm {direct['largest_grad_norm'].max():.2f}; figure 6",
@@ -113,8 +113,7 @@ def _spread(chosen: Chosen) -> tuple[str, str]:
     spoken = []
     for name in (*chosen.ablations, chosen.baselines):
         if found := sweep(name, chosen):
-            done = found[0][found[0]["state"] == "done"]
-            spread = done.groupby("case")["accuracy"].agg(lambda a: a.max() - a.min())
+            spread = found[0].groupby("case")["accuracy"].agg(lambda a: a.max() - a.min())
             spoken.append(f"{name} {spread.max():.2f}")
     if not spoken:
         return "no runs", NOT_TESTED

@@ -40,12 +40,18 @@ class Chosen:
         return self.curriculum, self.augmentation, self.reward, self.kl, f"{self.kl}_scale", self.robustness
 
 
-def sweep(name: str, chosen: Chosen) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """(summary, curves), or None where the sweep was not run."""
+def sweep(name: str, chosen: Chosen, cases: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """(summary, curves) of a sweep's finished runs, of these cases if some are named; None where there is none. ValueError for a sweep
+    whose points have no `case`."""
     try:
-        return ablations.load(name, chosen.own_runs_first)
+        summary, curves = ablations.load(name, chosen.own_runs_first)
     except FileNotFoundError:
         return None
+    if "case" not in summary:
+        raise ValueError(f"the sweep {name!r} cannot be drawn here: its points have no `case`, the word that names what each does "
+                         f"(it has {', '.join(summary)})")
+    summary = summary[(summary["state"] == "done") & (summary["case"].isin(cases) if cases else True)]
+    return (summary, curves[curves["case"].isin(cases)] if cases else curves) if len(summary) else None
 
 
 def dynamics(chosen: Chosen) -> pd.DataFrame | None:
@@ -73,7 +79,7 @@ def _own_bars(ax, summary: pd.DataFrame, cases: Sequence[str], colours: Mapping[
     """Means over seeds by split, with the seeds as dots."""
     groups = []
     for case in cases:
-        seeds = summary[(summary["case"] == case) & (summary["state"] == "done")]
+        seeds = summary[summary["case"] == case]
         if len(seeds):
             groups.append((case, [{"accuracy": seeds[f"accuracy_{s}"].mean(), "seeds": list(seeds[f"accuracy_{s}"])} for s in SPLITS]))
     _bars(ax, groups, SPLITS, colours)
@@ -88,9 +94,8 @@ def _bars(ax, groups: Sequence[tuple[str, list]], columns: Sequence[str], colour
 
 
 def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
-    done = summary[summary["state"] == "done"]
-    return (f"Own runs: {chosen.model}; {done['run'].nunique()} runs, seeds {', '.join(map(str, sorted(done['seed'].unique())))}, "
-            f"n = {int(done['n'].iloc[0])} tasks a seed, BFCL's checker.")
+    return (f"Own runs: {chosen.model}; {summary['run'].nunique()} runs, seeds {', '.join(map(str, sorted(summary['seed'].unique())))}, "
+            f"n = {int(summary['n'].iloc[0])} tasks a seed, BFCL's checker.")
 
 
 def _pair(title: str) -> tuple[Figure, tuple]:
@@ -116,9 +121,9 @@ def table1(chosen: Chosen) -> Figure:
     _paper_bars(theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method", colours=figures.METHODS)
     found, text = sweep(chosen.baselines, chosen), "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split."
     if found:
-        rows, other = found[0], sweep(chosen.curriculum, chosen)
+        rows, other = found[0], sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR)
         if other:
-            rows = pd.concat([rows, other[0][other[0]["case"].isin(["direct GRPO", "four stages"])]])
+            rows = pd.concat([rows, other[0]])
         _own_bars(ours, rows, list(dict.fromkeys(rows["case"])), figures.METHODS)
         text += "\n" + _source(rows, chosen) + " Dots: seeds."
     else:
@@ -138,20 +143,20 @@ def table2(chosen: Chosen) -> Figure:
     return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.")
 
 
+DIRECT_AND_FOUR = ("direct GRPO", "four stages")
 STEPS_OF_TABLE3 = ("none", "direct GRPO", "+ stage 1", "+ stage 2", "+ stage 3", "+ stage 4")
 
 
 def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
     """Table 3's rows from the curriculum sweep's validations: before training, after each stage of "four stages", after direct GRPO."""
     rows = []
-    data = curves[(curves["kind"] == "validation") & curves["case"].isin(["four stages", "direct GRPO"])]
-    for (case, _), run in data.groupby(["case", "seed"], sort=False):
+    for (case, _), run in curves[curves["kind"] == "validation"].groupby(["case", "seed"], sort=False):
         ends = run.groupby("stage", sort=False).tail(1)
         labels = STEPS_OF_TABLE3[2:] if case == "four stages" else STEPS_OF_TABLE3[1:2]
         rows += [end.assign(case=label) for label, (_, end) in zip(labels, ends.groupby("stage", sort=False), strict=True)]
         if case == "four stages":
             rows.append(run.head(1).assign(case="none"))
-    return pd.concat(rows).assign(state="done") if rows else pd.DataFrame(columns=["case", "state"])
+    return pd.concat(rows)
 
 
 def table3(chosen: Chosen) -> Figure:
@@ -159,7 +164,7 @@ def table3(chosen: Chosen) -> Figure:
     fig, (theirs, ours) = _pair("Table 3: the curriculum against one stage")
     paper = figures.paper_table3()
     _paper_bars(theirs, paper[paper["model"] == "Qwen2.5-7B-Instruct"], "training")
-    found, text = sweep(chosen.curriculum, chosen), "Paper: published values, one model. "
+    found, text = sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR), "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split."
     if found:
         rows = after_each_stage(found[1])
         _own_bars(ours, rows, STEPS_OF_TABLE3)
@@ -177,7 +182,7 @@ def _by_split(name: str, title: str, own: str, cases: Sequence[str], notebook: i
     fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), sharey="row")
     fig.suptitle(title, fontsize=10)
     paper = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
-    found = sweep(own, chosen)
+    found = sweep(own, chosen, cases)
     for column, split in enumerate(SPLITS):
         top, bottom = axes[:, column]
         stage = ablations.paper_lines(top, paper[paper["panel"] == split])
@@ -197,7 +202,7 @@ def _by_split(name: str, title: str, own: str, cases: Sequence[str], notebook: i
             ax.legend(fontsize=6, loc="best")
     text = "Validation accuracy; ours of one sampled episode a task. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
     if found:
-        text += "\n" + _source(found[0][found[0]["case"].isin(cases)], chosen) + " Bands: least to largest seed."
+        text += "\n" + _source(found[0], chosen) + " Bands: least to largest seed."
     return _finish(fig, text)
 
 
@@ -256,16 +261,16 @@ def figure6(chosen: Chosen) -> Figure:
     for ax, series, colour in ((theirs, "accuracy", 0), (norm, "grad_norm", 3)):
         part = paper[paper["series"] == series]
         ax.plot(part["step"], part["value"], color=figures.COLOURS[colour], linewidth=1.3)
-    found = sweep(chosen.curriculum, chosen)
+    found = sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR[:1])
     text = "Blue, left: accuracy; red, right: gradient norm. Paper: digitised, one run, smoothed by its authors."
     pairs = [(theirs, norm)]
-    curves = found[1][found[1]["case"] == "direct GRPO"] if found else pd.DataFrame()
-    if len(curves):
+    if found:
+        curves = found[1]
         own_norm = ours.twinx()
         ablations.line(ours, curves[curves["kind"] == "validation"], "accuracy", figures.COLOURS[0], "accuracy")
         ablations.line(own_norm, curves[curves["kind"] == "train"], "grad_norm", figures.COLOURS[3], "gradient norm")
         pairs.append((ours, own_norm))
-        text += "\n" + _source(found[0][found[0]["case"] == "direct GRPO"], chosen)
+        text += "\n" + _source(found[0], chosen)
     else:
         gap(ours, "no runs of direct GRPO yet:\nnotebook 12")
     for left, right in pairs:

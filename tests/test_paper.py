@@ -78,7 +78,8 @@ def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
               **{f"accuracy_{split}": (number + (step > 0)) / 10 for split in SPLITS}}
              for case, stages in (("four stages", "1234"), ("direct GRPO", "d"), ("without stage 1", "234")) for seed in (0, 1)
              for number, stage in enumerate(stages) for step in (0, 4, 8)]
-    sweeps_of(ablation_curriculum=(pd.DataFrame([{"state": "done"}]), pd.DataFrame(lines)))
+    summary = pd.DataFrame([{"state": "done", "case": case, "run": case, "seed": 0} for case in ("four stages", "direct GRPO", "without stage 1")])
+    sweeps_of(ablation_curriculum=(summary, pd.DataFrame(lines)))
     fig = paper.table3(paper.Chosen())
     theirs, ours = fig.axes
     assert theirs.patches[0].get_height() == pytest.approx(9.33) and [p.get_height() for p in theirs.patches[4:8]] == [20.0, 24.67, 14.67, 10.33]
@@ -100,6 +101,32 @@ def test_each_committed_sweep_is_drawn_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
     committed = {p.name for p in (paths.DATA / "reference_runs").iterdir() if p.is_dir()} - {"baselines"}
     assert set(paper.draw_sweeps(tmp_path)) == committed == set(ablations.PANELS)
+
+
+@pytest.mark.parametrize("name", ["table1", "table3", "figure4a", "figure4b", "figure6"])
+def test_a_sweep_of_other_cases_leaves_a_gap(sweeps_of, name):
+    other = made_up({"something else": 0.5})
+    sweeps_of(ablation_curriculum=other, ablation_augmentation=other, ablation_reward=other)
+    fig = paper.FIGURES[name](paper.Chosen())
+    assert "no runs" in words(fig) and "seeds 0" not in words(fig)
+
+
+def test_a_sweep_without_words_for_its_cases_is_refused(sweeps_of):
+    summary, curves = made_up({"a": 0.5})
+    sweeps_of(kl_sweep=(summary.rename(columns={"case": "beta"}), curves))
+    with pytest.raises(ValueError, match="its points have no `case`"):
+        paper.figure7(paper.Chosen())
+
+
+def test_cases_without_a_finished_run_are_left_out_and_many_cases_are_drawn():
+    summary, curves = made_up({f"case {i}": 0.5 for i in range(12)})
+    summary.loc[summary["case"] == "case 0", ["state", "accuracy", "n"]] = ["failed", None, None]
+    fig = ablations.figure(summary, curves, "case", {"accuracy": "accuracy"}, "made up")
+    assert [t.get_text() for t in fig.axes[-1].get_xticklabels()] == [f"case {i}" for i in range(1, 12)]
+    failed = summary.assign(state="failed")
+    assert ablations.reading(failed, "case").startswith("No run is done. Missing runs: s.case 0-0, ")
+    with pytest.raises(ValueError, match="no run of this sweep is done"):
+        ablations.figure(failed, curves, "case", {"accuracy": "accuracy"}, "made up")
 
 
 def test_one_case_is_judged_against_each_of_several(sweeps_of):
