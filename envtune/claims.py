@@ -123,7 +123,7 @@ def _spread(chosen: Chosen) -> tuple[str, str]:
 def _robustness(chosen: Chosen) -> tuple[str, str]:
     found = sweep(chosen.robustness, chosen)
     spoilt = [case for case in dict.fromkeys(found[0]["case"]) if case != "as they are"] if found else []
-    evidence, verdict = above_all(chosen.robustness, "as they are", spoilt, "figures/hints/robustness.png", chosen)
+    evidence, verdict = above_all(chosen.robustness, "as they are", spoilt, "figures/ablations/hint_robustness.png", chosen)
     return evidence, {"supported": "not robust: every corruption costs accuracy", "not supported": "no loss shown"}.get(
         verdict, verdict.replace("supported against", "not robust against"))
 
