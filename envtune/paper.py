@@ -125,7 +125,7 @@ def table1(chosen: Chosen) -> Figure:
         if other:
             rows = pd.concat([rows, other[0]])
         _own_bars(ours, rows, list(dict.fromkeys(rows["case"])), figures.METHODS)
-        text += "\n" + _source(rows, chosen) + " Dots: seeds."
+        text += "\n" + _source(rows, chosen) + " Dots: seeds. Trained and judged on the same tasks."
     else:
         gap(ours, "no runs yet: notebook 08, over seeds")
     return _finish(fig, text)

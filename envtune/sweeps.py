@@ -215,7 +215,7 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
 def provenance(book: Path, points: Sequence[Point]) -> dict:
     """What the finished runs were made with: notebook, each run's parameters and seconds, and the versions and device of the first."""
     done = [point for point in points if finished(point)]
-    made = next((point.folder / "versions.json" for point in done if (point.folder / "versions.json").exists()), None)
+    made = next((file for point in done for file in sorted(point.folder.rglob("versions.json"))), None)  # a run may hold runs
     return {"notebook": book.name, "versions": json.loads(made.read_text()) if made else {}, "cores_of_the_machine": os.cpu_count(),
             "runs": [{"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters} for p in done]}
 
