@@ -7,6 +7,7 @@ claimed direction, *contradicted* when they do the other way, *not supported* wh
 those of an instrument of a million parameters that knows sixteen tasks: "supported" says that the machinery behaves so, nothing about
 large models.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -33,26 +34,32 @@ def _spoken(row) -> str:
             f"{row['least']:.2f} to {row['most']:.2f})")
 
 
-def compare(name: str, better: str, worse: str, figure: str, chosen: Chosen) -> tuple[str, str]:
-    """(evidence, verdict) on whether one case of a sweep ends above another in accuracy."""
+def _pooled(name: str, cases: Sequence[str], chosen: Chosen) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """(summary, pooled accuracies by case) of a sweep that has all these cases, else None."""
     found = sweep(name, chosen)
     table = ablations.pooled(found[0], "case").set_index("value") if found else pd.DataFrame()
-    if better not in table.index or worse not in table.index:
+    return (found[0], table) if set(cases) <= set(table.index) else None
+
+
+def compare(name: str, better: str, worse: str, figure: str, chosen: Chosen) -> tuple[str, str]:
+    """(evidence, verdict) on whether one case of a sweep ends above another in accuracy."""
+    found = _pooled(name, [better, worse], chosen)
+    if not found:
         return f"no runs (sweep `{name}`)", NOT_TESTED
+    summary, table = found
     one, other = table.loc[better], table.loc[worse]
     other_way = "not supported, the means lie the other way" if one["accuracy"] < other["accuracy"] else "not supported"
     verdict = "supported" if ablations.apart(one, other) else "contradicted" if ablations.apart(other, one) else other_way
-    by_seed = ", ".join(f"{difference:+.2f}" for difference in ablations.paired(found[0], "case", better, worse))
+    by_seed = ", ".join(f"{difference:+.2f}" for difference in ablations.paired(summary, "case", better, worse))
     return f"{better} {_spoken(one)}, {worse} {_spoken(other)}; differences by seed {by_seed}; {figure}", verdict
 
 
 def above_all(name: str, better: str, rest: list[str], figure: str, chosen: Chosen) -> tuple[str, str]:
     """(evidence, verdict) on whether one case ends above each of several others; supported when above every one of them."""
-    found = sweep(name, chosen)
-    table = ablations.pooled(found[0], "case").set_index("value") if found else pd.DataFrame()
-    if better not in table.index or not set(rest) <= set(table.index):
+    found = _pooled(name, [better, *rest], chosen) if rest else None
+    if not found:
         return f"no runs (sweep `{name}`)", NOT_TESTED
-    one, others = table.loc[better], [table.loc[value] for value in rest]
+    one, others = found[1].loc[better], [found[1].loc[value] for value in rest]
     below, above = sum(ablations.apart(one, other) for other in others), sum(ablations.apart(other, one) for other in others)
     verdict = ("supported" if below == len(rest) else f"supported against {below} of {len(rest)}" if below and not above else
                f"contradicted by {above} of {len(rest)}" if above else "not supported")

@@ -57,7 +57,7 @@ def grid(axes: dict[str, Sequence]) -> list[dict]:
 
 def _slug(axes: dict, case: str | None = None) -> str:
     named = axes if case is None else {name: value for name, value in axes.items() if name == "seed"}
-    parts = ([] if case is None else [case]) + [f"{name}-{value}" for name, value in named.items()]
+    parts = ([] if case is None else [str(case)]) + [f"{name}-{value}" for name, value in named.items()]
     text = "_".join(re.sub(r"[^A-Za-z0-9.+_-]+", "-", part).strip("-") for part in parts)
     return text if len(text) <= 80 else f"{text[:70]}-{sha256(json.dumps(axes).encode()).hexdigest()[:8]}"
 

@@ -158,6 +158,11 @@ def test_differences_are_taken_between_runs_of_one_seed():
     assert ablations.paired(summary, "case", "a", "b").to_dict() == {0: 0.25, 1: -0.25}
 
 
+def test_a_sweep_without_a_spoilt_hint_says_nothing_of_robustness(sweeps_of):
+    sweeps_of(hint_robustness=made_up({"as they are": 0.5}))
+    assert next(c for c in claims.claims() if "Robustness" in c.text).verdict == "not tested"
+
+
 def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(sweeps_of):
     def verdict(scaled):
         sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))

@@ -88,6 +88,10 @@ def test_a_case_names_the_run_and_its_row_and_the_notebook_is_not_given_it(book)
     assert pd.read_parquet(paths.runs() / "s" / "curves.parquet")["case"].unique() == ["with, a comma"]
 
 
+def test_a_case_may_be_a_number(book):
+    assert [p.name for p in sweeps.plan(book, "s", [{"case": 1, "x": 1, "label": "a"}, {"case": 2, "x": 1}])] == ["s.1", "s.2"]
+
+
 def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     [point] = sweeps.plan(book, "s", [{"x": 1}])
     point.folder.mkdir()
