@@ -186,9 +186,13 @@ def load_task(task_id: str) -> Task:
     """One task. KeyError with an example id when there is none of that name."""
     if task_id in OWN_TASKS:
         return OWN_TASKS[task_id]
+    if task_id.startswith("synthetic_"):
+        from envtune import synthetic  # its worlds are written with the types of this module, so it cannot be imported above
+        return synthetic.make(task_id)
     tasks = load_tasks()
     if task_id not in tasks:
-        raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199>, split one of {', '.join(SPLITS)}")
+        raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or synthetic_<split>_<number>, split one of "
+                       f"{', '.join(SPLITS)}")
     return tasks[task_id]
 
 

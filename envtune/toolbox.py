@@ -171,10 +171,10 @@ class Toolbox:
         self._start(task.classes, _initial(task.id)())
 
     @classmethod
-    def of_scenario(cls, classes: tuple[str, ...], config: dict) -> "Toolbox":
+    def of_scenario(cls, classes: tuple[str, ...], config: dict, long_context: bool = False) -> "Toolbox":
         """Tools in a state of one's own instead of a task's: `config` is {class: what BFCL loads}, a task's initial_config."""
         box = cls.__new__(cls)
-        box._start(classes, {c: bfcl.new_instance(c, config, long_context=False) for c in classes})
+        box._start(classes, {c: bfcl.new_instance(c, config, long_context) for c in classes})
         return box
 
     def _start(self, classes: tuple[str, ...], instances: dict) -> None:

@@ -1,0 +1,126 @@
+"""Random draws that are the same in every process and Python version, and the names that synthetic tasks are made of.
+
+    >>> draw = Draw("synthetic 7")
+    >>> draw.choice(["a", "b", "c"]), draw.between(1, 6)
+    ('c', 3)
+
+Only `Random.random()` is used: Python promises that it repeats for a seed, and promises it of nothing else.
+"""
+import random
+import zlib
+from collections.abc import Sequence
+
+NOUNS = ("report budget summary invoice letter memo ledger agenda roster survey index sketch outline recipe poem diary contract "
+         "schedule catalog inventory manual receipt proposal itinerary transcript glossary brochure checklist syllabus forecast").split()
+FOLDERS = ("projects archive drafts music photos data backup temp school research finance travel office clients garden "
+           "kitchen studio library sports history").split()
+PEOPLE = ("Anna Boris Carla Dmitri Elena Felix Greta Hugo Irene Jonas Karin Leon Marta Nils Olga Pavel Rita Simon Tanja Viktor "
+          "Wanda Xaver Yara Zeno Bruno Clara Edgar Frida Gustav Hanna").split()
+ADJECTIVES = "broken late missing noisy slow cold empty heavy wrong new old loud dirty loose open".split()
+THINGS = ("printer screen chair window door lamp phone laptop heater badge router desk cable meeting garden train package "
+          "camera kettle parcel").split()
+UNSEEN_NOUNS = "manifest dossier pamphlet treatise almanac chronicle voucher bulletin".split()
+UNSEEN_FOLDERS = "museum harbor stadium orchard bakery theater".split()
+UNSEEN_PEOPLE = "Quentin Isolde Mortimer Beatrix Lorenzo Ophelia Casimir Philippa".split()
+UNSEEN_ADJECTIVES = "rusty sticky crooked foggy".split()
+UNSEEN_THINGS = "scanner blender curtain mailbox projector stapler".split()
+ENDINGS = ("txt", "md", "csv", "log", "pdf")
+_ONSETS = "b d f g k l m n p r s t v z br dr gr kl pl st tr".split()
+_VOWELS = "a e i o u".split()
+_CODAS = ["", "", "", "n", "r", "s", "l", "x"]
+
+
+class Draw:
+    """A stream of draws from a text seed."""
+
+    def __init__(self, seed: str):
+        self.random = random.Random(seed).random
+
+    def below(self, n: int) -> int:
+        return int(self.random() * n)
+
+    def between(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return low + int(self.random() * (high - low + 1))
+
+    def choice(self, items: Sequence):
+        return items[int(self.random() * len(items))]
+
+    def sample(self, items: Sequence, count: int) -> list:
+        """`count` different items in drawn order."""
+        places: list[int] = []
+        while len(places) < count:  # few of many: a double is rare
+            if (place := self.below(len(items))) not in places:
+                places.append(place)
+        return [items[place] for place in places]
+
+    def weighted(self, items: Sequence, weights: Sequence[float]):
+        """One item, drawn in proportion to its weight."""
+        mark = self.random() * sum(weights)
+        for item, weight in zip(items, weights, strict=True):
+            mark -= weight
+            if mark < 0:
+                return item
+        return items[-1]
+
+    def chance(self, probability: float) -> bool:
+        return self.random() < probability
+
+
+def share(text: str, parts: int) -> int:
+    """Which of `parts` equal shares a text falls into: a fixed hash, 0..parts-1."""
+    return zlib.crc32(text.encode()) % parts
+
+
+class Names:
+    """Words for files, people and texts. `unseen`: from lists, and from made-up words, that no other task uses."""
+
+    def __init__(self, draw: Draw, unseen: bool = False):
+        self.draw, self.unseen = draw, unseen
+
+    def _of(self, seen: Sequence[str], unseen: Sequence[str]) -> str:
+        return self.draw.choice(unseen if self.unseen else seen)
+
+    def made_up(self) -> str:
+        """A word that is in no dictionary, such as `travi`: one in five of them is kept for unseen names."""
+        while True:
+            word = "".join(self.draw.choice(_ONSETS) + self.draw.choice(_VOWELS) for _ in range(2)) + self.draw.choice(_CODAS)
+            if (share(word, 5) == 0) == self.unseen:
+                return word
+
+    def noun(self) -> str:
+        return self.made_up() if self.draw.chance(0.4) else self._of(NOUNS, UNSEEN_NOUNS)
+
+    def file(self) -> str:
+        """`budget.txt`, `travi_12.md`"""
+        number = f"_{self.draw.between(1, 99)}" if self.draw.chance(0.25) else ""
+        return f"{self.noun()}{number}.{self.draw.choice(ENDINGS)}"
+
+    def folder(self) -> str:
+        return self.made_up() if self.draw.chance(0.3) else self._of(FOLDERS, UNSEEN_FOLDERS)
+
+    def person(self) -> str:
+        return self.made_up().capitalize() if self.draw.chance(0.3) else self._of(PEOPLE, UNSEEN_PEOPLE)
+
+    def user(self) -> str:
+        """A login name: `carla42`."""
+        return f"{self.person().lower()}{self.draw.between(1, 99)}"
+
+    def password(self) -> str:
+        return f"{self.made_up()}{self.draw.between(100, 999)}"
+
+    def thing(self) -> str:
+        """`broken printer`"""
+        return f"{self._of(ADJECTIVES, UNSEEN_ADJECTIVES)} {self._of(THINGS, UNSEEN_THINGS)}"
+
+    def sentence(self) -> str:
+        """A short text to write, send or post, without quotes."""
+        return self.draw.choice((
+            "the {0} is {1}", "{0} and {2} are done", "please bring the {0} to {3}", "meet {3} at {4}", "the {1} {0} is here",
+            "call {3} about the {0}", "{2} {4} is ready", "no {0} today")).format(
+            self._of(THINGS, UNSEEN_THINGS), self._of(ADJECTIVES, UNSEEN_ADJECTIVES), self.noun(), self.person(),
+            self.draw.between(2, 99))
+
+    def place(self) -> str:
+        """An address to drive to: `48 Travi Street`."""
+        return f"{self.draw.between(1, 99)} {self.noun().capitalize()} {self.draw.choice(('Street', 'Road', 'Square', 'Lane'))}"

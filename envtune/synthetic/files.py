@@ -1,0 +1,246 @@
+"""Files and folders: GorillaFileSystem. Prerequisites: being in the folder where the file is."""
+from envtune.bfcl import Call
+from envtune.synthetic.world import Again, Family, World
+
+_COUNTS = {"lines": "l", "words": "w", "characters": "c"}
+
+
+class Files(World):
+    class_name = "GorillaFileSystem"
+    named = frozenset({"file", "other", "folder", "new"})
+    families = {
+        "read": Family(
+            ("Show {file} {where}.", "What does {file} {where} say?", "Open {file} {where} and read it to me.",
+             "Print the content of {file} {where}."),
+            ("Let me see what is inside {file} {where}.", "I would like to read {file} {where}."),
+            ("Show me a file {where}.", "Read something {where} to me."), "file", 2.0),
+        "sort": Family(
+            ("Sort the lines of {file} {where}.", "Show {file} {where} in sorted order.", "Give me {file} {where} sorted."),
+            ("Put the lines of {file} {where} in alphabetical order.",),
+            ("Sort the lines of a file {where}.",), "file"),
+        "tail": Family(
+            ("Give the last {count} lines of {file} {where}.", "Show the final {count} lines of {file} {where}.",
+             "What are the last {count} lines of {file} {where}?"),
+            ("How does {file} {where} end? Give {count} lines.",),
+            ("Give the last {count} lines of a file {where}.",), "file"),
+        "count": Family(
+            ("How many {unit} are in {file} {where}?", "Count the {unit} of {file} {where}.",
+             "Tell me the number of {unit} in {file} {where}."),
+            ("What is the total of {unit} in {file} {where}?",),
+            ("How many {unit} are in the file {where}?",), "file"),
+        "search": Family(
+            ("Find the lines with {word} in {file} {where}.", "Search {file} {where} for {word}.",
+             "Which lines of {file} {where} contain {word}?"),
+            ("Look for {word} within {file} {where}.",),
+            ("Search a file {where} for {word}.", "Find the lines with {word} in the file {where}."), "file"),
+        "make_folder": Family(
+            ("Make a folder {new} {where}.", "Create a directory named {new} {where}.", "I need a new folder {new} {where}."),
+            ("Set up a directory {new} {where}.",),
+            ("Make a folder {where}.", "I need a new folder {where}."), "new"),
+        "make_file": Family(
+            ("Create an empty file {new} {where}.", "Make a new file {new} {where}.", "Add an empty file called {new} {where}."),
+            ("Start a blank file {new} {where}.",),
+            ("Create an empty file {where}.",), "new"),
+        "write": Family(
+            ("Write '{text}' into {file} {where}.", "Put the text '{text}' in {file} {where}.",
+             "Replace the content of {file} {where} with '{text}'."),
+            ("Let {file} {where} say '{text}'.",),
+            ("Write something into {file} {where}.",), "text"),
+        "note": Family(
+            ("Create {new} {where} and write '{text}' into it.", "Make a file {new} {where} that says '{text}'.",
+             "Start a new file {new} {where} with the text '{text}'."),
+            ("I want a new file {new} {where} holding '{text}'.",),
+            ("Create {new} {where} and write something into it.",), "text"),
+        "rename": Family(
+            ("Rename {file} {where} to {new}.", "Change the name of {file} {where} to {new}.", "The file {file} {where} should be called {new}."),
+            ("Give {file} {where} the name {new}.",),
+            ("Rename {file} {where}.", "Change the name of {file} {where}."), "new"),
+        "copy": Family(
+            ("Copy {file} {where} to {new}.", "Make a copy of {file} {where} named {new}.", "Duplicate {file} {where} as {new}."),
+            ("I want {file} {where} a second time, as {new}.",),
+            ("Copy {file} {where}.", "Make a copy of {file} {where}."), "new"),
+        "remove": Family(
+            ("Delete {file} {where}.", "Remove {file} {where}.", "I no longer need {file} {where}, delete it."),
+            ("Get rid of {file} {where}.",),
+            ("Delete a file {where}.", "Remove a file {where}."), "file"),
+        "compare": Family(
+            ("Compare {file} and {other} {where}.", "What is the difference between {file} and {other} {where}?",
+             "Show how {file} and {other} {where} differ."),
+            ("Do {file} and {other} {where} differ?",),
+            ("Compare {file} with another file {where}.",), "other"),
+        "find": Family(
+            ("Which files have {word} in their name?", "Find all files whose name contains {word}.", "Look for names with {word}."),
+            ("Is there anything named like {word}?",),
+            ("Find a file by its name.",), "word", 0.7),
+    }
+
+    def __init__(self, draw, names, depth):
+        super().__init__(draw, names, depth)
+        folders = []
+        while len(folders) < (1 if depth == 0 else 2):
+            folder = names.folder()
+            if folder not in folders:
+                folders.append(folder)
+        taken: set[str] = set(folders)
+        self.files = {place: self._new_files(2, taken) for place in (None, *folders)}  # folder -> {file: content}
+        self.folders = {place: {place} for place in folders}  # names taken beside files; the workspace's own are folders
+        nested = depth is not None and depth >= 3
+        self.inner = {}
+        if nested:  # a folder in a folder: up to four steps away
+            outer, inner = folders[0], names.folder()
+            if inner in taken:
+                raise Again
+            self.inner[inner] = outer
+            self.files[inner] = self._new_files(2, taken)
+        self.at: str | None = None
+
+        def directory(place):
+            contents = {file: {"type": "file", "content": content} for file, content in self.files[place].items()}
+            below = folders if place is None else [i for i, o in self.inner.items() if o == place]
+            return {"type": "directory", "contents": contents | {folder: directory(folder) for folder in below}}
+        self.config = {"root": {"workspace": directory(None)}}
+
+    def _new_files(self, count: int, taken: set[str]) -> dict[str, str]:
+        files = {}
+        while len(files) < count:
+            file = self.names.file()
+            if file not in taken:
+                taken.add(file)
+                files[file] = "\n".join(self.names.sentence() for _ in range(self.draw.between(1, 3)))
+        return files
+
+    def _path(self, place: str | None) -> list[str]:
+        """Folders from the workspace down to a place."""
+        return [] if place is None else [*self._path(self.inner.get(place)), place]
+
+    def _go(self, place: str | None) -> list[Call]:
+        """The steps from where the agent stands to a folder."""
+        here, there = self._path(self.at), self._path(place)
+        same = 0
+        while same < min(len(here), len(there)) and here[same] == there[same]:
+            same += 1
+        self.at = place
+        return [Call("cd", {"folder": ".."})] * (len(here) - same) + [Call("cd", {"folder": f}) for f in there[same:]]
+
+    def _where(self, place: str | None) -> str:
+        path = self._path(place)
+        return f"in {'/'.join(path)}" if path else "in the workspace"
+
+    def _place(self) -> str | None:
+        return self.at if self.depth == 0 else self.draw.choice(list(self.files))
+
+    def _existing(self) -> tuple[str | None, str]:
+        place = self._place()
+        if not self.files[place]:
+            raise Again
+        return place, self.draw.choice(list(self.files[place]))
+
+    def _fresh(self, name: str, place: str | None) -> str:
+        """A name that is free in a folder."""
+        if name in self.files[place] or name in self._path(place) or name in self.folders:
+            raise Again
+        return name
+
+    def _simple(self, family: str, tool: str, **more):
+        """A request about one file that stays as it is."""
+        place, file = self._existing()
+        spoken = {key: said for key, (said, _) in more.items()}
+        values = {"file": file, "where": self._where(place), **spoken}
+        self.keep(family, values)
+        call = Call(tool, {"file_name": file, **{argument: value for _, pair in more.values() for argument, value in [pair]}})
+        return self.plan(family, values, [call], self._go(place))
+
+    def read(self):
+        return self._simple("read", "cat")
+
+    def sort(self):
+        return self._simple("sort", "sort")
+
+    def tail(self):
+        count = self.draw.between(1, 3)
+        return self._simple("tail", "tail", count=(count, ("lines", count)))
+
+    def count(self):
+        unit = self.draw.choice(list(_COUNTS))
+        return self._simple("count", "wc", unit=(unit, ("mode", _COUNTS[unit])))
+
+    def search(self):
+        place, file = self._existing()
+        if not self.files[place][file]:
+            raise Again
+        word = self.draw.choice(self.files[place][file].split())
+        values = {"file": file, "where": self._where(place), "word": word}
+        self.keep("search", values)
+        return self.plan("search", values, [Call("grep", {"file_name": file, "pattern": word})], self._go(place))
+
+    def make_folder(self):
+        place = self._place()
+        new = self._fresh(self.names.folder(), place)
+        values = {"new": new, "where": self._where(place)}
+        self.keep("make_folder", values)
+        self.folders[new] = {new}
+        return self.plan("make_folder", values, [Call("mkdir", {"dir_name": new})], self._go(place))
+
+    def make_file(self):
+        place = self._place()
+        new = self._fresh(self.names.file(), place)
+        values = {"new": new, "where": self._where(place)}
+        self.keep("make_file", values)
+        self.files[place][new] = ""
+        return self.plan("make_file", values, [Call("touch", {"file_name": new})], self._go(place))
+
+    def write(self):
+        place, file = self._existing()
+        values = {"file": file, "where": self._where(place), "text": self.names.sentence()}
+        self.keep("write", values)
+        self.files[place][file] = values["text"]
+        return self.plan("write", values, [Call("echo", {"content": values["text"], "file_name": file})], self._go(place))
+
+    def note(self):
+        place = self._place()
+        new = self._fresh(self.names.file(), place)
+        values = {"new": new, "where": self._where(place), "text": self.names.sentence()}
+        self.keep("note", values)
+        self.files[place][new] = values["text"]
+        own = [Call("touch", {"file_name": new}), Call("echo", {"content": values["text"], "file_name": new})]
+        return self.plan("note", values, own, self._go(place))
+
+    def rename(self):
+        place, file = self._existing()
+        new = self._fresh(self.names.file(), place)
+        values = {"file": file, "where": self._where(place), "new": new}
+        self.keep("rename", values)
+        self.files[place][new] = self.files[place].pop(file)
+        return self.plan("rename", values, [Call("mv", {"source": file, "destination": new})], self._go(place))
+
+    def copy(self):
+        place, file = self._existing()
+        new = self._fresh(self.names.file(), place)
+        values = {"file": file, "where": self._where(place), "new": new}
+        self.keep("copy", values)
+        self.files[place][new] = self.files[place][file]
+        return self.plan("copy", values, [Call("cp", {"source": file, "destination": new})], self._go(place))
+
+    def remove(self):
+        place, file = self._existing()
+        values = {"file": file, "where": self._where(place)}
+        self.keep("remove", values)
+        del self.files[place][file]
+        return self.plan("remove", values, [Call("rm", {"file_name": file})], self._go(place))
+
+    def compare(self):
+        place = self._place()
+        if len(self.files[place]) < 2:
+            raise Again
+        one, two = self.draw.sample(list(self.files[place]), 2)
+        values = {"file": one, "other": two, "where": self._where(place)}
+        self.keep("compare", values)
+        return self.plan("compare", values, [Call("diff", {"file_name1": one, "file_name2": two})], self._go(place))
+
+    def find(self):
+        if self.at is not None:
+            raise Again  # from a folder the search would see that folder alone
+        _, file = self._existing()
+        values = {"word": file.split(".")[0].split("_")[0]}
+        self.keep("find", values)
+        return self.plan("find", values, [Call("find", {"path": ".", "name": values["word"]})])

@@ -1,0 +1,119 @@
+"""A workspace's messages: MessageAPI. Prerequisites: being logged in, and the id of the person written to."""
+from envtune.bfcl import Call
+from envtune.synthetic.world import Again, Family, World
+
+
+class Messages(World):
+    class_name = "MessageAPI"
+    named = frozenset({"person", "text", "new", "word"})
+    families = {
+        "send": Family(
+            ("Send {person} the message '{text}'.", "Tell {person}: '{text}'.", "Write '{text}' to {person}."),
+            ("Let {person} know: '{text}'.",),
+            ("Send {person} a message.", "Tell {person} something."), "text", 3.0),
+        "take_back": Family(
+            ("Delete my latest message to {person}.", "Remove the last message that {person} got.", "Take back what I wrote to {person} last."),
+            ("Unsend the newest message to {person}.",),
+            ("Delete my latest message.",), "person"),
+        "search": Family(
+            ("Find the messages that contain {word}.", "Search my messages for {word}.", "Which messages mention {word}?"),
+            ("Look through my messages for {word}.",),
+            ("Search my messages.",), "word"),
+        "add": Family(
+            ("Add {new} as a contact.", "Put {new} into my contacts.", "{new} should be one of my contacts."),
+            ("Make {new} a contact of mine.",),
+            ("Add a contact.",), "new"),
+        "greet": Family(
+            ("Add the contact {new} and send them '{text}'.", "Put {new} into my contacts and write '{text}' to them.",
+             "Make {new} a contact, then tell them '{text}'."),
+            ("{new} is new here: add them and say '{text}'.",),
+            ("Add the contact {new} and send them a message.",), "text"),
+    }
+
+    def __init__(self, draw, names, depth):
+        super().__init__(draw, names, depth)
+        people: list[str] = []
+        while len(people) < 4:
+            person = names.person()
+            if person not in people:
+                people.append(person)
+        first = draw.between(11, 400)
+        self.ids = {person: f"USR{first + i:03}" for i, person in enumerate(people)}
+        self.last = first + 3
+        self.me, *self.others = people
+        self.logged_in = self.ready(0.4)
+        self.sent = {person: 1 for person in self.others[:2]}  # person -> messages of theirs in the inbox
+        self.texts = [names.sentence() for _ in self.sent]
+        self.config = {"random_seed": draw.below(10**6), "user_count": self.last, "user_map": dict(self.ids),
+                       "inbox": [{self.ids[p]: text} for p, text in zip(self.sent, self.texts, strict=True)],
+                       "message_count": len(self.sent), "current_user": self.ids[self.me] if self.logged_in else None}
+        self.taken = set(people)
+
+    def _log_in(self) -> tuple[list[Call], str]:
+        if self.logged_in:
+            return [], ""
+        self.logged_in = True
+        return [Call("message_login", {"user_id": self.ids[self.me]})], f"My user id is {self.ids[self.me]}."
+
+    def _look_up(self, person: str) -> list[Call]:
+        if person in self.known:
+            return []
+        self.known.add(person)
+        return [Call("get_user_id", {"user": person})]
+
+    def send(self):
+        person = self.draw.choice(self.others)
+        values = {"person": person, "text": self.names.sentence()}
+        self.keep("send", values)
+        log_in, also = self._log_in()
+        self.sent[person] = self.sent.get(person, 0) + 1
+        self.texts.append(values["text"])
+        return self.plan("send", values, [Call("send_message", {"receiver_id": self.ids[person], "message": values["text"]})],
+                         [*log_in, *self._look_up(person)], also)
+
+    def take_back(self):
+        there = [person for person, count in self.sent.items() if count]
+        if not there:
+            raise Again
+        person = self.draw.choice(there)
+        self.keep("take_back", {"person": person})
+        log_in, also = self._log_in()
+        self.sent[person] -= 1
+        return self.plan("take_back", {"person": person}, [Call("delete_message", {"receiver_id": self.ids[person]})],
+                         [*log_in, *self._look_up(person)], also)
+
+    def search(self):
+        word = self.draw.choice(self.draw.choice(self.texts).split())
+        self.keep("search", {"word": word})
+        log_in, also = self._log_in()
+        return self.plan("search", {"word": word}, [Call("search_messages", {"keyword": word})], log_in, also)
+
+    def _new_person(self) -> str:
+        person = self.names.person()
+        if person in self.taken:
+            raise Again
+        return person
+
+    def _join(self, person: str) -> str:
+        self.taken.add(person)
+        self.known.add(person)
+        self.last += 1
+        self.ids[person] = f"USR{self.last:03}"
+        self.others.append(person)
+        return self.ids[person]
+
+    def add(self):
+        person = self._new_person()
+        self.keep("add", {"new": person})
+        self._join(person)
+        return self.plan("add", {"new": person}, [Call("add_contact", {"user_name": person})])
+
+    def greet(self):
+        values = {"new": self._new_person(), "text": self.names.sentence()}
+        self.keep("greet", values)
+        log_in, also = self._log_in()
+        receiver = self._join(values["new"])
+        self.sent[values["new"]] = 1
+        self.texts.append(values["text"])
+        return self.plan("greet", values, [Call("add_contact", {"user_name": values["new"]}),
+                                           Call("send_message", {"receiver_id": receiver, "message": values["text"]})], log_in, also)

@@ -1,0 +1,107 @@
+"""A ticket queue: TicketAPI. Prerequisite: being logged in, where a ticket is made or one's own are listed."""
+from envtune.bfcl import Call
+from envtune.synthetic.world import Again, Family, World
+
+
+class Tickets(World):
+    class_name = "TicketAPI"
+    named = frozenset({"title", "resolution"})
+    families = {
+        "create": Family(
+            ("Open a ticket titled '{title}' with priority {priority}.", "I need a priority {priority} ticket named '{title}'.",
+             "Create a ticket '{title}', priority {priority}."),
+            ("File a ticket about '{title}', urgency {priority}.",),
+            ("Open a ticket with priority {priority}.",), "title", 3.0),
+        "show": Family(
+            ("Show ticket {id}.", "What does ticket {id} say?", "Give me the details of ticket {id}."),
+            ("Let me look at ticket number {id}.",),
+            ("Show me a ticket.",), "id"),
+        "close": Family(
+            ("Close ticket {id}.", "Please close the ticket {id}.", "Ticket {id} can be closed."),
+            ("Ticket number {id} is over, shut it.",),
+            ("Close a ticket.", "Please close the ticket."), "id"),
+        "close_new": Family(
+            ("Close the new ticket '{title}'.", "Please close '{title}' again.", "The ticket '{title}' that you opened can be closed."),
+            ("Shut the ticket on '{title}' after all.",),
+            ("Close the ticket that you opened.",), "title", 2.0),
+        "resolve": Family(
+            ("Resolve ticket {id} with '{resolution}'.", "Mark ticket {id} as resolved: '{resolution}'.",
+             "Ticket {id} is resolved, note '{resolution}'."),
+            ("Ticket number {id} is settled, the outcome is '{resolution}'.",),
+            ("Resolve the ticket with '{resolution}'.",), "id"),
+        "priority": Family(
+            ("Change the priority of ticket {id} to {priority}.", "Set ticket {id} to priority {priority}.",
+             "Ticket {id} should have priority {priority}."),
+            ("Raise or lower ticket {id} to {priority}.",),
+            ("Change the priority of ticket {id}.",), "priority"),
+        "retitle": Family(
+            ("Change the title of ticket {id} to '{title}'.", "Rename ticket {id} to '{title}'.", "Ticket {id} should be titled '{title}'."),
+            ("Let ticket {id} carry the title '{title}'.",),
+            ("Change the title of ticket {id}.",), "title"),
+    }
+
+    def __init__(self, draw, names, depth):
+        super().__init__(draw, names, depth)
+        self.user, self.password = names.user(), names.password()
+        self.logged_in = self.ready(0.4)
+        self.open = draw.sample(range(1000, 1000 + 9000), 3)
+        self.next_id = draw.between(100, 999)
+        self.new: dict[str, int] = {}  # title -> id of tickets made in this task and still open
+        self.config = {
+            "ticket_queue": [{"id": i, "title": names.thing(), "description": "", "status": "Open", "priority": draw.between(1, 5),
+                              "created_by": self.user} for i in self.open],
+            "ticket_counter": self.next_id, "current_user": self.user if self.logged_in else None}
+
+    def create(self):
+        values = {"title": self.names.thing(), "priority": self.draw.between(1, 5)}
+        self.keep("create", values)
+        if values["title"] in self.new:
+            raise Again
+        prepare, also = [], ""
+        if not self.logged_in:
+            prepare = [Call("ticket_login", {"username": self.user, "password": self.password})]
+            also = f"My user name is {self.user} and the password is {self.password}."
+            self.logged_in = True
+        self.new[values["title"]] = self.next_id
+        self.next_id += 1
+        return self.plan("create", values, [Call("create_ticket", values)], prepare, also)
+
+    def _id(self) -> int:
+        if not self.open:
+            raise Again
+        return self.draw.choice(self.open)
+
+    def show(self):
+        values = {"id": self._id()}
+        self.keep("show", values)
+        return self.plan("show", values, [Call("get_ticket", {"ticket_id": values["id"]})])
+
+    def close(self):
+        values = {"id": self._id()}
+        self.keep("close", values)
+        self.open.remove(values["id"])
+        return self.plan("close", values, [Call("close_ticket", {"ticket_id": values["id"]})])
+
+    def close_new(self):
+        if not self.new:
+            raise Again
+        title = self.draw.choice(list(self.new))
+        self.keep("close_new", {"title": title})
+        return self.plan("close_new", {"title": title}, [Call("close_ticket", {"ticket_id": self.new.pop(title)})])
+
+    def resolve(self):
+        values = {"id": self._id(), "resolution": self.names.sentence()}
+        self.keep("resolve", values)
+        self.open.remove(values["id"])
+        return self.plan("resolve", values, [Call("resolve_ticket", {"ticket_id": values["id"], "resolution": values["resolution"]})])
+
+    def _edit(self, family: str, field: str, value):
+        values = {"id": self._id(), field: value}
+        self.keep(family, values)
+        return self.plan(family, values, [Call("edit_ticket", {"ticket_id": values["id"], "updates": {field: value}})])
+
+    def priority(self):
+        return self._edit("priority", "priority", self.draw.between(1, 5))
+
+    def retitle(self):
+        return self._edit("retitle", "title", self.names.thing())

@@ -1,0 +1,108 @@
+"""What a world is: a drawn state of one tool class, and the requests that a user may make in it.
+
+    class Notes(World):
+        class_name = "NotesAPI"
+        families = {"add": Family(("Note {text}.", "Write down {text}."), unseen=("Keep {text} in mind.",),
+                                  vague=("Note something.",), missing="text")}
+
+        def __init__(self, draw, names, depth):
+            super().__init__(draw, names, depth)
+            self.config = {"notes": []}
+
+        def add(self) -> Plan:
+            text = self.names.sentence()
+            return self.plan("add", {"text": text}, [Call("add_note", {"text": text})])
+
+A world keeps in mind what its requests have changed, so that the calls it plans are right when they are made. Every argument
+is in the user's words, in an earlier result, or a constant of the tool's documentation.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import ClassVar
+
+from envtune.bfcl import Call
+from envtune.synthetic.draw import Draw, Names, share
+
+HELD_OUT_SHARES = 4
+"""One of so many combinations of a request and its values is kept for validation and test."""
+
+
+class Again(Exception):
+    """This draw cannot be used here; another one is made."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The ways to say one kind of request. Slots in braces are filled with the request's values."""
+    phrasings: tuple[str, ...]
+    unseen: tuple[str, ...]
+    """Phrasings that a fifth of the test tasks use and nothing else does."""
+    vague: tuple[str, ...]
+    """The request without the value of the slot `missing`: for miss_param."""
+    missing: str
+    weight: float = 1.0
+    """How often it is drawn, relative to the other families of its world."""
+
+    def __post_init__(self):
+        slots = [_slots(text) for text in (*self.phrasings, *self.unseen)]
+        if any(s != slots[0] for s in slots) or self.missing not in slots[0]:
+            raise ValueError(f"every phrasing fills the same slots, `missing` among them; got {slots} and {self.missing!r}")
+        if any(_slots(text) - slots[0] or self.missing in _slots(text) for text in self.vague) or not self.vague:
+            raise ValueError(f"vague phrasings use the slots {slots[0]} without {self.missing!r}; got {self.vague}")
+
+
+def _slots(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One request: what is said and the calls that fulfil it, prerequisites first."""
+    family: str
+    values: dict[str, str]
+    """Slot -> the value as the user says it."""
+    calls: tuple[Call, ...]
+    prerequisites: int
+    """How many of the calls only prepare: log in, change folder, look an id up."""
+    also: str
+    """What the user adds so that prerequisites can be met: credentials, a token; '' when nothing."""
+    named: bool
+    """Whether a value is a name (of a file, a person, ...), not only numbers and fixed terms."""
+
+
+class World:
+    """One tool class in a drawn state. Methods named as `families` plan a request each, or raise Again."""
+    class_name: ClassVar[str]
+    families: ClassVar[dict[str, Family]]
+    named: ClassVar[frozenset[str]] = frozenset()
+    """Slots that hold names."""
+    config: dict
+
+    def __init__(self, draw: Draw, names: Names, depth: int | None):
+        """depth: at most so many prerequisites a request; None: as the draw gives. 0 asks for a state that needs none."""
+        self.draw, self.names, self.depth = draw, names, depth
+        self.held_out = False
+        self.also = ""
+        self.known: set[str] = set()
+        """What an earlier call of this task has told the agent: no need to look it up again."""
+
+    def ready(self, probability: float) -> bool:
+        """Draw whether a prerequisite is met at the start; depth 0 makes it so."""
+        return self.depth == 0 or self.draw.chance(probability if self.depth is None else probability / 2)
+
+    def keep(self, family: str, values: dict) -> None:
+        """Raise Again unless these values of a family belong to this task's side of the train/held-out line."""
+        key = f"{family} " + " ".join(f"{k}={v}" for k, v in sorted(values.items()))
+        if (share(key, HELD_OUT_SHARES) == 0) != self.held_out:
+            raise Again
+
+    def plan(self, family: str, values: dict, own: Sequence[Call], prepare: Sequence[Call] = (), also: str = "") -> Plan:
+        """The request with its calls. A method calls `keep` before it changes the world and this at its end."""
+        return Plan(family, {k: str(v) for k, v in values.items()}, (*prepare, *own), len(prepare), also,
+                    bool(self.named & values.keys()))
+
+    def request(self) -> Plan:
+        """One drawn request."""
+        names = list(self.families)
+        return getattr(self, self.draw.weighted(names, [self.families[n].weight for n in names]))()
