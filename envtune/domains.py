@@ -44,6 +44,12 @@ def docs_of_class(cls: type) -> list[dict]:
     return docs
 
 
+def forget() -> None:
+    """Empty what is kept of tool classes and tasks: they have changed."""
+    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, toolbox.ground_truth, episode._system_prompt):
+        known.cache_clear()
+
+
 def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     """Make a tool class and its tasks known, and return the ids of the tasks.
 
@@ -58,8 +64,7 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     if taken:
         raise ValueError(f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already")
     bfcl.OWN_CLASSES[name] = (cls, docs)
-    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, toolbox.ground_truth, episode._system_prompt):
-        known.cache_clear()  # in a notebook the same class is defined again and again
+    forget()  # in a notebook the same class is defined again and again
     for number, entry in enumerate(tasks):
         if len(entry["user_turns"]) != len(entry["ground_truth"]):
             raise ValueError(f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "

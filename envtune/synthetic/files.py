@@ -27,12 +27,12 @@ class Files(World):
             ("How many {unit} are in {file} {where}?", "Count the {unit} of {file} {where}.",
              "Tell me the number of {unit} in {file} {where}."),
             ("What is the total of {unit} in {file} {where}?",),
-            ("How many {unit} are in the file {where}?",), "file"),
+            ("How many {unit} are in a file {where}?",), "file"),
         "search": Family(
             ("Find the lines with {word} in {file} {where}.", "Search {file} {where} for {word}.",
              "Which lines of {file} {where} contain {word}?"),
             ("Look for {word} within {file} {where}.",),
-            ("Search a file {where} for {word}.", "Find the lines with {word} in the file {where}."), "file"),
+            ("Search a file {where} for {word}.", "Find the lines with {word} in a file {where}."), "file"),
         "make_folder": Family(
             ("Make a folder {new} {where}.", "Create a directory named {new} {where}.", "I need a new folder {new} {where}."),
             ("Set up a directory {new} {where}.",),
@@ -52,7 +52,8 @@ class Files(World):
             ("I want a new file {new} {where} holding '{text}'.",),
             ("Create {new} {where} and write something into it.",), "text"),
         "rename": Family(
-            ("Rename {file} {where} to {new}.", "Change the name of {file} {where} to {new}.", "The file {file} {where} should be called {new}."),
+            ("Rename {file} {where} to {new}.", "Change the name of {file} {where} to {new}.",
+             "The file {file} {where} should be called {new}."),
             ("Give {file} {where} the name {new}.",),
             ("Rename {file} {where}.", "Change the name of {file} {where}."), "new"),
         "copy": Family(
@@ -148,7 +149,7 @@ class Files(World):
         values = {"file": file, "where": self._where(place), **spoken}
         self.keep(family, values)
         call = Call(tool, {"file_name": file, **{argument: value for _, pair in more.values() for argument, value in [pair]}})
-        return self.plan(family, values, [call], self._go(place))
+        return self.plan(family, values, [call], self._go(place), askable=len(self.files[place]) > 1)
 
     def read(self):
         return self._simple("read", "cat")
@@ -171,7 +172,8 @@ class Files(World):
         word = self.draw.choice(self.files[place][file].split())
         values = {"file": file, "where": self._where(place), "word": word}
         self.keep("search", values)
-        return self.plan("search", values, [Call("grep", {"file_name": file, "pattern": word})], self._go(place))
+        return self.plan("search", values, [Call("grep", {"file_name": file, "pattern": word})], self._go(place),
+                         askable=len(self.files[place]) > 1)
 
     def make_folder(self):
         place = self._place()
@@ -226,7 +228,7 @@ class Files(World):
         values = {"file": file, "where": self._where(place)}
         self.keep("remove", values)
         del self.files[place][file]
-        return self.plan("remove", values, [Call("rm", {"file_name": file})], self._go(place))
+        return self.plan("remove", values, [Call("rm", {"file_name": file})], self._go(place), askable=bool(self.files[place]))
 
     def compare(self):
         place = self._place()
@@ -235,7 +237,8 @@ class Files(World):
         one, two = self.draw.sample(list(self.files[place]), 2)
         values = {"file": one, "other": two, "where": self._where(place)}
         self.keep("compare", values)
-        return self.plan("compare", values, [Call("diff", {"file_name1": one, "file_name2": two})], self._go(place))
+        return self.plan("compare", values, [Call("diff", {"file_name1": one, "file_name2": two})], self._go(place),
+                         askable=len(self.files[place]) > 2)
 
     def find(self):
         if self.at is not None:

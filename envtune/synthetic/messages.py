@@ -12,9 +12,10 @@ class Messages(World):
             ("Let {person} know: '{text}'.",),
             ("Send {person} a message.", "Tell {person} something."), "text", 3.0),
         "take_back": Family(
-            ("Delete my latest message to {person}.", "Remove the last message that {person} got.", "Take back what I wrote to {person} last."),
+            ("Delete my latest message to {person}.", "Remove the last message that {person} got.",
+             "Take back what I wrote to {person} last."),
             ("Unsend the newest message to {person}.",),
-            ("Delete my latest message.",), "person"),
+            ("Take one of my messages back.",), "person"),
         "search": Family(
             ("Find the messages that contain {word}.", "Search my messages for {word}.", "Which messages mention {word}?"),
             ("Look through my messages for {word}.",),
@@ -80,7 +81,7 @@ class Messages(World):
         log_in, also = self._log_in()
         self.sent[person] -= 1
         return self.plan("take_back", {"person": person}, [Call("delete_message", {"receiver_id": self.ids[person]})],
-                         [*log_in, *self._look_up(person)], also)
+                         [*log_in, *self._look_up(person)], also, askable=len(there) > 1)
 
     def search(self):
         word = self.draw.choice(self.draw.choice(self.texts).split())

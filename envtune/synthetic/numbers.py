@@ -14,7 +14,7 @@ class Numbers(World):
         "aggregate": Family(
             ("What is the {what} of {numbers}?", "Give me the {what} of {numbers}.", "Compute the {what} of the numbers {numbers}."),
             ("Find the {what} among {numbers}.",),
-            ("What is the {what} of my numbers?",), "numbers", 2.0),
+            ("What is the {what} of some numbers?",), "numbers", 2.0),
         "add": Family(
             ("Add {a} and {b}.", "What is {a} plus {b}?", "How much are {a} and {b} together?"),
             ("Give me the total of {a} with {b}.",),

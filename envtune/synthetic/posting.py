@@ -23,7 +23,7 @@ class Posting(World):
         "retweet": Family(
             ("Retweet {id}.", "Share tweet {id} again.", "Please retweet number {id}."),
             ("Pass on tweet {id}.",),
-            ("Retweet something.", "Please retweet it."), "id"),
+            ("Retweet something.", "Please retweet one of the tweets."), "id"),
         "follow": Family(
             ("Follow {user}.", "Start following {user}.", "I want to follow {user}."),
             ("Subscribe to {user}.",),
@@ -70,9 +70,9 @@ class Posting(World):
         return ([Call("authenticate_twitter", {"username": self.user, "password": self.password})],
                 f"My user name is {self.user} and the password is {self.password}.")
 
-    def _plan(self, family: str, values: dict, own: Call):
+    def _plan(self, family: str, values: dict, own: Call, askable: bool = True):
         log_in, also = self._log_in()
-        return self.plan(family, values, [own], log_in, also)
+        return self.plan(family, values, [own], log_in, also, askable)
 
     def post(self):
         values = {"text": self.names.sentence(), "tag": self.names.noun()}
@@ -100,7 +100,7 @@ class Posting(World):
         values = {"id": self.draw.choice(left)}
         self.keep("retweet", values)
         self.retweeted.add(values["id"])
-        return self._plan("retweet", values, Call("retweet", {"tweet_id": values["id"]}))
+        return self._plan("retweet", values, Call("retweet", {"tweet_id": values["id"]}), askable=len(left) > 1)
 
     def follow(self):
         values = {"user": self.names.user()}
@@ -116,7 +116,8 @@ class Posting(World):
         values = {"user": self.draw.choice(self.followed)}
         self.keep("unfollow", values)
         self.followed.remove(values["user"])
-        return self._plan("unfollow", values, Call("unfollow_user", {"username_to_unfollow": values["user"]}))
+        return self._plan("unfollow", values, Call("unfollow_user", {"username_to_unfollow": values["user"]}),
+                          askable=bool(self.followed))
 
     def mention(self):
         values = {"user": self.names.user(), "id": self.draw.choice(self.tweets)}

@@ -3,8 +3,9 @@
     >>> task = make("synthetic_miss_param_1207")
     >>> task.user_turns, task.ground_truth
 
-An id reads synthetic_<variant>_<number>, with `_t<turns>` and `_d<depth>` behind it where difficulty is chosen: at most `depth`
-prerequisites a request, and at least one request that has so many. One number is one scenario in four variants, as in BFCL.
+An id reads synthetic_<variant>_<number>. Behind it stand, where they are chosen, `_t<turns>`, `_d<depth>` (at most `depth`
+prerequisites a request, and at least one request that has so many) and the tool classes, `_TicketAPI` or `_TicketAPI+MathAPI`: only
+so does a task come from a world of one's own (add_world). One number is one scenario in four variants, as in BFCL.
 
     numbers 0-99        the 400 training tasks (100 a variant)
             100-124     the 100 validation tasks
@@ -20,8 +21,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from envtune import hints
-from envtune.bfcl import NEW_TOOLS_MESSAGE, SPLITS, Call, Task
+from envtune import domains, hints
+from envtune.bfcl import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
 from envtune.synthetic.draw import Draw, Names
 from envtune.synthetic.files import Files
 from envtune.synthetic.messages import Messages
@@ -36,14 +37,17 @@ from envtune.toolbox import Toolbox
 
 WORLDS: dict[str, type[World]] = {world.class_name: world for world in (
     Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)}
-"""Tool class -> its world; a world of one's own is added here."""
+"""Tool class -> its world. Tasks without classes in their id are drawn from these alone, so that fixed ids stay fixed."""
+OWN_WORLDS: dict[str, type[World]] = {}
+"""Worlds of tool classes that are not BFCL's; filled by add_world."""
 TRAIN, VALIDATION, TEST = range(100), range(100, 125), range(200, 300)
 _HELD_OUT = range(100, 1000)
 _UNSEEN = range(200, 1000)
-_ID = re.compile(rf"synthetic_({'|'.join(SPLITS)})_(\d+)(?:_t([1-4]))?(?:_d([0-5]))?")
+_ID = re.compile(rf"synthetic_({'|'.join(SPLITS)})_(\d+)(?:_t([1-4]))?(?:_d([0-5]))?(?:_([A-Z]\w*(?:\+[A-Z]\w*)*))?")
 _FOLLOW_UPS = ("It is {}.", "I mean {}.", "Take {}.", "Sorry, {}.")
 _UNSEEN_FOLLOW_UPS = ("That would be {}.",)
 _ATTEMPTS = 2_000
+_MOST_TURNS = 4
 
 
 def task_ids(numbers: Sequence[int], variants: Sequence[str] = SPLITS) -> tuple[str, ...]:
@@ -63,35 +67,69 @@ def novelty(task_id: str) -> str:
     return {0: "phrasings", 1: "names"}.get(number % 5, "values") if number in _UNSEEN else "values"
 
 
-def _parts(task_id: str) -> tuple[str, int, int | None, int | None]:
-    """variant, number, turns, depth. KeyError for what is no synthetic id."""
+def add_world(world: type[World]) -> None:
+    """Make a world of one's own known: `synthetic_base_7_RestaurantAPI` is then a task. Its tool class is made known first, by
+    domains.add. ValueError when it is not, or when the class is BFCL's."""
+    if world.class_name in WORLDS:
+        raise ValueError(f"{world.class_name} has its world already; fixed task ids are drawn from it")
+    if world.class_name not in OWN_CLASSES:
+        raise ValueError(f"there is no tool class {world.class_name!r}; make it known first, with domains.add(cls, [])")
+    OWN_WORLDS[world.class_name] = world
+    domains.forget()  # in a notebook the same world is defined again and again
+    _made.cache_clear()
+
+
+def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, ...]]:
+    """variant, number, turns, depth, classes. KeyError for what is no synthetic id."""
     found = _ID.fullmatch(task_id)
     if found is None:
         raise KeyError(f"no task {task_id!r}; synthetic ids read synthetic_<variant>_<number>, variant one of {', '.join(SPLITS)}, with "
-                       "_t<1..4> for the number of turns and _d<0..5> for the depth of prerequisites where they are chosen")
-    variant, number, turns, depth = found.groups()
-    return variant, int(number), turns and int(turns), depth and int(depth)
+                       "_t<1..4> for the number of turns, _d<0..5> for the depth of prerequisites and _<class>+<class> for the tool "
+                       "classes where they are chosen")
+    variant, number, turns, depth, classes = found.groups()
+    chosen = tuple(classes.split("+")) if classes else ()
+    if unknown := [name for name in chosen if name not in WORLDS | OWN_WORLDS]:
+        raise KeyError(f"no task {task_id!r}: {', '.join(unknown)} has no world; worlds: {', '.join(WORLDS | OWN_WORLDS)}")
+    if len(set(chosen)) < len(chosen):
+        raise KeyError(f"no task {task_id!r}: a class stands twice in it")
+    return variant, int(number), turns and int(turns), depth and int(depth), chosen
+
+
+def make(task_id: str) -> Task:
+    """The task of an id. KeyError when it is no synthetic id, RuntimeError when no draw met its difficulty."""
+    return _made(task_id)[0]
+
+
+def requests(task_id: str) -> tuple[Plan, ...]:
+    """The requests that a task is made of, in order: kind, values, calls. For those who check or count tasks."""
+    return _made(task_id)[1]
 
 
 @lru_cache(maxsize=4096)
-def make(task_id: str) -> Task:
-    """The task of an id. KeyError when it is no synthetic id, RuntimeError when no draw met its difficulty."""
-    variant, number, turns, depth = _parts(task_id)
+def _made(task_id: str) -> tuple[Task, tuple[Plan, ...]]:
+    variant, number, turns, depth, classes = _parts(task_id)
+    seed = f"synthetic {number} {turns} {depth}" + (f" {'+'.join(classes)}" if classes else "")
     for attempt in range(_ATTEMPTS):
-        draw = Draw(f"synthetic {number} {turns} {depth} {attempt}")
+        draw = Draw(f"{seed} {attempt}")
         try:
-            return _variant(task_id, variant, number, draw, *_scenario(number, turns, depth, draw))
+            worlds, asked = _scenario(number, turns, depth, classes, draw)
+            for long_context in (False, True):  # all variants of a number are refused together: they share their scenario
+                _run(worlds, [plan.calls for _, plan in asked], long_context)
+            if variant.startswith("miss"):
+                asked = asked[:_MOST_TURNS - 1]  # the variant adds a turn
+            return _variant(task_id, variant, number, draw, worlds, asked), tuple(plan for _, plan in asked)
         except Again:
             continue
     raise RuntimeError(f"no draw of {task_id!r} met its difficulty in {_ATTEMPTS} attempts; choose another number, fewer turns or depth")
 
 
-def _scenario(number: int, turns: int | None, depth: int | None, draw: Draw) -> tuple[list[World], list[tuple[World, Plan]]]:
+def _scenario(number: int, turns: int | None, depth: int | None, classes: tuple[str, ...],
+              draw: Draw) -> tuple[list[World], list[tuple[World, Plan]]]:
     """Worlds and the requests in them, in order."""
     new = novelty(f"synthetic_base_{number}")
     names = Names(draw, unseen=new == "names")
-    chosen = draw.sample(list(WORLDS), draw.choice((1, 2, 2)))
-    worlds = [WORLDS[name](draw, names, depth) for name in chosen]
+    chosen = classes or draw.sample(list(WORLDS), draw.choice((1, 2, 2)))
+    worlds = [(WORLDS | OWN_WORLDS)[name](draw, names, depth) for name in chosen]
     count = turns or draw.weighted((1, 2, 3, 4), (0.25, 0.35, 0.25, 0.15))
     requests = []
     for turn in range(count):
@@ -102,6 +140,8 @@ def _scenario(number: int, turns: int | None, depth: int | None, draw: Draw) -> 
     if depth is not None and max(plan.prerequisites for plan in plans) != depth:
         raise Again
     if new == "names" and not any(plan.named for plan in plans):
+        raise Again
+    if not any(plan.askable for plan in plans[:_MOST_TURNS - 1]):
         raise Again
     return worlds, requests
 
@@ -122,9 +162,7 @@ def _say(family: Family, phrasings: Sequence[str], plan: Plan, draw: Draw) -> st
 
 
 def _variant(task_id: str, variant: str, number: int, draw: Draw, worlds: list[World], requests: list[tuple[World, Plan]]) -> Task:
-    """The scenario as a task of one variant, its ground truth run and found whole."""
-    if variant.startswith("miss") and len(requests) == 4:
-        requests = requests[:3]  # the variant adds a turn
+    """The scenario as a task of one variant."""
     unseen = novelty(task_id) == "phrasings"
     families = [world.families[plan.family] for world, plan in requests]
     said = [_say(family, family.unseen if unseen else family.phrasings, plan, draw)
@@ -134,7 +172,7 @@ def _variant(task_id: str, variant: str, number: int, draw: Draw, worlds: list[W
     calls = [plan.calls for _, plan in requests]
     withheld, until = (), None
     if variant == "miss_param":
-        at = draw.below(len(requests))
+        at = draw.choice([turn for turn, (_, plan) in enumerate(requests) if plan.askable])
         family, plan = families[at], requests[at][1]
         vague = _say(family, family.vague, plan, draw) + also[at]
         follow_up = (said[at] if draw.chance(0.4) else
@@ -148,7 +186,6 @@ def _variant(task_id: str, variant: str, number: int, draw: Draw, worlds: list[W
         calls[at:at + 1] = [(), calls[at]]
     classes = tuple(world.class_name for world in worlds)
     config = {world.class_name: world.config for world in worlds}
-    _run(classes, config, calls, variant == "long_context")
     return Task(id=task_id, split=variant, scenario=number, user_turns=tuple(texts), initial_config=config, classes=classes,
                 withheld=withheld, withheld_until=until, ground_truth=tuple(calls),
                 ground_truth_source=tuple(tuple(_source(call) for call in turn) for turn in calls))
@@ -158,9 +195,11 @@ def _source(call: Call) -> str:
     return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
 
 
-def _run(classes: tuple[str, ...], config: dict, calls: Sequence[Sequence[Call]], long_context: bool) -> None:
+def _run(worlds: list[World], calls: Sequence[Sequence[Call]], long_context: bool) -> None:
     """Raise Again when a call of the ground truth fails, or when the task could be won without one of them."""
-    box = Toolbox.of_scenario(classes, config, long_context)
+    classes = tuple(world.class_name for world in worlds)
+    start = (classes, {world.class_name: world.config for world in worlds}, long_context)
+    box = Toolbox.of_scenario(*start)
     seen: Counter[str] = Counter()
     doubtful = []
     for turn, turn_calls in enumerate(calls):
@@ -170,19 +209,19 @@ def _run(classes: tuple[str, ...], config: dict, calls: Sequence[Sequence[Call]]
         # what a call prints is asked of the agent: only a text that an earlier turn printed too does not prove that it was made
         doubtful += [(turn, i) for i, result in enumerate(results) if result in seen]
         seen.update(results)
-    if any(wins_without(classes, config, calls, long_context, *place) for place in doubtful):
+    if any(_wins_without(start, calls, *place) for place in doubtful):
         raise Again
 
 
-def wins_without(classes: tuple[str, ...], config: dict, calls: Sequence[Sequence[Call]], long_context: bool, turn: int, index: int) -> bool:
+def _wins_without(start: tuple, calls: Sequence[Sequence[Call]], turn: int, index: int) -> bool:
     """Whether a turn is won, by state and results, when one of its calls is left out."""
-    boxes = [Toolbox.of_scenario(classes, config, long_context) for _ in range(2)]
-    results: Counter[str] = Counter()
-    needed: Counter[str] = Counter()
+    needs, makes = Toolbox.of_scenario(*start), Toolbox.of_scenario(*start)
+    needed, made = Counter(), Counter()
     for t, turn_calls in enumerate(calls[:turn + 1]):
-        needed = Counter(boxes[0].execute(call) for call in turn_calls)
-        results.update(boxes[1].execute(call) for i, call in enumerate(turn_calls) if (t, i) != (turn, index))
-    return not needed - results and all(_public(one) == _public(two) for one, two in zip(*(b.instances.values() for b in boxes), strict=True))
+        needed = Counter(needs.execute(call) for call in turn_calls)
+        made.update(makes.execute(call) for i, call in enumerate(turn_calls) if (t, i) != (turn, index))
+    return not needed - made and all(
+        _public(needs.instances[name]) == _public(makes.instances[name]) for name in needs.instances)
 
 
 def _public(instance) -> dict:

@@ -19,23 +19,24 @@ class Tickets(World):
         "close": Family(
             ("Close ticket {id}.", "Please close the ticket {id}.", "Ticket {id} can be closed."),
             ("Ticket number {id} is over, shut it.",),
-            ("Close a ticket.", "Please close the ticket."), "id"),
+            ("Close a ticket.", "Please close one of the tickets."), "id"),
         "close_new": Family(
             ("Close the new ticket '{title}'.", "Please close '{title}' again.", "The ticket '{title}' that you opened can be closed."),
             ("Shut the ticket on '{title}' after all.",),
-            ("Close the ticket that you opened.",), "title", 2.0),
+            ("Close one of the tickets.",), "title", 2.0),
         "resolve": Family(
             ("Resolve ticket {id} with '{resolution}'.", "Mark ticket {id} as resolved: '{resolution}'.",
              "Ticket {id} is resolved, note '{resolution}'."),
             ("Ticket number {id} is settled, the outcome is '{resolution}'.",),
-            ("Resolve the ticket with '{resolution}'.",), "id"),
+            ("Resolve one of the tickets with '{resolution}'.",), "id"),
         "priority": Family(
             ("Change the priority of ticket {id} to {priority}.", "Set ticket {id} to priority {priority}.",
              "Ticket {id} should have priority {priority}."),
             ("Raise or lower ticket {id} to {priority}.",),
             ("Change the priority of ticket {id}.",), "priority"),
         "retitle": Family(
-            ("Change the title of ticket {id} to '{title}'.", "Rename ticket {id} to '{title}'.", "Ticket {id} should be titled '{title}'."),
+            ("Change the title of ticket {id} to '{title}'.", "Rename ticket {id} to '{title}'.",
+             "Ticket {id} should be titled '{title}'."),
             ("Let ticket {id} carry the title '{title}'.",),
             ("Change the title of ticket {id}.",), "title"),
     }
@@ -66,6 +67,9 @@ class Tickets(World):
         self.next_id += 1
         return self.plan("create", values, [Call("create_ticket", values)], prepare, also)
 
+    def _several(self) -> bool:
+        return len(self.open) + len(self.new) > 1
+
     def _id(self) -> int:
         if not self.open:
             raise Again
@@ -77,23 +81,25 @@ class Tickets(World):
         return self.plan("show", values, [Call("get_ticket", {"ticket_id": values["id"]})])
 
     def close(self):
-        values = {"id": self._id()}
+        values, askable = {"id": self._id()}, self._several()
         self.keep("close", values)
         self.open.remove(values["id"])
-        return self.plan("close", values, [Call("close_ticket", {"ticket_id": values["id"]})])
+        return self.plan("close", values, [Call("close_ticket", {"ticket_id": values["id"]})], askable=askable)
 
     def close_new(self):
         if not self.new:
             raise Again
         title = self.draw.choice(list(self.new))
         self.keep("close_new", {"title": title})
-        return self.plan("close_new", {"title": title}, [Call("close_ticket", {"ticket_id": self.new.pop(title)})])
+        askable = self._several()
+        return self.plan("close_new", {"title": title}, [Call("close_ticket", {"ticket_id": self.new.pop(title)})], askable=askable)
 
     def resolve(self):
-        values = {"id": self._id(), "resolution": self.names.sentence()}
+        values, askable = {"id": self._id(), "resolution": self.names.sentence()}, self._several()
         self.keep("resolve", values)
         self.open.remove(values["id"])
-        return self.plan("resolve", values, [Call("resolve_ticket", {"ticket_id": values["id"], "resolution": values["resolution"]})])
+        return self.plan("resolve", values, [Call("resolve_ticket", {"ticket_id": values["id"], "resolution": values["resolution"]})],
+                         askable=askable)
 
     def _edit(self, family: str, field: str, value):
         values = {"id": self._id(), field: value}

@@ -28,11 +28,12 @@ class Trading(World):
         "cancel": Family(
             ("Cancel order {id}.", "Please cancel the order {id}.", "Order {id} should be cancelled."),
             ("Call off order number {id}.",),
-            ("Cancel an order.", "Please cancel the order."), "id"),
+            ("Cancel an order.", "Please cancel one of my orders."), "id"),
         "cancel_new": Family(
-            ("Cancel the {company} order that you just placed.", "Take the new {company} order back.", "Please cancel that order of {company} again."),
+            ("Cancel the {company} order that you just placed.", "Take the new {company} order back.",
+             "Please cancel that order of {company} again."),
             ("Call off the new order for {company}.",),
-            ("Cancel the order that you just placed.",), "company", 1.5),
+            ("Cancel one of my orders.",), "company", 1.5),
         "fund": Family(
             ("Add {money} dollars to my account.", "Fund the account with {money} dollars.", "Deposit {money} dollars."),
             ("My account gets {money} dollars more.",),
@@ -48,7 +49,7 @@ class Trading(World):
         "price": Family(
             ("What does {company} stock cost?", "Show the stock of {company}.", "Tell me about {company} stock."),
             ("How is {company} doing on the market?",),
-            ("What does the stock cost?",), "company"),
+            ("What does a stock cost?",), "company"),
         "between": Family(
             ("Which of {one} and {two} cost between {low} and {high} dollars?", "Filter {one} and {two} by a price from {low} to {high}.",
              "Of {one} and {two}, which are priced between {low} and {high}?"),
@@ -73,7 +74,8 @@ class Trading(World):
         self.watched = [draw.choice(list(COMPANIES.values()))]
         self.config = {
             "orders": {str(i): {"id": i, "order_type": draw.choice(("Buy", "Sell")), "symbol": draw.choice(list(COMPANIES.values())),
-                                "price": draw.between(20, 400) + 0.5, "amount": draw.between(1, 40), "status": "Pending"} for i in self.orders},
+                                "price": draw.between(20, 400) + 0.5, "amount": draw.between(1, 40), "status": "Pending"}
+                       for i in self.orders},
             "account_info": {"account_id": draw.between(10000, 99999), "balance": self.balance,
                              "binding_card": 10**15 + draw.below(10**15)},
             "authenticated": self.logged_in, "market_status": "Open", "order_counter": self.next_id,
@@ -104,7 +106,8 @@ class Trading(World):
         log_in, also = self._log_in()
         self.new[company] = self.next_id
         self.next_id += 1
-        order = Call("place_order", {"order_type": values["verb"].capitalize(), "symbol": symbol, "price": price, "amount": values["amount"]})
+        order = Call("place_order", {"order_type": values["verb"].capitalize(), "symbol": symbol, "price": price,
+                                     "amount": values["amount"]})
         return self.plan(family, values, [order], [*log_in, *self._symbol(company), *look], also)
 
     def order(self):
@@ -126,23 +129,27 @@ class Trading(World):
         self.keep("order_details", values)
         return self.plan("order_details", values, [Call("get_order_details", {"order_id": values["id"]})])
 
+    def _several(self) -> bool:
+        return len(self.orders) + len(self.new) > 1
+
     def _id(self) -> int:
         if not self.orders:
             raise Again
         return self.draw.choice(self.orders)
 
     def cancel(self):
-        values = {"id": self._id()}
+        values, askable = {"id": self._id()}, self._several()
         self.keep("cancel", values)
         self.orders.remove(values["id"])
-        return self.plan("cancel", values, [Call("cancel_order", {"order_id": values["id"]})])
+        return self.plan("cancel", values, [Call("cancel_order", {"order_id": values["id"]})], askable=askable)
 
     def cancel_new(self):
         if not self.new:
             raise Again
         values = {"company": self.draw.choice(list(self.new))}
-        self.keep("cancel_new", values | {"id": self.new[values["company"]]})
-        return self.plan("cancel_new", values, [Call("cancel_order", {"order_id": self.new.pop(values["company"])})])
+        self.keep("cancel_new", values)
+        askable = self._several()
+        return self.plan("cancel_new", values, [Call("cancel_order", {"order_id": self.new.pop(values["company"])})], askable=askable)
 
     def fund(self):
         values = {"money": self.draw.between(10, 4000)}

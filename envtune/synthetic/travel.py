@@ -44,11 +44,11 @@ class Travel(World):
             ("Cancel the flight to {target} that you just booked.", "Take the new booking to {target} back.",
              "Please cancel the new flight to {target}."),
             ("Call off the trip to {target} again.",),
-            ("Cancel the flight that you just booked.",), "target", 1.5),
+            ("Cancel one of my flights.",), "target", 1.5),
         "balance": Family(
             ("What is the balance of card {card}?", "How much is left on card {card}?", "Show the balance of the card {card}."),
             ("Does card {card} still have money? How much?",),
-            ("What is the balance of my card?",), "card"),
+            ("What is the balance of one of my cards?",), "card"),
         "budget": Family(
             ("Set my budget limit to {money}.", "Limit the budget to {money} dollars.", "My travel budget is {money}, set it."),
             ("Do not let me spend over {money}.",),
@@ -134,12 +134,16 @@ class Travel(World):
         return self.plan("cost", values, [Call("get_flight_cost", self._codes_of(values))], self._codes(values["origin"], values["target"]))
 
     def airport(self):
-        values = {"origin": self.draw.choice(list(AIRPORTS)), "money": 10 * self.draw.between(1, 90), "currency": self.draw.choice(CURRENCIES)}
+        values = {"origin": self.draw.choice(list(AIRPORTS)), "money": 10 * self.draw.between(1, 90),
+                  "currency": self.draw.choice(CURRENCIES)}
         if values["origin"] in self.known:
             raise Again
         self.keep("airport", values)
         return self.plan("airport", values, [*self._codes(values["origin"]), Call("compute_exchange_rate", {
             "base_currency": "USD", "target_currency": values["currency"], "value": values["money"]})])
+
+    def _several(self) -> bool:
+        return len(self.bookings) + len(self.new) > 1
 
     def _booking(self) -> str:
         if not self.bookings:
@@ -147,25 +151,28 @@ class Travel(World):
         return self.draw.choice(self.bookings)
 
     def cancel(self):
-        values = {"booking": self._booking()}
+        values, askable = {"booking": self._booking()}, self._several()
         self.keep("cancel", values)
         self.bookings.remove(values["booking"])
         also = self._token()
-        return self.plan("cancel", values, [Call("cancel_booking", {"access_token": self.token, "booking_id": values["booking"]})], also=also)
+        call = Call("cancel_booking", {"access_token": self.token, "booking_id": values["booking"]})
+        return self.plan("cancel", values, [call], also=also, askable=askable)
 
     def cancel_new(self):
         if not self.new:
             raise Again
         values = {"target": self.draw.choice(list(self.new))}
-        self.keep("cancel_new", values | {"id": self.new[values["target"]]})
+        self.keep("cancel_new", values)
+        askable = self._several()
         return self.plan("cancel_new", values, [Call("cancel_booking", {
-            "access_token": self.token, "booking_id": self.new.pop(values["target"])})])
+            "access_token": self.token, "booking_id": self.new.pop(values["target"])})], askable=askable)
 
     def balance(self):
         values = {"card": self.draw.choice(list(self.cards))}
         self.keep("balance", values)
         also = self._token()
-        return self.plan("balance", values, [Call("get_credit_card_balance", {"access_token": self.token, "card_id": values["card"]})], also=also)
+        call = Call("get_credit_card_balance", {"access_token": self.token, "card_id": values["card"]})
+        return self.plan("balance", values, [call], also=also)
 
     def budget(self):
         values = {"money": 100 * self.draw.between(1, 90)}
@@ -174,7 +181,8 @@ class Travel(World):
             raise Again
         self.budget_set = values["money"]
         also = self._token()
-        return self.plan("budget", values, [Call("set_budget_limit", {"access_token": self.token, "budget_limit": values["money"]})], also=also)
+        call = Call("set_budget_limit", {"access_token": self.token, "budget_limit": values["money"]})
+        return self.plan("budget", values, [call], also=also)
 
     def exchange(self):
         values = {"money": self.draw.between(5, 900), "currency": self.draw.choice(CURRENCIES)}
@@ -186,16 +194,18 @@ class Travel(World):
         values = {"booking": self._booking()}
         self.keep("invoice", values)
         also = self._token()
-        return self.plan("invoice", values, [Call("retrieve_invoice", {"access_token": self.token, "booking_id": values["booking"]})], also=also)
+        call = Call("retrieve_invoice", {"access_token": self.token, "booking_id": values["booking"]})
+        return self.plan("invoice", values, [call], also=also, askable=self._several())
 
     def support(self):
         values = {"booking": self._booking(), "text": self.names.sentence()}
         self.keep("support", values)
-        return self.plan("support", values, [Call("contact_customer_support", {"booking_id": values["booking"], "message": values["text"]})])
+        call = Call("contact_customer_support", {"booking_id": values["booking"], "message": values["text"]})
+        return self.plan("support", values, [call])
 
     def insure(self):
-        values = {"kind": self.draw.choice(("travel", "luggage", "health")), "booking": self._booking(), "money": self.draw.between(20, 400),
-                  "card": self.draw.choice(list(self.cards))}
+        values = {"kind": self.draw.choice(("travel", "luggage", "health")), "booking": self._booking(),
+                  "money": self.draw.between(20, 400), "card": self.draw.choice(list(self.cards))}
         if self.budget_set is not None or self.cards[values["card"]] < values["money"]:
             raise Again
         self.keep("insure", values)

@@ -56,9 +56,10 @@ class Vehicle(World):
             ("Can you {verb} the handbrake and report {option}?",),
             ("{verb} the parking brake and show a status.",), "option"),
         "reach": Family(
-            ("Can I drive {miles} miles with the fuel I have?", "Is there enough fuel for {miles} miles?", "Will the tank do {miles} miles?"),
+            ("Can I drive {miles} miles with the fuel I have?", "Is there enough fuel for {miles} miles?",
+             "Will the tank do {miles} miles?"),
             ("Could we make it {miles} miles?",),
-            ("Is there enough fuel for the trip?",), "miles", 0.7),
+            ("Can I drive some miles with the fuel I have?",), "miles", 0.7),
         "liters": Family(
             ("Fill {liters} liters of fuel.", "Put {liters} liters into the tank.", "Add {liters} liters of gas."),
             ("The car gets {liters} liters.",),
@@ -74,7 +75,8 @@ class Vehicle(World):
         self.fuel = float(draw.between(5, 20))
         self.parked = draw.chance(0.5)
         self.config = {
-            "fuelLevel": self.fuel, "batteryVoltage": round(12 + draw.between(1, 9) / 10, 1), "engineState": "running" if self.engine else "stopped",
+            "fuelLevel": self.fuel, "batteryVoltage": round(12 + draw.between(1, 9) / 10, 1),
+            "engineState": "running" if self.engine else "stopped",
             "doorStatus": {door: "locked" if locked else "unlocked" for door, locked in self.doors.items()},
             "acTemperature": float(draw.between(15, 28)), "fanSpeed": 50, "acMode": "auto", "humidityLevel": 50.0,
             "headLightStatus": "off", "parkingBrakeStatus": "engaged" if self.parked else "released", "parkingBrakeForce": 0.0,

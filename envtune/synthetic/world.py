@@ -69,6 +69,8 @@ class Plan:
     """What the user adds so that prerequisites can be met: credentials, a token; '' when nothing."""
     named: bool
     """Whether a value is a name (of a file, a person, ...), not only numbers and fixed terms."""
+    askable: bool
+    """Whether it takes a question to learn the missing value; not so where the state leaves one possibility."""
 
 
 class World:
@@ -97,10 +99,11 @@ class World:
         if (share(key, HELD_OUT_SHARES) == 0) != self.held_out:
             raise Again
 
-    def plan(self, family: str, values: dict, own: Sequence[Call], prepare: Sequence[Call] = (), also: str = "") -> Plan:
+    def plan(self, family: str, values: dict, own: Sequence[Call], prepare: Sequence[Call] = (), also: str = "",
+             askable: bool = True) -> Plan:
         """The request with its calls. A method calls `keep` before it changes the world and this at its end."""
         return Plan(family, {k: str(v) for k, v in values.items()}, (*prepare, *own), len(prepare), also,
-                    bool(self.named & values.keys()))
+                    bool(self.named & values.keys()), askable)
 
     def request(self) -> Plan:
         """One drawn request."""
