@@ -20,16 +20,16 @@ class Travel(World):
     named = frozenset({"text", "first", "last"})
     families = {
         "book": Family(
-            ("Book a {cls} flight from {origin} to {target} on {date} with card {card}.",
+            ("Book a flight in {cls} class from {origin} to {target} on {date} with card {card}.",
              "I need a flight from {origin} to {target}, {date}, {cls} class, paid by card {card}.",
-             "Reserve a {cls} seat from {origin} to {target} for {date} on card {card}."),
+             "Reserve a seat in {cls} class from {origin} to {target} for {date} on card {card}."),
             ("Get me from {origin} to {target} in {cls} on {date}, card {card} pays.",),
-            ("Book a {cls} flight from {origin} to {target} with card {card}.",), "date", 2.5),
+            ("Book a flight in {cls} class from {origin} to {target} with card {card}.",), "date", 2.5),
         "cost": Family(
-            ("What does a {cls} flight from {origin} to {target} on {date} cost?", "Price of {cls} from {origin} to {target} on {date}?",
+            ("What does a flight in {cls} class from {origin} to {target} on {date} cost?", "Price of {cls} from {origin} to {target} on {date}?",
              "Tell me the cost to fly {cls} from {origin} to {target} on {date}."),
             ("How expensive is {cls} from {origin} to {target} on {date}?",),
-            ("What does a {cls} flight from {origin} to {target} cost?",), "date", 2.0),
+            ("What does a flight in {cls} class from {origin} to {target} cost?",), "date", 2.0),
         "airport": Family(
             ("Which airport is nearest to {origin}, and what are {money} USD in {currency}?",
              "Find the airport of {origin} and convert {money} USD to {currency}.",
