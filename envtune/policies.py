@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.utils import logging
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
@@ -35,8 +36,34 @@ def evaluating(model) -> Iterator[None]:
         model.train(was_training)
 
 
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room behind them: DynamicLayer copies all of them for every token, which on a CPU takes longer than the
+    model. The numbers are the same."""
+    room: torch.Tensor | None = None  # (2, B, heads, columns, head size)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        used = self.get_seq_length() if self.is_initialized else 0
+        end = used + key_states.shape[2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        room = self.room
+        if room is None or room.shape[1] != key_states.shape[0] or room.shape[3] < end:
+            rows, heads, _, size = key_states.shape
+            room = key_states.new_empty(2, rows, heads, end + max(64, end // 4), size)
+            if used:
+                room[0, :, :, :used], room[1, :, :, :used] = self.keys, self.values
+            self.room = room
+        room[0, :, :, used:end], room[1, :, :, used:end] = key_states, value_states
+        self.keys, self.values = room[0, :, :, :end], room[1, :, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.room = None
+
+
 class Sampler:
-    """Samples messages with transformers' generate and keeps the keys and values of one batch of episodes between its waves.
+    """Samples messages token by token and keeps the keys and values of one batch of episodes between its waves.
 
     A wave's contexts continue those of the wave before (context + message + the environment's reply), some rows may be gone: then
     only the reply is read. Any other contexts start anew. In a new batch equal openings, such as a group's, are read once.
@@ -46,8 +73,7 @@ class Sampler:
 
     def __init__(self, model, tokenizer, message_tokens: int, temperature: float = 1.0, waste: float = 0.5, keep: bool = True):
         self.model, self.pad, self.eos, self.waste, self.keep = model, tokenizer.pad_token_id, tokenizer.eos_token_id, waste, keep
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
-        self.settings = {"max_new_tokens": message_tokens, "pad_token_id": self.pad, "eos_token_id": self.eos, **sampling}
+        self.message_tokens, self.temperature = message_tokens, temperature
         self.forget()
 
     def forget(self) -> None:
@@ -85,7 +111,7 @@ class Sampler:
         self.ids, self.mask = ids[chosen], mask[chosen]
         if len(distinct) < len(contexts) and ids.shape[1] > 1:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
-            self.cache = DynamicCache(config=self.model.config)
+            self.cache = self._new_cache()
             self.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True,
                        past_key_values=self.cache, logits_to_keep=1)
             self.cache.batch_select_indices(chosen)
@@ -98,6 +124,34 @@ class Sampler:
             self.cache.batch_select_indices(chosen)
         self.ids, self.mask = torch.cat([self.ids[chosen], ids], 1), torch.cat([self.mask[chosen], mask], 1)
 
+    def _new_cache(self) -> Cache:
+        return Cache(layers=[_RoomyLayer() for _ in range(self.model.config.num_hidden_layers)])
+
+    def _decode(self) -> torch.Tensor:
+        """Sample until every row has ended or is full; ids of the contexts and the new tokens (B, W), padded after a row's EOS."""
+        ids, mask = self.ids, self.mask
+        if self.cache is None:
+            self.cache = self._new_cache()
+        left = ids[:, self.cache.get_seq_length():]  # what the cache has not read yet
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -left.shape[1]:]
+        ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        new: list[torch.Tensor] = []
+        for _ in range(self.message_tokens):
+            logits = self.model(input_ids=left, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
+                                logits_to_keep=1).logits[:, -1].float()  # (B, V)
+            if self.temperature:
+                token = torch.multinomial(torch.softmax(logits / self.temperature, -1), 1)[:, 0]
+            else:
+                token = logits.argmax(-1)
+            token = torch.where(ended, self.pad, token)
+            new.append(token)
+            ended = ended | (token == self.eos)
+            if bool(ended.all()):
+                break
+            left, positions = token[:, None], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
+        return torch.cat([ids, torch.stack(new, 1)], 1)
+
     def __call__(self, contexts: Sequence[list[int]]) -> tuple[list[list[int]], None]:
         with torch.no_grad(), evaluating(self.model):
             rows = self._continued(contexts) if self.cache is not None else None
@@ -106,16 +160,15 @@ class Sampler:
                 self._start(contexts)
             else:
                 self._go_on(contexts, rows)
-            out = self.model.generate(input_ids=self.ids, attention_mask=self.mask, past_key_values=self.cache,
-                                      return_dict_in_generate=True, **self.settings)
+            sequences = self._decode()
         width = self.ids.shape[1]
-        messages = [m[:m.index(self.eos) + 1] if self.eos in m else m for m in out.sequences[:, width:].tolist()]
+        messages = [m[:m.index(self.eos) + 1] if self.eos in m else m for m in sequences[:, width:].tolist()]
         if not self.keep:
             self.forget()
             return messages, None
         self.rows = [context + message for context, message in zip(contexts, messages, strict=True)]
         lengths = torch.tensor([len(m) for m in messages], device=self.mask.device)
-        columns = torch.arange(out.sequences.shape[1] - width, device=self.mask.device)
-        self.ids, self.cache = out.sequences, out.past_key_values
+        columns = torch.arange(sequences.shape[1] - width, device=self.mask.device)
+        self.ids = sequences
         self.mask = torch.cat([self.mask, (columns[None] < lengths[:, None]).long()], 1)
         return messages, None

@@ -35,6 +35,7 @@ Two rules:
 
 _COMPACT = ("<think></think><tool_call>[{\"name\": , \"arguments\": {}}]</tool_call> or "
             "<think></think><answer></answer>")
+_COMPACT_RULES = "Missing? Look, else ask."
 
 
 class Parsed(NamedTuple):
@@ -58,10 +59,15 @@ def describe_tools(docs: list[dict], compact: bool) -> str:
                      for doc in docs)
 
 
+def compact_lines() -> tuple[str, str]:
+    """The format line and the rules line of a compact system prompt, for a tokenizer that knows them as one token each."""
+    return _COMPACT, _COMPACT_RULES
+
+
 def system_prompt(docs: list[dict], rules: bool = False, compact: bool = False) -> str:
     """The system message: role, format, the two extra rules of stages 3-4 if `rules`, and the tools."""
     if compact:
-        return "\n".join([_COMPACT, *(["Missing? Look, else ask."] if rules else []), describe_tools(docs, compact=True)])
+        return "\n".join([_COMPACT, *([_COMPACT_RULES] if rules else []), describe_tools(docs, compact=True)])
     return (f"You are an agent that fulfils a user's requests with tools, over several turns.\n\n{_FORMAT}\n"
             f"{_RULES if rules else ''}\n\nThe tools, one JSON object a line:\n{describe_tools(docs, compact=False)}")
 

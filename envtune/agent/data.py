@@ -1,0 +1,73 @@
+"""Scripted episodes as token ids with a mask of what is learnt: whole transcripts, and windows that start at a user message."""
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from envtune.agent.script import Habits, Script
+from envtune.bfcl import NEW_TOOLS_MESSAGE
+from envtune.episode import TRAINING, Episode
+from envtune.hints import is_error
+from envtune.rollout import Chat
+
+FIRST_NUMBER = 1_000_000
+"""Tasks of pre-training have numbers from here on: no training, validation or test task is among them."""
+MAX_RESULT_CHARS = 160
+VARIANTS = {"base": 0.5, "miss_param": 0.2, "miss_func": 0.15, "long_context": 0.15}
+
+
+class Sequence_(NamedTuple):
+    ids: list[int]
+    labels: list[int]
+    """The id where it is learnt, -100 elsewhere."""
+
+
+def task_id(number: int, draw: random.Random, turns: int | None) -> str:
+    variant = draw.choices(list(VARIANTS), list(VARIANTS.values()))[0]
+    return f"synthetic_{variant}_{FIRST_NUMBER + number}" + (f"_t{turns}" if turns else "")
+
+
+def play(task: str, chat: Chat, habits: Habits, seed: int, draw: random.Random, learn_all: bool) -> Sequence_:
+    """One scripted episode as ids and labels. `learn_all`: mishaps and habits are learnt too, not only right messages."""
+    episode = Episode(task, TRAINING, hint_rate=0.5, seed=seed, rules=draw.random() < 0.5, compact=True, max_result_chars=MAX_RESULT_CHARS)
+    script = Script(habits, seed)
+    ids = chat.opening(episode.messages)
+    labels = [-100] * len(ids)
+    while not episode.done:
+        message = script.message(episode)
+        written = chat.tokenizer(message.text, add_special_tokens=False)["input_ids"] + [chat.eos_id]
+        reply = episode.step(message.text)
+        ids += written
+        labels += written if learn_all or message.right else [-100] * len(written)
+        if reply is not None:
+            said = chat.reply(reply, closed=True)
+            ids += said
+            labels += [-100] * len(said)
+    return Sequence_(ids, labels)
+
+
+def texts(count: int, habits: Habits) -> Iterator[str]:
+    """What the BPE learns from: all texts of some scripted episodes."""
+    draw = random.Random("texts")
+    for number in range(count):
+        episode = Episode(task_id(number, draw, None), TRAINING, hint_rate=0.5, seed=number, rules=number % 2 == 1, compact=True,
+                          max_result_chars=MAX_RESULT_CHARS)
+        script = Script(habits, number)
+        yield from (message["content"] for message in episode.messages[1:])
+        while not episode.done:
+            message = script.message(episode).text
+            yield message
+            yield episode.step(message) or ""
+
+
+def windows(sequence: Sequence_, user_id: int, width: int) -> list[Sequence_]:
+    """Pieces of at most `width` ids that start where a user message does; pieces in which nothing is learnt are left out."""
+    starts = [i for i, token in enumerate(sequence.ids) if token == user_id]
+    pieces, at = [], 0
+    for start in starts:
+        if start < at:
+            continue
+        piece = Sequence_(sequence.ids[start:start + width], sequence.labels[start:start + width])
+        at = start + width // 2
+        if any(label != -100 for label in piece.labels):
+            pieces.append(piece)
+    return pieces

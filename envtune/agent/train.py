@@ -1,0 +1,232 @@
+"""Pre-training of the agent: competence first, then habits. `python -m envtune agent` runs it; it resumes where it was stopped.
+
+Competence is learnt from short to long, because copying appears only on short, nearly clean windows: one request without the system
+prompt, then whole one- and two-turn transcripts, then all. Habits come last, in a few minutes, from a script that has them.
+"""
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import distributed
+from torch.multiprocessing import spawn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+from envtune.agent import data, tokens
+from envtune.agent.script import STUMBLING, Habits
+from envtune.rollout import Chat
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of pre-training."""
+    name: str
+    episodes: int
+    """Scripted episodes played, each seen once [episodes]."""
+    turns: tuple[int | None, ...]
+    """User turns of a task, drawn from these; None: as tasks come."""
+    width: int | None
+    """Longest window, started at a user message [tokens]; None: whole transcripts."""
+    learning_rate: float
+    """At the start; it falls to a tenth over all phases of one kind (cosine)."""
+    habits: Habits = STUMBLING
+    learn_all: bool = False
+    """Whether mishaps are learnt too: the habits."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the agent is made. Any change gives another agent."""
+    vocabulary: int = 1_500
+    hidden: int = 128
+    mlp: int = 384
+    layers: int = 4
+    heads: int = 4
+    context_tokens: int = 4_096
+    batch_tokens: int = 2_048
+    """Tokens of one optimiser step in each process, padding included: small ones learn to copy sooner."""
+    processes: int = 2
+    seed: int = 0
+    phases: tuple[Phase, ...] = field(default_factory=lambda: (
+        Phase("one request", 150_000, (1,), 160, 3e-3),
+        Phase("two turns", 120_000, (1, 2), None, 2e-3),
+        Phase("all turns", 150_000, (None,), None, 1e-3)))
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.mlp, num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads, max_position_embeddings=recipe.context_tokens,
+        rope_parameters={"rope_type": "default", "rope_theta": 2000.0}, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+
+
+POOL = 512
+"""Episodes that a process plays at a time and sorts into batches of similar length."""
+
+
+def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of the episodes `start` to `start + POOL` of a phase: ids and labels (B, L), padded on the right.
+
+    `first` counts the episodes of the phases before: no task comes twice.
+    """
+    draw = random.Random(f"{phase.name} {recipe.seed} {start}")
+    user, pad = chat.tokenizer.convert_tokens_to_ids("<|user|>"), chat.tokenizer.pad_token_id
+    sequences: list[data.Sequence_] = []
+    for number in range(first + start, first + start + POOL):
+        task = data.task_id(number, draw, draw.choice(phase.turns))
+        played = data.play(task, chat, phase.habits, number, draw, phase.learn_all)
+        sequences += data.windows(played, user, phase.width) if phase.width else [played]
+    sequences.sort(key=lambda s: len(s.ids))
+    groups, group = [], []
+    for sequence in sequences:
+        if group and len(sequence.ids) * (len(group) + 1) > recipe.batch_tokens:
+            groups.append(group)
+            group = []
+        group.append(sequence)
+    groups.append(group)
+    draw.shuffle(groups)
+    batches = []
+    for group in groups:
+        width = max(len(s.ids) for s in group)
+        batches.append((torch.tensor([s.ids + [pad] * (width - len(s.ids)) for s in group]),
+                        torch.tensor([s.labels + [-100] * (width - len(s.labels)) for s in group])))
+    return batches
+
+
+def loss_of(model, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the labelled tokens of (B, L). No mask: padding is on the right, so nothing before it sees it; the
+    logits of other places are not computed."""
+    hidden = model.model(input_ids=ids, use_cache=False)[0][:, :-1]  # (B, L-1, H)
+    kept = labels[:, 1:] != -100
+    return cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept])
+
+
+@dataclass
+class _State:
+    """Where pre-training stands; all of it is in a checkpoint."""
+    phase: int = 0
+    pools: int = 0
+    """Pools of the phase that are done."""
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms: a third fewer tokens to the same loss than AdamW alone
+    (measured on the first phase)."""
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [torch.optim.Muon(inside, lr=1.0, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+
+
+def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The tokenizer, learnt from 1,500 scripted episodes with mishaps of every kind. The same in every process."""
+    mishaps = Habits(skip=0.4, recover=0.5, follow=0.8, ask=0.6, wrong=0.1, broken=0.1)
+    return tokens.build(data.texts(1_500, mishaps), recipe.vocabulary)
+
+
+def pretrain(recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None, start: Path | None = None) -> Path:
+    """Train the phases in order and return the folder of the model, folder/model. Stopped, it goes on from its last checkpoint.
+
+    `recipe.processes` processes of one thread each share the work: on two cores that is a third faster than one process of two threads.
+    `start`: a model to go on from (the habits' phase starts from competence). log.jsonl keeps the loss, a line for every pool.
+    """
+    phases, done = tuple(phases or recipe.phases), folder / "model"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        words = folder / "tokenizer"
+        if not words.exists():
+            (PreTrainedTokenizerFast.from_pretrained(start) if start else tokenizer_of(recipe)).save_pretrained(words)
+        with TemporaryDirectory() as meeting:
+            spawn(_train, (recipe, folder, phases, start, f"file://{meeting}/rendezvous"), nprocs=recipe.processes)
+    return done
+
+
+def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], start: Path | None, rendezvous: str) -> None:
+    """One process of pre-training: it plays pools of its own, and gradients are averaged at every step."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=recipe.processes)
+    set_seed(recipe.seed)
+    tokenizer, file = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), folder / "checkpoint.pt"
+    model = LlamaForCausalLM.from_pretrained(start) if start else new_model(recipe, tokenizer)
+    chat, state, optims = Chat(tokenizer), _State(), optimizers(model)
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for optimizer, its in zip(optims, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(its)
+        state = _State(**saved["state"])
+    first = [sum(p.episodes for p in phases[:i]) for i in range(len(phases))]
+    began = time.monotonic() - state.seconds
+    model.train()
+    for number in range(state.phase, len(phases)):
+        phase, at_once = phases[number], POOL * recipe.processes
+        rounds = -(-phase.episodes // at_once)
+        bar = tqdm(total=rounds * at_once, initial=state.pools * at_once, desc=phase.name, unit="episode", mininterval=20, ncols=110,
+                   disable=rank > 0)
+        for turn in range(state.pools, rounds):
+            batches = pool(chat, phase, recipe, turn * at_once + rank * POOL, first[number])
+            count = torch.tensor(len(batches))
+            distributed.all_reduce(count, distributed.ReduceOp.MIN)  # pools differ by a few batches; what one has more is left out
+            batches, losses = batches[:int(count)], []
+            for i, (ids, labels) in enumerate(batches):
+                rate = _rate(phases, number, (turn + i / len(batches)) / rounds, i if number == turn == 0 else 50)
+                losses.append(_step(model, optims, ids, labels, rate))
+                state.tokens += ids.numel() * recipe.processes
+            state = _State(number, turn + 1, state.tokens, time.monotonic() - began)
+            if rank == 0:
+                row = {"phase": phase.name, "episodes": (turn + 1) * at_once, "tokens": state.tokens, "seconds": round(state.seconds),
+                       "loss": round(sum(losses) / len(losses), 5), "learning_rate": round(rate, 6)}
+                with open(folder / "log.jsonl", "a") as log:
+                    log.write(json.dumps(row) + "\n")
+                unfinished = file.with_suffix(".new")
+                torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "state": asdict(state)}, unfinished)
+                unfinished.replace(file)
+                bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
+                bar.update(at_once)
+        bar.close()
+        state = _State(number + 1, 0, state.tokens, state.seconds)
+    if rank == 0:
+        save(model, tokenizer, folder / "model")
+    distributed.destroy_process_group()
+
+
+def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
+    """One optimiser step on the mean gradient of all processes; the loss of this one's batch."""
+    for group in (group for optimizer in optims for group in optimizer.param_groups):
+        group["lr"] = rate
+    loss = loss_of(model, ids, labels)
+    loss.backward()
+    gradients = [p.grad for p in model.parameters()]
+    together = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optims:
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+def _rate(phases: Sequence[Phase], number: int, done: float, steps: int) -> float:
+    """From the phase's rate towards the next one's, the last towards a tenth of its own (straight line); a warm-up of 50 steps."""
+    here = phases[number].learning_rate
+    there = phases[number + 1].learning_rate if number + 1 < len(phases) else here / 10
+    return (here + (there - here) * done) * min(1.0, (steps + 1) / 50)
+
+
+def save(model, tokenizer, folder: Path) -> None:
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(folder)
