@@ -24,6 +24,8 @@ UNSEEN_FOLDERS = "museum harbor stadium orchard bakery theater".split()
 UNSEEN_PEOPLE = "Quentin Isolde Mortimer Beatrix Lorenzo Ophelia Casimir Philippa".split()
 UNSEEN_ADJECTIVES = "rusty sticky crooked foggy".split()
 UNSEEN_THINGS = "scanner blender curtain mailbox projector stapler".split()
+COMMON = frozenset("the is are and to at no be new here about call please ready done today".split())
+"""Words of sentences that nobody searches for."""
 ENDINGS = ("txt", "md", "csv", "log", "pdf")
 _ONSETS = "b d f g k l m n p r s t v z br dr gr kl pl st tr".split()
 _VOWELS = "a e i o u".split()
@@ -120,6 +122,10 @@ class Names:
             "call {3} about the {0}", "{2} {4} is ready", "no {0} today")).format(
             self._of(THINGS, UNSEEN_THINGS), self._of(ADJECTIVES, UNSEEN_ADJECTIVES), self.noun(), self.person(),
             self.draw.between(2, 99))
+
+    def word_of(self, text: str) -> str:
+        """A word of a text that is worth searching for."""
+        return self.draw.choice([word for word in text.split() if word.isalpha() and word not in COMMON])
 
     def place(self) -> str:
         """An address to drive to: `48 Travi Street`."""

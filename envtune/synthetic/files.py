@@ -169,7 +169,7 @@ class Files(World):
         place, file = self._existing()
         if not self.files[place][file]:
             raise Again
-        word = self.draw.choice(self.files[place][file].split())
+        word = self.names.word_of(self.files[place][file])
         values = {"file": file, "where": self._where(place), "word": word}
         self.keep("search", values)
         return self.plan("search", values, [Call("grep", {"file_name": file, "pattern": word})], self._go(place),

@@ -84,7 +84,7 @@ class Messages(World):
                          [*log_in, *self._look_up(person)], also, askable=len(there) > 1)
 
     def search(self):
-        word = self.draw.choice(self.draw.choice(self.texts).split())
+        word = self.names.word_of(self.draw.choice(self.texts))
         self.keep("search", {"word": word})
         log_in, also = self._log_in()
         return self.plan("search", {"word": word}, [Call("search_messages", {"keyword": word})], log_in, also)

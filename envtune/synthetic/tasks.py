@@ -136,12 +136,12 @@ def _scenario(number: int, turns: int | None, depth: int | None, classes: tuple[
         world = worlds[turn] if turn < len(worlds) <= count else draw.choice(worlds)
         world.held_out = number in _HELD_OUT
         requests.append((world, _request(world)))
-    plans = [plan for _, plan in requests]
-    if depth is not None and max(plan.prerequisites for plan in plans) != depth:
+    kept = [plan for _, plan in requests[:_MOST_TURNS - 1]]  # in every variant
+    if depth is not None and not (max(plan.prerequisites for plan in kept) == depth >= requests[-1][1].prerequisites):
         raise Again
-    if new == "names" and not any(plan.named for plan in plans):
+    if new == "names" and not any(plan.named for plan in kept):
         raise Again
-    if not any(plan.askable for plan in plans[:_MOST_TURNS - 1]):
+    if not any(plan.askable for plan in kept):
         raise Again
     return worlds, requests
 
