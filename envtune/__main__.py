@@ -16,6 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser("export-verl", help="write the tasks as parquet files for the verl stack")
     export.add_argument("--out", type=Path, required=True, help="folder to write into")
+    export.add_argument("--tasks", choices=splits.TASKS, default="bfcl", help="BFCL's tasks, synthetic ones, or both (default bfcl)")
     export.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
     export.add_argument("--mode", choices=splits.MODES, default="scenario", help="how the split is drawn (default scenario)")
     run = commands.add_parser("run", help="execute a notebook with papermill, with a progress bar")
@@ -131,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "export-verl":
-            for file in splits.export_verl(options.out, splits.load_splits(options.seed, options.mode)):
+            for file in splits.export_verl(options.out, splits.of_tasks(options.tasks, options.seed, options.mode), options.tasks):
                 print(file)
         elif options.command == "sweep":
             return _sweep(options)

@@ -6,14 +6,14 @@
 import random
 from collections.abc import Sequence
 
-from envtune import bfcl, splits
+from envtune import splits
 from envtune.presets import Preset
 from envtune.stages import Stage, stage_tasks
 
 
 def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
     """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
-    tasks = stage_tasks(stage, splits.load_splits())
+    tasks = stage_tasks(stage, splits.of_tasks(preset.tasks))
     if preset.max_scenarios is None:
         return tasks
     practised = set(practice_scenarios(preset))
@@ -33,16 +33,28 @@ def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
 
 def practice_scenarios(preset: Preset) -> tuple[str, ...]:
     """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
-    stage has some of them."""
-    everything = splits.load_splits()
-    chosen = splits.shortest_scenarios(everything.stage1, preset.max_scenarios)
-    indices = {bfcl.load_task(t).scenario for t in chosen}
-    return tuple(t for t in everything.train if bfcl.load_task(t).scenario in indices)
+    stage has some of them. Of a mixture, so many of each kind."""
+    practised: tuple[str, ...] = ()
+    for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
+        everything = splits.of_tasks(tasks)
+        chosen = set(splits.shortest_scenarios(everything.stage1, preset.max_scenarios))  # base tasks: they name their scenarios
+        practised += tuple(t for t in everything.train if splits.scenario_of(t) in chosen)
+    return practised
+
+
+def knows_its_practice_alone(preset: Preset) -> bool:
+    """Whether the policy is the instrument that was warmed up on the BFCL tasks it practises: it knows no others."""
+    return preset.model == "tiny" and preset.tasks == "bfcl"
 
 
 def validation_tasks(preset: Preset) -> tuple[str, ...]:
-    """Validation tasks under a preset: held-out ones, or, for the tiny instrument, its practice tasks (it knows no others)."""
-    if preset.model == "tiny":
+    """Validation tasks under a preset: held-out ones, or, for a policy that knows no others, its practice tasks."""
+    if knows_its_practice_alone(preset):
         return practice_scenarios(preset)[:preset.validation_tasks]
-    held_out = splits.load_splits().validation
+    held_out = splits.of_tasks(preset.tasks).validation
     return held_out[::max(1, len(held_out) // preset.validation_tasks)][:preset.validation_tasks]
+
+
+def evaluation_tasks(preset: Preset) -> tuple[str, ...]:
+    """Tasks that a finished run is evaluated on: the whole held-out set, or the practice tasks of a policy that knows no others."""
+    return practice_scenarios(preset) if knows_its_practice_alone(preset) else splits.of_tasks(preset.tasks).test

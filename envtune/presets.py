@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from envtune.collapse import Guard
 from envtune.episode import TRAINING, Limits
+from envtune.splits import TASKS
 
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
@@ -23,6 +24,8 @@ class Preset:
     name: str = "paper-8x80gb"
     model: str = "Qwen/Qwen2.5-7B-Instruct"
     """A hub id or a folder; "tiny" is the embedded instrument that envtune.tiny builds."""
+    tasks: str = "bfcl"
+    """What is trained and validated on, one of splits.TASKS: BFCL's tasks, synthetic ones, or all of both."""
     compact: bool = False
     """Tool docs as signatures, for a small context."""
     max_scenarios: int | None = None
@@ -122,7 +125,7 @@ class Preset:
             raise ValueError(f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank")
         if self.four_bit and self.parallel in ("zero3", "fsdp"):
             raise ValueError(f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'")
-        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL), ("scale_rewards", SCALES)):
+        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL), ("scale_rewards", SCALES), ("tasks", TASKS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if unknown := set(self.report_to) - set(REPORTS):
@@ -182,16 +185,17 @@ def get(name: str, **changes) -> Preset:
     return replace(PRESETS[name], **changes)
 
 
-def choose(preset: Preset, transition: str = "preset", guard: str = "warn", report_to: str = "none") -> Preset:
+def choose(preset: Preset, transition: str = "preset", guard: str = "warn", report_to: str = "none", tasks: str = "preset") -> Preset:
     """What a notebook's parameters change of a preset. ValueError for an unknown choice.
 
-    transition: preset, fixed (every stage has its length) or plateau (the rule ends it); guard: the collapse guard's action.
+    transition: preset, fixed (every stage has its length) or plateau (the rule ends it); guard: the collapse guard's action;
+    tasks: preset, or one of splits.TASKS.
     """
     lengths = {"preset": preset.fixed_length, "fixed": True, "plateau": False}
     if transition not in lengths:
         raise ValueError(f"transition is one of {', '.join(lengths)}, got {transition!r}")
-    return replace(preset, fixed_length=lengths[transition], guard=replace(preset.guard, action=guard),
-                   report_to=() if report_to == "none" else (report_to,))
+    return replace(preset, tasks=preset.tasks if tasks == "preset" else tasks, fixed_length=lengths[transition],
+                   guard=replace(preset.guard, action=guard), report_to=() if report_to == "none" else (report_to,))
 
 
 def check(preset: Preset) -> None:

@@ -3,6 +3,8 @@
     >>> splits = load_splits()
     >>> len(splits.train), len(splits.validation), len(splits.test), len(splits.test_unseen), len(splits.stage1)
     (400, 100, 400, 300, 75)
+    >>> of_tasks("synthetic").train[0]          # the same sets of synthetic tasks; "both" joins them
+    'synthetic_base_0'
 
 Task i of the four splits is one scenario, so a split made per task would show the test scenarios in training. Here 100
 scenario indices train and 100 are held out, the same in all four splits (the paper says only "100 of each"). Validation
@@ -12,14 +14,15 @@ reported on all 400 held-out tasks and on the 300 that no choice ever saw.
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from envtune import bfcl, paths, protocol
+from envtune import bfcl, paths, protocol, synthetic
 from envtune.bfcl import SPLITS
 
 SCENARIOS, TRAIN_SCENARIOS, VALIDATION_SCENARIOS, STAGE1_TASKS = 200, 100, 25, 75
 MODES = ("scenario", "per_task")
+TASKS = ("bfcl", "synthetic", "both")
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,43 @@ def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
                   test_unseen=ordered(lambda t: t not in train | validation))
 
 
+def is_base(task_id: str) -> bool:
+    """Whether a task is of the variant `base`."""
+    return bfcl.load_task(task_id).split == "base"
+
+
+def scenario_of(task_id: str) -> str:
+    """The id of the base variant of a task's scenario, which its four variants share."""
+    return task_id.replace(f"_{bfcl.load_task(task_id).split}_", "_base_", 1)
+
+
 def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
     """Those of `task_ids` that belong to the `count` scenarios with the least ground truth to write [characters], judged by
     their longest variant: what a small model can practise on."""
-    def size(scenario: int) -> int:
-        variants = (bfcl.load_task(f"multi_turn_{split}_{scenario}") for split in SPLITS)
+    def size(scenario: str) -> int:
+        variants = (bfcl.load_task(scenario.replace("_base_", f"_{split}_", 1)) for split in SPLITS)
         return max(len(str(task.ground_truth_source)) + len(str(task.user_turns)) for task in variants)
-    scenarios = sorted({bfcl.load_task(t).scenario for t in task_ids}, key=lambda s: (size(s), s))[:count]
-    return tuple(t for t in task_ids if bfcl.load_task(t).scenario in scenarios)
+    by_number = sorted({scenario_of(t) for t in task_ids}, key=lambda s: bfcl.load_task(s).scenario)
+    scenarios = sorted(by_number, key=size)[:count]
+    return tuple(t for t in task_ids if scenario_of(t) in scenarios)
+
+
+def synthetic_splits() -> Splits:
+    """The fixed sets of synthetic tasks. Validation is no part of the test set here: tasks are not scarce."""
+    train, test = synthetic.task_ids(synthetic.TRAIN), synthetic.task_ids(synthetic.TEST)
+    return Splits("synthetic", 0, train=train, stage1=train[:STAGE1_TASKS], validation=synthetic.task_ids(synthetic.VALIDATION),
+                  test=test, test_unseen=test)
+
+
+def of_tasks(tasks: str, seed: int = 0, mode: str = "scenario") -> Splits:
+    """Splits of BFCL's tasks ("bfcl"), of synthetic ones ("synthetic"), or all of both, BFCL's first ("both")."""
+    if tasks not in TASKS:
+        raise ValueError(f"tasks is one of {', '.join(TASKS)}, got {tasks!r}")
+    if tasks != "both":
+        return load_splits(seed, mode) if tasks == "bfcl" else synthetic_splits()
+    one, two = load_splits(seed, mode), synthetic_splits()
+    joined = {f.name: getattr(one, f.name) + getattr(two, f.name) for f in fields(Splits) if f.name not in ("mode", "seed")}
+    return Splits(f"{mode} and synthetic", seed, **joined)
 
 
 def splits_file(seed: int, mode: str = "scenario") -> Path:
@@ -103,7 +135,7 @@ def verl_row(task_id: str, split: str, index: int) -> dict:
     question = [[] if turn == task.withheld_until else [{"role": "user", "content": text}]
                 for turn, text in enumerate(task.user_turns)]
     return {
-        "data_source": "bfcl_v3_multi_turn",
+        "data_source": "envtune_synthetic" if task.id.startswith("synthetic_") else "bfcl_v3_multi_turn",
         "prompt": [{"role": "system", "content": protocol.system_prompt(bfcl.tool_docs(task, 0))},
                    {"role": "user", "content": task.user_turns[0]}],
         "ability": "multi_turn_function_calling",
@@ -116,16 +148,16 @@ def verl_row(task_id: str, split: str, index: int) -> dict:
                 "processed_question": later, "question": json.dumps(question)}}}
 
 
-def export_verl(out: Path, splits: Splits | None = None) -> list[Path]:
-    """Write bfcl_train_base, bfcl_train and bfcl_val as parquet for verl; data/verl_schema.md documents the columns."""
+def export_verl(out: Path, splits: Splits | None = None, name: str = "bfcl") -> list[Path]:
+    """Write <name>_train_base, <name>_train and <name>_val as parquet for verl; data/verl_schema.md documents the columns."""
     import pandas as pd
     splits = splits or load_splits()
     out.mkdir(parents=True, exist_ok=True)
-    parts = {"bfcl_train_base": [t for t in splits.train if t.startswith("multi_turn_base_")],
-             "bfcl_train": splits.train, "bfcl_val": splits.validation}
+    parts = {f"{name}_train_base": [t for t in splits.train if is_base(t)], f"{name}_train": splits.train,
+             f"{name}_val": splits.validation}
     files = []
     for name, ids in parts.items():
-        split = "validation" if name == "bfcl_val" else "train"
+        split = "validation" if name.endswith("_val") else "train"
         files.append(out / f"{name}.parquet")
         pd.DataFrame([verl_row(t, split, i) for i, t in enumerate(ids)]).to_parquet(files[-1], index=False)
     return files

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from envtune.hints import Corruption
 from envtune.rewards import REWARDS
-from envtune.splits import Splits
+from envtune.splits import Splits, is_base
 from envtune.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -22,7 +22,7 @@ class Stage:
     """One stage of the curriculum: what is practised, what is rewarded and what the agent is told."""
     name: str
     tasks: str
-    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400."""
+    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400. BFCL's or synthetic ones: see Preset.tasks."""
     reward: str
     """One of rewards.REWARDS."""
     hint_rate: float
@@ -83,9 +83,9 @@ BY_NAME = {stage.name: stage for stage in (*STAGES, DIRECT_GRPO, TOOLRL)}
 
 
 def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
-    """Ids of the tasks a stage trains on, in BFCL's order."""
+    """Ids of the tasks a stage trains on, in the order of the splits."""
     if stage.tasks == "stage1":
         return splits.stage1
     if stage.tasks == "train_base":
-        return tuple(t for t in splits.train if t.startswith("multi_turn_base_"))
+        return tuple(t for t in splits.train if is_base(t))
     return splits.train

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from envtune import bfcl, splits
+from envtune import bfcl, practice, presets, splits, stages, synthetic
 from envtune.__main__ import main
 
 
@@ -56,13 +56,52 @@ def test_an_unknown_mode_is_refused():
         splits.make_splits(0, "per_turn")
 
 
-def test_the_verl_export_reads_back_as_the_tasks(tmp_path):
-    assert main(["export-verl", "--out", str(tmp_path)]) == 0
+def test_synthetic_tasks_come_in_the_same_sets():
+    parts = splits.of_tasks("synthetic")
+    assert [len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)] == [400, 75, 100, 400, 400]
+    numbers = [scenarios(ids) for ids in (parts.train, parts.validation, parts.test)]
+    assert not (numbers[0] & numbers[1] or numbers[0] & numbers[2] or numbers[1] & numbers[2])
+    assert set(parts.stage1) <= {t for t in parts.train if splits.is_base(t)}
+    both = splits.of_tasks("both")
+    assert both.train == splits.load_splits().train + parts.train and both.test == splits.load_splits().test + parts.test
+    with pytest.raises(ValueError, match="bfcl, synthetic, both, got 'toys'"):
+        splits.of_tasks("toys")
+
+
+@pytest.mark.parametrize("tasks, sizes, base", [("bfcl", [75, 100, 400, 400], 100), ("synthetic", [75, 100, 400, 400], 100),
+                                                ("both", [150, 200, 800, 800], 200)])
+def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base):
+    preset = presets.get("gpu-80gb", tasks=tasks)
+    assert [len(practice.practice_tasks(stage, preset)) for stage in stages.STAGES] == sizes
+    assert all(splits.is_base(t) for t in practice.practice_tasks(stages.STAGES[1], preset))
+    held_out = splits.of_tasks(tasks)
+    assert len(practice.validation_tasks(preset)) == 100 and set(practice.validation_tasks(preset)) <= set(held_out.validation)
+    assert practice.evaluation_tasks(preset) == held_out.test
+    kinds = {t.partition("_")[0] for t in practice.practice_tasks(stages.STAGES[2], preset)}
+    assert kinds == {"bfcl": {"multi"}, "synthetic": {"synthetic"}, "both": {"multi", "synthetic"}}[tasks]
+
+
+def test_a_few_scenarios_of_each_kind_are_practised():
+    chosen = {tasks: practice.practice_scenarios(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3)) for tasks in splits.TASKS}
+    assert [len(ids) for ids in chosen.values()] == [12, 12, 24] and chosen["both"] == chosen["bfcl"] + chosen["synthetic"]
+    assert {t for t in synthetic.task_ids(synthetic.TRAIN) if splits.scenario_of(t) in chosen["synthetic"]} == set(chosen["synthetic"])
+
+
+def test_a_notebooks_parameter_chooses_the_tasks():
+    assert presets.choose(presets.CPU_TINY).tasks == "bfcl" and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
+    with pytest.raises(ValueError, match="tasks is one of bfcl, synthetic, both, got 'toys'"):
+        presets.choose(presets.CPU_TINY, tasks="toys")
+
+
+@pytest.mark.parametrize("tasks, count", [("bfcl", 1), ("synthetic", 1), ("both", 2)])
+def test_the_verl_export_reads_back_as_the_tasks(tmp_path, tasks, count):
+    assert main(["export-verl", "--out", str(tmp_path), "--tasks", tasks]) == 0
     frames = {f.stem: pd.read_parquet(f) for f in tmp_path.glob("*.parquet")}
-    assert {name: len(frame) for name, frame in frames.items()} == {"bfcl_train_base": 100, "bfcl_train": 400, "bfcl_val": 100}
-    parts = splits.load_splits()
-    assert [e["original_id"] for e in frames["bfcl_train"]["extra_info"]] == list(parts.train)
-    for row in frames["bfcl_val"].to_dict("records"):
+    assert {name: len(frame) for name, frame in frames.items()} == {
+        f"{tasks}_train_base": 100 * count, f"{tasks}_train": 400 * count, f"{tasks}_val": 100 * count}
+    parts = splits.of_tasks(tasks)
+    assert [e["original_id"] for e in frames[f"{tasks}_train"]["extra_info"]] == list(parts.train)
+    for row in frames[f"{tasks}_val"].to_dict("records"):
         extra = row["extra_info"]
         task, inner = bfcl.load_task(extra["original_id"]), extra["interaction_kwargs"]
         assert json.loads(inner["ground_truth"]) == [list(turn) for turn in task.ground_truth_source]
@@ -75,4 +114,5 @@ def test_the_verl_export_reads_back_as_the_tasks(tmp_path):
             assert text.startswith(task.user_turns[turn])
             assert (turn == task.withheld_until) == (f'"name": "{task.withheld[0]}"' in text if task.withheld else False)
         assert [bool(t) for t in json.loads(inner["question"])] == [i != task.withheld_until for i in range(task.turns)]
-        assert (row["data_source"], row["ability"]) == ("bfcl_v3_multi_turn", "multi_turn_function_calling")
+        kind = "bfcl_v3_multi_turn" if task.id.startswith("multi_turn") else "envtune_synthetic"
+        assert (row["data_source"], row["ability"]) == (kind, "multi_turn_function_calling")

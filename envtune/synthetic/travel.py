@@ -26,7 +26,8 @@ class Travel(World):
             ("Get me from {origin} to {target} in {cls} on {date}, card {card} pays.",),
             ("Book a flight in {cls} class from {origin} to {target} with card {card}.",), "date", 2.5),
         "cost": Family(
-            ("What does a flight in {cls} class from {origin} to {target} on {date} cost?", "Price of {cls} from {origin} to {target} on {date}?",
+            ("What does a flight in {cls} class from {origin} to {target} on {date} cost?",
+             "Price of {cls} from {origin} to {target} on {date}?",
              "Tell me the cost to fly {cls} from {origin} to {target} on {date}."),
             ("How expensive is {cls} from {origin} to {target} on {date}?",),
             ("What does a flight in {cls} class from {origin} to {target} cost?",), "date", 2.0),
