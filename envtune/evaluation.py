@@ -12,16 +12,17 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, progress, recovery, rewards, rollout
+from envtune import bfcl, policies, progress, recovery, rewards, rollout, synthetic
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
 from envtune.presets import Preset
 from envtune.stats import wilson
 
 
 def result_row(record: EpisodeRecord) -> dict:
-    """One evaluated episode as a table row; `errors` and `recovered` as in recovery.py."""
+    """One evaluated episode as a table row; `errors` and `recovered` as in recovery.py, `unseen` as in synthetic.novelty."""
     events = recovery.errors([record])
     return {"task_id": record.task_id, "split": bfcl.load_task(record.task_id).split,
+            "unseen": synthetic.novelty(record.task_id) if record.task_id.startswith("synthetic_") else "",
             "valid": bfcl.official_valid(record), "progress": rewards.progress_reward(record),
             "format_reward": rewards.format_reward(record), "steps": len(record.steps), "ending": str(record.ending),
             "errors": len(events), "recovered": int(events["recovered"].sum())}
@@ -54,8 +55,12 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count) and
-    recovery (the recovered share of them, NaN without an error)."""
-    groups = [(split, group) for split, group in results.groupby("split", sort=False)] + [("all", results)]
+    recovery (the recovered share of them, NaN without an error). Synthetic test tasks that are said in unseen phrasings, or with unseen
+    names, have rows of their own."""
+    groups = list(results.groupby("split", sort=False))
+    if "unseen" in results:
+        groups += [(f"unseen_{what}", group) for what, group in results.groupby("unseen") if what in ("phrasings", "names")]
+    groups.append(("all", results))
     rows = []
     for split, group in groups:
         low, high = wilson(int(group["valid"].sum()), len(group))
