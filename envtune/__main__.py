@@ -156,6 +156,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, bfcl.BFCLUnavailable, notebook.NotebookFailed, launch.JobFailed) as error:
         print(f"envtune: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as error:
+        print(f"envtune: {error or 'interrupted'}", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -81,6 +81,11 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
             else:
                 print(line, end="", flush=True)
                 last = [*last, line][-15:]
+    except KeyboardInterrupt:
+        from envtune.interrupt import Interrupted  # it needs torch
+        echo({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
+        raise Interrupted(f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
+                          "checkpoint") from None
     finally:
         if process.poll() is None:  # the notebook was interrupted: its processes must not train on
             process.terminate()

@@ -1,6 +1,6 @@
 """A run folder: what it was made with, what happened in it, and where it can go on from. Nothing here is lost on a kill.
 
-    runs/<name>/config.json  versions.json  metrics.jsonl  episodes.jsonl.gz  <stage>/checkpoint-<step>/  <stage>/policy/
+    runs/<name>/config.json  versions.json  best.json  metrics.jsonl  episodes.jsonl.gz  <stage>/checkpoint-<step>/  <stage>/policy/
 
 metrics.jsonl has a line for every optimiser step (kind "train"), validation, transition decision, alarm of the collapse guard and
 rollback. A line is appended whole; a kill can tear only the last one, and whoever resumes cuts the file back to the checkpoint. Json
@@ -30,7 +30,8 @@ from envtune.episode import EpisodeRecord
 from envtune.jsonl import read_lines
 
 Echo = Callable[[dict], None]
-"""Told every line of metrics.jsonl as it is written."""
+"""Told every line of metrics.jsonl as it is written, and three kinds that are not: "resumed" with the step that a stage goes on from,
+"finished" with its last step, also where it had finished before, and "stopped" by an interrupt or an error."""
 
 SEAL = "envtune_seal.json"
 _LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
@@ -70,6 +71,8 @@ def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
         sealed = json.loads((checkpoint / SEAL).read_text())
     except FileNotFoundError:
         return "it was not written to its end"
+    except json.JSONDecodeError:
+        return f"its {SEAL} is damaged"
     for name, size in sealed["files"].items():
         file = checkpoint / name
         if not file.exists() or file.stat().st_size != size:
@@ -89,6 +92,11 @@ def last_good_checkpoint(folder: Path, rollbacks: Sequence[dict] = ()) -> Path |
         warnings.warn(f"{checkpoint} is left out and removed: {why}", stacklevel=2)
         shutil.rmtree(checkpoint)
     return None
+
+
+def sealed_step(folder: Path) -> int:
+    """The step of a stage's last sealed checkpoint, 0 without one."""
+    return max((int(seal.parent.name.rsplit("-", 1)[1]) for seal in folder.glob(f"checkpoint-*/{SEAL}")), default=0)
 
 
 def _accuracy(records: Sequence[EpisodeRecord]) -> dict[str, float]:
@@ -127,6 +135,9 @@ class MetricsLog(TrainerCallback):
                 if (self.folder / name).exists():
                     self._cut(self.folder / name, step)
         PartialState().wait_for_everyone()
+        self._read()
+
+    def _read(self) -> None:
         metrics = self.folder / "metrics.jsonl"
         self.rows = [row for row in read_lines(metrics) if row["stage"] == self.stage] if metrics.exists() else []
 
@@ -142,6 +153,17 @@ class MetricsLog(TrainerCallback):
             with open(self.folder / "discarded.jsonl", "a") as out:
                 out.writelines(json.dumps(row) + "\n" for row in dropped)
         unfinished.replace(path)
+
+    def step(self) -> int:
+        """The last training step of the stage."""
+        if not self.rows:
+            self._read()
+        return max((row["step"] for row in self.rows if row["kind"] == "train"), default=0)
+
+    def tell(self, kind: str, step: int) -> None:
+        """Tell the reader what is no line of the file."""
+        if PartialState().is_main_process:
+            self.echo({"stage": self.stage, "step": step, "kind": kind, "steps": self.steps})
 
     def write(self, step: int, kind: str, values: dict, records: Sequence[EpisodeRecord] = ()) -> dict:
         """Append one metrics line and the episodes behind it, and return the line."""
@@ -200,6 +222,6 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not full:
             raise
         free = shutil.disk_usage(folder).free / 2**20
-        steps = [int(c.parent.name.rsplit("-", 1)[1]) for c in folder.rglob(f"checkpoint-*/{SEAL}")]
+        steps = [sealed_step(stage) for stage in (folder, *folder.glob("*/"))]
         raise CannotWrite(f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and run the same command: "
                           f"it goes on at step {max(steps, default=0)}, nothing before it is lost") from error

@@ -8,7 +8,8 @@ the settings of the paper, the rollouts (rollout.py), when a stage ends (transit
 hand-over. The KL reference of a stage is the policy at its start: TRL loads it from the folder the stage started from, and with LoRA
 the adapters are merged before the hand-over, so that the base model is that policy.
 
-A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last whole checkpoint.
+A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last whole checkpoint. With more
+steps a finished stage goes on too, from the checkpoint that is kept of its last step.
 """
 import gc
 import json
@@ -16,7 +17,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -25,11 +26,12 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from envtune import collapse, launch, policies, progress, rewards, rollout, smollm2, tiny, transition
+from envtune import collapse, launch, policies, progress, rewards, rollout, runconfig, smollm2, tiny, transition
 from envtune.hints import Corruption
+from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
 from envtune.practice import practice_order, practice_scenarios, practice_tasks, validation_tasks
 from envtune.presets import Preset
-from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, versions, write_json
+from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step, write_json
 from envtune.stages import STAGES, Stage
 
 
@@ -66,9 +68,9 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
     return GRPOConfig(
         output_dir=str(out), run_name=f"{out.parent.name}/{out.name}", seed=seed, max_steps=steps, logging_steps=1,
         report_to=list(preset.report_to) or "none", disable_tqdm=True,
-        save_steps=preset.save_every, save_strategy="steps" if preset.save_every <= steps else "no",
+        save_steps=preset.save_every, save_strategy="steps",  # and after the last step
         save_total_limit=2 + math.ceil(2 * preset.guard.window / preset.save_every),  # a rollback may go back two windows
-        eval_strategy="steps", eval_steps=min(preset.validate_every, steps), eval_on_start=True,
+        eval_strategy="steps", eval_steps=preset.validate_every, eval_on_start=True,
         per_device_train_batch_size=preset.device_batch, gradient_accumulation_steps=batch // at_once,
         per_device_eval_batch_size=max(preset.device_batch, 8), num_generations=preset.generations, num_generations_eval=1,
         max_completion_length=preset.message_tokens, temperature=preset.temperature, top_p=1.0, top_k=0,
@@ -127,7 +129,8 @@ class Judge(TrainerCallback):
         norms = [row["grad_norm"] for row in self.log.rows if row["kind"] == "train"]
         decision = transition.decide(self.rule, validations, norms, step, self.steps)
         self.log.write(step, "decision", {"move_on": decision.move_on, "why": decision.why, **decision.evidence})
-        control.should_training_stop = control.should_training_stop or decision.move_on
+        if decision.move_on:
+            control.should_training_stop = control.should_save = True
 
     def on_save(self, args, state, control, **_):
         PartialState().wait_for_everyone()  # all processes write into a checkpoint
@@ -143,10 +146,25 @@ def adapters(preset: Preset):
     return LoraConfig(r=preset.lora_rank, lora_alpha=2 * preset.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
+class _Trainer(GRPOTrainer):
+    """TRL's, in which validation leaves the random state of training alone: how often it is done changes no weight."""
+
+    def evaluate(self, *args, **kwargs):
+        states = random_states()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            set_random_states(states)
+
+    def _issue_warnings_after_load(self, load_result):
+        tied = self.model.all_tied_weights_keys  # saved once, under their other name
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
+
+
 def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
-             judge: Judge) -> GRPOTrainer:
+             callbacks: list[TrainerCallback]) -> GRPOTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
-    config.learning_rate = judge.learning_rate
     prompts = preset.prompts_per_step or stage.prompts_per_step
     model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
@@ -160,10 +178,10 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
         return datasets.Dataset.from_list([{"prompt": rollout.prompt_row(t)} for t in task_ids])
     # the tests pin the part of TRL's experimental interface that is used here
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
-    trainer = GRPOTrainer(
+    trainer = _Trainer(
         model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=adapters(preset),
         train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
-        eval_dataset=rows(validation_tasks(preset)), rollout_func=play, callbacks=[log, judge])
+        eval_dataset=rows(validation_tasks(preset)), rollout_func=play, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # its dicts would bury the progress bar; metrics.jsonl has the numbers
     return trainer
 
@@ -190,23 +208,13 @@ def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Pat
     PartialState().wait_for_everyone()
 
 
-def _register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int) -> None:
-    """Write the stage into the run's config.json. ValueError when the folder holds other settings: results never mix."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    file = run_dir / "config.json"
-    # a stage's own steps stand with the stage; where reports go changes no result
-    settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
-    entry = {**asdict(stage), "steps": steps, "start": str(start), "practice": practice_tasks(stage, preset)}
-    new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
-    old = json.loads(file.read_text()) if file.exists() else new
-    for what in ("preset", "seed"):
-        if old[what] != new[what]:
-            raise ValueError(f"{run_dir} holds a run with another {what}; choose another run_name, or delete the folder")
-    if old["stages"].get(stage.name, new["stages"][stage.name]) != new["stages"][stage.name]:
-        raise ValueError(f"{run_dir} holds {stage.name} with other settings (see {file.name}); choose another run_name, or "
-                         "delete the folder")
-    write_json(file, {**new, "stages": old["stages"] | new["stages"]})
-    write_json(run_dir / "versions.json", versions())
+def _refuse(stage: Stage, preset: Preset, steps: int, seed: int) -> None:
+    """ValueError for what cannot be trained, before anything is written."""
+    if steps < 1 or seed < 0:
+        raise ValueError(f"{stage.name} takes steps of at least 1 and a seed of at least 0, got {steps} and {seed}")
+    for name in ("save_every", "validate_every", "validation_tasks"):
+        if getattr(preset, name) < 1:
+            raise ValueError(f"preset {preset.name!r}: {name} is at least 1, got {getattr(preset, name)}")
 
 
 def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
@@ -217,15 +225,27 @@ def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
         checkpoint = last_good_checkpoint(out, rollbacks)
     PartialState().wait_for_everyone()
     checkpoint = last_good_checkpoint(out, rollbacks)
-    log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0 if rollbacks else -1)
+    step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    log.resume(step if checkpoint or rollbacks else -1)
+    if step:
+        log.tell("resumed", step)
     told = {row["rollback"] for row in log.rows if row["kind"] == "rollback"}
     for number, rolled in enumerate(rollbacks, 1):
         if number not in told:  # a new one, or one that stood past the step to go on from
             log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
-    judge = Judge(log, stage, preset, steps, len(rollbacks))
-    trainer = _trainer(stage, preset, steps, start, out, seed, log, judge)
+    judge, interrupts = Judge(log, stage, preset, steps, len(rollbacks)), Interrupts()
+    # a stage that its rule had ended, and that was killed before its policy was whole, has no step to train
+    ended = any(row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau") for row in log.rows)
+    trainer = _trainer(stage, preset, step if ended else steps, start, out, seed, log, [log, judge, interrupts])
+    trainer.args.learning_rate = judge.learning_rate
     trainer.args.eval_on_start = not any(row["kind"] == "validation" for row in log.rows)  # a resumed run has that line already
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        interrupts.save(trainer)
+        raise
+    finally:
+        interrupts.off()
     if judge.alarm is None:
         hand_over(trainer, trainer.processing_class, start, preset, out / "policy")
     return judge.alarm
@@ -252,36 +272,56 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
     `steps` is the stage's length, or the most of it where the preset lets the transition rule decide. A stage that had ended is not run
-    again. `echo` is told every metrics line. With several processes in the preset it is run by `accelerate launch`. ValueError when
-    `run_dir` holds a run of other settings, Collapsed when the guard stops it, CannotWrite on a full disk.
+    again, or goes on where `steps` are more than it had. `echo` is told every metrics line. With several processes in the preset it is run
+    by `accelerate launch`. ValueError for settings that cannot work and when `run_dir` holds results of others, Collapsed when the
+    guard stops it, Interrupted (a KeyboardInterrupt) with the step that it goes on from, CannotWrite on a full disk.
     """
+    _refuse(stage, preset, steps, seed)
     if preset.processes > 1 and not launch.inside():
         return launch.train_stage(stage, preset, steps, start, run_dir, seed, echo)
     out = run_dir / stage.name
-    policy = out / "policy"
+    policy, start = out / "policy", runconfig.start_of(run_dir, stage, start)
+    grpo_config(stage, preset, steps, out, seed)  # TRL's own refusals
     with full_disk_explained(run_dir if run_dir.exists() else run_dir.parent):
         if PartialState().is_main_process:
-            _register(run_dir, stage, preset, steps, start, seed)
+            runconfig.register(run_dir, stage, preset, steps, start, seed)
             out.mkdir(parents=True, exist_ok=True)
         PartialState().wait_for_everyone()
-        if policy.exists():
-            return policy
         log = MetricsLog(run_dir, stage.name, steps, echo)
-        noted = out / "rollbacks.json"
-        rollbacks = json.loads(noted.read_text()) if noted.exists() else []
-        while alarm := _attempt(stage, preset, steps, start, out, seed, log, rollbacks):
-            gc.collect()  # the ended trainer's model
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
-                raise Collapsed(f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
-                                + (f", after {len(rollbacks)} rollbacks" if rollbacks else "") + f". Its checkpoints are in {out}; start "
-                                "another run from one of them with other settings (a smaller learning rate, a larger beta)")
-            rollbacks = _roll_back(alarm, out, preset, rollbacks)
+        if not policy.exists():
+            try:
+                _train(stage, preset, steps, start, out, seed, log)
+            except BaseException as error:
+                log.tell("stopped", log.step())
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                saved = sealed_step(out)
+                where = f"at step {saved} of {steps} and is saved there: the same call or command goes on" if saved else \
+                    "before a step was done: the same call or command starts it again"
+                raise Interrupted(f"{stage.name} was interrupted {where}") from None
         if PartialState().is_main_process:
-            for used in out.glob("checkpoint-*"):
-                shutil.rmtree(used)
+            runconfig.note_best(run_dir)
+        log.tell("finished", log.step())
     return policy
+
+
+def _train(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog) -> None:
+    """Attempt a stage until no alarm sends it back, and keep of its checkpoints the one it ended with."""
+    noted = out / "rollbacks.json"
+    rollbacks = json.loads(noted.read_text()) if noted.exists() else []
+    while alarm := _attempt(stage, preset, steps, start, out, seed, log, rollbacks):
+        gc.collect()  # the ended trainer's model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
+            raise Collapsed(f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
+                            + (f", after {len(rollbacks)} rollbacks" if rollbacks else "") + f". Its checkpoints are in {out}; start "
+                            "another run from one of them with other settings (a smaller learning rate, a larger beta)")
+        rollbacks = _roll_back(alarm, out, preset, rollbacks)
+    if PartialState().is_main_process:
+        for used in out.glob("checkpoint-*"):
+            if used.name != f"checkpoint-{log.step()}":
+                shutil.rmtree(used)
 
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset, seed: int) -> Path | str:

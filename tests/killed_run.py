@@ -1,6 +1,6 @@
 """A small curriculum in a process of its own, that kills itself at a given point; run by test_nothing_lost.py.
 
-    $ python tests/killed_run.py RUN_FOLDER POLICY POINT        # POINT: none, train:<step>, checkpoint:<step>, policy, file-size:<KiB>
+    $ python tests/killed_run.py RUN_FOLDER POLICY POINT        # POINT: none, train:<step>, checkpoint:<step>, policy:<stage>, file-size:<KiB>
 """
 import os
 import resource
@@ -35,7 +35,7 @@ def main(folder: Path, policy: Path, point: str) -> None:
     if kind == "policy":
         from transformers import PreTrainedTokenizerBase
         save = PreTrainedTokenizerBase.save_pretrained
-        PreTrainedTokenizerBase.save_pretrained = lambda self, where, *a, **k: die() if "unfinished" in str(where) else save(self, where, *a, **k)
+        PreTrainedTokenizerBase.save_pretrained = lambda self, where, *a, **k: die() if f"{number}/policy.unfinished" in str(where) else save(self, where, *a, **k)
     if kind == "file-size":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(number) * 1024, int(number) * 1024))
 

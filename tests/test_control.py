@@ -91,7 +91,7 @@ def test_stages_run_in_the_order_given(small_policy, tmp_path):
     run = training.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[2], STAGES[0]], start=small_policy)
     assert list(run.checkpoints) == ["stage3_hard_tasks", "stage1_syntax"]
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["stages"]["stage1_syntax"]["start"] == str(run.checkpoints["stage3_hard_tasks"])
+    assert config["stages"]["stage1_syntax"]["start"] == "./stage3_hard_tasks/policy"
 
 
 def test_gradient_checkpointing_and_small_batches_of_episodes_change_no_reward(small_policy, tmp_path):

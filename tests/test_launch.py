@@ -36,7 +36,7 @@ def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     policy = training.train_stage(stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append)
     assert policy == tmp_path / "run" / "stage2_hints" / "policy" and (policy / "model.safetensors").exists()
     written = list(runlog.read_lines(tmp_path / "run" / "metrics.jsonl"))
-    assert told == written and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
+    assert told[:-1] == written and told[-1]["kind"] == "finished" and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
     assert all(row["episodes"] == 8 for row in written if row["kind"] == "train")
     assert all(row["episodes"] == 3 for row in written if row["kind"] == "validation")  # a task that both played counts once
     groups = [r.task_id for r in read_records(tmp_path / "run" / "episodes.jsonl.gz", kind="train", step=range(1, 2))]

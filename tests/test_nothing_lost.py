@@ -56,9 +56,10 @@ def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(who
     assert all({"gain", "norm_mean", "norm_spread", "norm_max"} <= set(r) for r in lines(whole) if (r["kind"], r["stage"]) == ("decision", "stage2_hints"))
 
 
-def test_a_run_killed_at_three_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
+def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
     folder = tmp_path / "run"
-    for point in ("train:3", "checkpoint:4", "policy"):  # between checkpoints, while one is written, at the hand-over
+    # between checkpoints, while one is written, at the hand-over, and at that of a stage that its rule ended before its last step
+    for point in ("train:3", "checkpoint:4", "policy:stage1_syntax", "policy:stage2_hints"):
         killed = start(folder, small_policy, point)
         assert killed.returncode == -9, killed.stderr[-3000:]
     with open(folder / "metrics.jsonl", "a") as metrics, gzip.open(folder / "episodes.jsonl.gz", "at") as episodes_file:
@@ -94,6 +95,9 @@ def test_a_torn_or_unfinished_checkpoint_is_left_out_with_a_warning_for_the_one_
         assert runlog.last_good_checkpoint(tmp_path) == good
     assert {"written to its end", "9 bytes, 10 were written"} <= {w for w in ("written to its end", "9 bytes, 10 were written") if any(w in str(t.message) for t in told)}
     assert not torn.exists() and not unfinished.exists()
+    (sealed(tmp_path, 6) / runlog.SEAL).write_text('{"attempt": ')
+    with pytest.warns(UserWarning, match="envtune_seal.json is damaged"):
+        assert runlog.last_good_checkpoint(tmp_path) == good
 
 
 def test_checkpoints_of_a_branch_that_was_rolled_back_are_left_out_and_later_ones_count(tmp_path):

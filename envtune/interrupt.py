@@ -1,0 +1,86 @@
+"""An interrupt of training (Ctrl-C, or the stop button of a notebook) loses no step: a checkpoint of the last one is written first.
+
+Between the optimiser's step and the start of the next one a run is in no state that a checkpoint can hold: weights half updated, the line
+not yet logged, the validation not yet done. An interrupt that comes there is held back until then; a second one is not.
+"""
+import random
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from envtune.runlog import SEAL
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; the message says where the same call goes on. A notebook shows the message alone."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [f"Interrupted: {self}"]
+
+
+def random_states() -> tuple:
+    """The state of every generator that training draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def set_random_states(states: tuple) -> None:
+    """Put back what `random_states` gave."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    if states[3]:
+        torch.cuda.set_rng_state_all(states[3])
+
+
+class Interrupts(TrainerCallback):
+    """Holds interrupts back where they would hurt, and remembers the random states that the last whole step ended with."""
+
+    def __init__(self):
+        self.states: tuple | None = None
+        """Random states at the end of the last step; None while a step is being finished."""
+        self._handler = None  # what SIGINT did before it was held back
+        self._held = False
+
+    def on_step_begin(self, args, state, control, **_):
+        self.states = random_states()
+        self._let_through()
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._hold)
+        self.states = None
+
+    def on_train_end(self, args, state, control, **_):
+        self._let_through()
+
+    def _hold(self, *_):
+        self._held = True
+        self.off()  # the next one passes
+
+    def _let_through(self) -> None:
+        self.off()
+        if self._held:
+            self._held = False
+            raise KeyboardInterrupt
+
+    def off(self) -> None:
+        """Give SIGINT back."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+    def save(self, trainer) -> None:
+        """After an interrupt: write the checkpoint of the last whole step, unless there is none, or it lies there already. Of several
+        processes each was interrupted elsewhere, and they could not write one together."""
+        step = trainer.state.global_step
+        seal = Path(trainer.args.output_dir) / f"checkpoint-{step}" / SEAL
+        if trainer.args.world_size > 1 or self.states is None or step == 0 or seal.exists():
+            return
+        set_random_states(self.states)
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # where it is sealed

@@ -1,0 +1,161 @@
+"""config.json of a run folder, the settings that its results were made with, and best.json, the policy to keep.
+
+    {"preset": {"name": "cpu-tiny", ...}, "seed": 0, "stages": {"stage1_syntax": {"steps": 22, "start": "runs/models/tiny-...", ...}}}
+
+Settings bind a stage once it has trained a step; until then a call with other settings replaces them. Folders are kept as a moved or
+copied checkout finds them: "./stage1_syntax/policy" in the run folder, "runs/..." in the folder of all runs, any other in the project.
+"""
+import json
+import os
+import shutil
+import warnings
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+from envtune import paths
+from envtune.jsonl import read_lines
+from envtune.practice import practice_tasks
+from envtune.presets import Preset
+from envtune.runlog import sealed_step, versions, write_json
+from envtune.stages import Stage
+
+
+def portable(place: Path | str, run_dir: Path) -> str:
+    """A policy's folder as config.json keeps it. A hub id, and a folder outside of the project, as it is."""
+    if not Path(place).is_absolute() and not Path(place).exists():
+        return str(place)
+    folder = Path(os.path.abspath(place))
+    for name, base in (("./", run_dir), ("runs/", paths.runs()), ("", paths.ROOT)):
+        if folder.is_relative_to(os.path.abspath(base)):
+            return name + folder.relative_to(os.path.abspath(base)).as_posix()
+    return str(folder)
+
+
+def located(kept: str, run_dir: Path) -> Path | str:
+    """The folder that `portable` gave this name, or the hub id that it is."""
+    top, _, rest = kept.partition("/")
+    folder = {".": run_dir, "runs": paths.runs()}.get(top, paths.ROOT / top) / rest
+    return folder if folder.exists() else kept
+
+
+def read(run_dir: Path) -> dict:
+    """config.json, or an empty one. ValueError when it is damaged."""
+    file = run_dir / "config.json"
+    try:
+        return json.loads(file.read_text()) if file.exists() else {"stages": {}}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}); restore it, or delete {run_dir} to start over") from None
+
+
+def start_of(run_dir: Path, stage: Stage, start: Path | str) -> Path | str:
+    """Where a stage starts from. A rerun may name the policy that the stage left (a notebook's variable was bound anew): then it is where
+    that one started from."""
+    entry = read(run_dir)["stages"].get(stage.name)
+    return located(entry["start"], run_dir) if entry and portable(start, run_dir) == f"./{stage.name}/policy" else start
+
+
+def _rows(run_dir: Path, kind: str) -> list[dict]:
+    file = run_dir / "metrics.jsonl"
+    return [row for row in read_lines(file) if row["kind"] == kind] if file.exists() else []
+
+
+def steps_made(run_dir: Path) -> dict[str, int]:
+    """The last training step of every stage that has trained and whose folder is still there."""
+    made = {row["stage"]: row["step"] for row in _rows(run_dir, "train")}
+    return {stage: step for stage, step in made.items() if (run_dir / stage).exists()}
+
+
+def differences(old, new, name: str = "") -> list[str]:
+    """What differs between two settings, each with both values.
+
+    >>> differences({"beta": 0.1, "guard": {"window": 8}}, {"beta": 0.5, "guard": {"window": 8}})
+    ['beta was 0.1, now 0.5']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [line for key in {**old, **new} for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
+
+    def short(value) -> str:
+        text = json.dumps(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    return [] if old == new else [f"{name} was {short(old)}, now {short(new)}"]
+
+
+def _version(start: Path | str) -> str | None:
+    """Names how the stage that left a policy was trained, its own start included; None for a policy of no run."""
+    entry = read(Path(start).parent.parent)["stages"].get(Path(start).parent.name) if Path(start).name == "policy" else None
+    return sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12] if entry else None
+
+
+def register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int) -> None:
+    """Write the stage into config.json. ValueError, with every setting that differs, when the folder holds other results. More steps are
+    no other settings: the stage goes on, and its policy is made anew."""
+    # a stage's own steps stand with the stage; where reports go changes no result
+    settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
+    settings["model"] = portable(preset.model, run_dir)
+    entry = {**asdict(stage), "steps": steps, "start": portable(start, run_dir), "start_version": _version(start),
+             "practice": practice_tasks(stage, preset)}
+    new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
+    old, made = read(run_dir), steps_made(run_dir)
+    bound = {name: kept for name, kept in old["stages"].items() if name in made}
+    if bound and (found := differences({**old, "stages": 0}, {**new, "stages": 0})):
+        raise ValueError(f"{run_dir} holds a run of other settings: {'; '.join(found)}. Choose another run_name, or delete the folder")
+    if stage.name in bound:
+        now = new["stages"][stage.name]
+        now["steps"] = _agreed(run_dir, stage, bound[stage.name], now, made[stage.name])
+        if now["steps"] > bound[stage.name]["steps"]:
+            _set_aside(run_dir, stage, bound)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / "config.json", {**new, "stages": bound | new["stages"]})
+    write_json(run_dir / "versions.json", versions())
+
+
+def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int:
+    """The steps of a stage that has `made` some, from its settings then and now. ValueError when it cannot go on."""
+    out = run_dir / stage.name
+    if found := differences({**was, "steps": 0}, {**now, "steps": 0}):
+        if found[0].startswith("start_version"):
+            raise ValueError(f"{stage.name} is stale: the stage that left {now['start']} was trained further or anew since. Delete {out} "
+                             "to train it from there, or choose another run_name")
+        raise ValueError(f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. Choose another run_name, or delete the "
+                         "folder")
+    if now["steps"] == was["steps"] or (now["steps"] > was["steps"] > made and (out / "policy").exists()):
+        return was["steps"]  # in the second case its rule had ended it, and would again
+    why = ("steps made are not taken back" if now["steps"] < was["steps"] else
+           f"its {stage.hint_schedule} hint schedule runs over its length" if stage.hint_schedule != "constant" else
+           f"its last checkpoint, {out.name}/checkpoint-{made}, is gone" if (out / "policy").exists() and sealed_step(out) < made else "")
+    if why:
+        raise ValueError(f"{run_dir} holds {stage.name} with other settings: steps was {was['steps']}, now {now['steps']}, and {why}. "
+                         "Choose another run_name, or delete the folder")
+    return now["steps"]
+
+
+def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
+    """Make way for the policy of a stage that goes on, and name the stages that are stale then."""
+    stale = [stage.name]
+    for name, entry in entries.items():
+        if any(entry["start"] == f"./{earlier}/policy" for earlier in stale):
+            stale.append(name)
+    policy, aside = run_dir / stage.name / "policy", run_dir / stage.name / "policy.unfinished"
+    if policy.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        policy.rename(aside)  # the hand-over removes it
+        if stale[1:]:
+            warnings.warn(f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and will be stale", stacklevel=2)
+
+
+def note_best(run_dir: Path) -> None:
+    """Write best.json: of the policy before the run's first stage and those that its stages left, the one with the best validation
+    accuracy, the later of equals. Its folder is given from the run folder. Each is one sampled pass over a few tasks, so a small lead
+    is chance; stages 3 and 4 validate with the two rules in the prompt."""
+    stages = read(run_dir)["stages"]
+    rows = [row for row in _rows(run_dir, "validation") if row["stage"] in stages]
+    if not rows:
+        return
+    last = {row["stage"]: row for row in rows if (run_dir / row["stage"] / "policy").exists()}
+    start = located(stages[rows[0]["stage"]]["start"], run_dir)
+    ends = [("start", os.path.relpath(start, run_dir) if isinstance(start, Path) else start, rows[0])]
+    ends += [(stage, f"{stage}/policy", row) for stage, row in last.items()]
+    stage, policy, row = max(reversed(ends), key=lambda end: end[2]["accuracy"])
+    write_json(run_dir / "best.json", {"policy": policy, "stage": stage, "step": row["step"], "accuracy": row["accuracy"],
+                                       "tasks": row["episodes"]})
