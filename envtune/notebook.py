@@ -67,42 +67,58 @@ def check_parameters(name: str) -> None:
     refuse_wrong(given, declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb"), name)
 
 
-def step_bar(total: int) -> Callable[[dict], None]:
-    """An `echo` for training: a progress bar over `total` optimiser steps with the latest numbers."""
-    bar = progress.bar(total, "training", "step")
+def step_bar(total: int) -> Callable[[dict], bool]:
+    """An `echo` for training: a progress bar over the `total` optimiser steps of all its stages, with the latest numbers. It stands where
+    a resumed or finished stage stands, and returns whether all stages are finished."""
+    bar, steps, planned = None, {}, total
 
-    def echo(line: dict) -> None:
-        if line["kind"] == "train":
-            bar.set_postfix_str(f"{line['stage']} reward {line['reward']:.2f} progress {line['progress']:.2f}", refresh=False)
-            bar.update()
-            if bar.n == total:
-                bar.close()
+    def echo(line: dict) -> bool:
+        nonlocal bar, planned
+        kind, stage = line["kind"], line.get("stage")
+        if kind == "resumed":
+            print(f"{stage}: resumed at step {line['step']} of {line['steps']}")
+        if kind in ("train", "resumed", "finished"):
+            steps[stage] = line["step"]
+            if kind == "finished":
+                planned -= line["steps"] - line["step"]  # its rule ended it
+            done = sum(steps.values())
+            if bar is None:
+                bar = progress.bar(total, "training", "step", initial=done - (kind == "train"))
+            if kind == "train":
+                bar.set_postfix_str(f"{stage} reward {line['reward']:.2f} progress {line['progress']:.2f}", refresh=False)
+            bar.total = planned
+            bar.update(done - bar.n)
+        over = kind == "finished" and sum(steps.values()) >= planned
+        if bar is not None and (over or kind == "stopped"):
+            bar.close()
+        return over
     return echo
 
 
 def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
-    """An `echo` for training: the progress bar, and the run's dynamics redrawn every few steps, in the cell's output and in
-    run_dir/live.png. Without a reader (`envtune run`) the cell keeps a single picture, the last."""
+    """An `echo` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
+    a stage's end, in the cell's output and in run_dir/live.png. Without a reader (`envtune run`) the cell keeps one picture, the last."""
     from IPython.display import Image, display
 
     from envtune import figures
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
-    handle = None
+    handle, begun = None, False
 
     def echo(line: dict) -> None:
-        nonlocal handle
-        bar(line)
-        if line["kind"] not in ("train", "alarm") or (line["kind"] == "train" and line["step"] % every and line["step"] < total):
+        nonlocal handle, begun
+        over, kind = bar(line), line["kind"]
+        first, begun = not begun, begun or kind in ("train", "resumed", "finished")
+        if not begun or not (first or kind in ("validation", "alarm", "finished") or kind == "train" and line["step"] % every == 0):
             return
         fig = figures.stage_dynamics(figures.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)
         figures.plt.close(fig)
-        if handle is None and not headless:
+        if headless and over:
+            display(Image(picture))
+        elif not headless and handle is None:
             handle = display(Image(picture), display_id=True)
         elif not headless:
             handle.update(Image(picture))
-        elif line["step"] == total:
-            display(Image(picture))
     return echo
 
 
@@ -123,7 +139,8 @@ def _draw(file: Path, stopped: threading.Event, name: str) -> None:
 def run(notebook: Path, parameters: dict | None = None) -> Path:
     """Execute a notebook with papermill and return the executed copy, runs/<run_name>/<name>.ipynb.
 
-    ValueError for wrong parameters, before anything starts; NotebookFailed when a cell raises (the copy is kept).
+    While it runs, and when a cell raises, the copy is <name>.unfinished.ipynb: one that ran to its end is replaced by such a one alone.
+    ValueError for wrong parameters, before anything starts; NotebookFailed when a cell raises.
     """
     import papermill
     parameters = parameters or {}
@@ -131,18 +148,20 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
     refuse_wrong(parameters, declared, notebook.name)
     run_name = parameters.get("run_name", declared.get("run_name", notebook.stem))
     out = paths.run_dir(run_name) / notebook.name
+    unfinished = out.with_suffix(".unfinished.ipynb")
     with tempfile.TemporaryDirectory() as folder:
         file, stopped = Path(folder) / "progress.json", threading.Event()
         os.environ["ENVTUNE_PROGRESS"] = str(file)
         drawer = threading.Thread(target=_draw, args=(file, stopped, notebook.stem))
         drawer.start()
         try:
-            papermill.execute_notebook(notebook, out, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3",
+            papermill.execute_notebook(notebook, unfinished, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3",
                                        extra_arguments=["--IPKernelApp.log_level=40"])  # its warnings would cut up the bar
+            unfinished.replace(out)
             file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                                 f"the executed notebook up to there: {out}") from None
+                                 f"the executed notebook up to there: {unfinished}") from None
         finally:
             stopped.set()
             drawer.join()

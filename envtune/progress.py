@@ -29,12 +29,12 @@ def phase(name: str, start: float, end: float) -> Iterator[None]:
         _phase.update(before)
 
 
-def bar(total: int, description: str, unit: str, quiet: bool = False) -> tqdm:
+def bar(total: int, description: str, unit: str, quiet: bool = False, initial: int = 0) -> tqdm:
     """A bar with the time left, for a notebook or a terminal; silent where `envtune run` draws one already.
 
     Plain tqdm, because tqdm.auto freezes under papermill, and slow, because papermill keeps every redraw as a line.
     """
-    return tqdm(total=total, desc=description, unit=unit, mininterval=2, ncols=110,
+    return tqdm(total=total, desc=description, unit=unit, initial=initial, mininterval=2, ncols=110,
                 disable=quiet or "ENVTUNE_PROGRESS" in os.environ)
 
 

@@ -11,7 +11,7 @@ NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 
 
 def write(path, cells):
-    book = nbformat.v4.new_notebook()
+    book = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
     for source in cells:
         book.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]} if not book.cells else {}))
     nbformat.write(book, path)
@@ -52,7 +52,19 @@ def test_a_failing_cell_is_named_and_the_copy_is_kept(tmp_path):
     book = write(tmp_path / "broken.ipynb", ['run_name: str = "broken"  # folder', "print('so far')", "1 / 0"])
     with pytest.raises(notebook.NotebookFailed, match="ZeroDivisionError"):
         notebook.run(book)
-    assert "so far" in (paths.runs() / "broken" / "broken.ipynb").read_text()
+    assert "so far" in (paths.runs() / "broken" / "broken.unfinished.ipynb").read_text()
+
+
+def test_a_notebook_that_ran_to_its_end_is_kept_when_its_rerun_fails(tmp_path):
+    book = write(tmp_path / "kept.ipynb", ['run_name: str = "kept"  # folder\nx: int = 1  # divisor', "print('quotient', 6 / x)"])
+    good, unfinished = paths.runs() / "kept" / "kept.ipynb", paths.runs() / "kept" / "kept.unfinished.ipynb"
+    assert notebook.run(book) == good and not unfinished.exists()
+    whole = good.read_text()
+    with pytest.raises(notebook.NotebookFailed, match="ZeroDivisionError.*\n.*kept.unfinished.ipynb"):
+        notebook.run(book, {"x": 0})
+    assert good.read_text() == whole and "ZeroDivisionError" in unfinished.read_text()
+    notebook.run(book, {"x": 2})
+    assert "quotient 3.0" in good.read_text() and not unfinished.exists()
 
 
 def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
@@ -69,10 +81,23 @@ def test_a_run_name_is_a_plain_folder_name(name):
         paths.run_dir(name)
 
 
+NUMBERS = {"reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7, "progress": 0.1, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9}
+
+
+def stage_lines(stage, first, last, planned):
+    """What an echo is told of a stage that trains from step `first` to `last`."""
+    begin = {"kind": "resumed", "step": first - 1, "steps": planned} if first > 1 else {"kind": "validation", "step": 0, "accuracy": 0.2, "progress": 0.1, "episodes": 4}
+    steps = [{"step": i, "kind": "train", "episodes": 4, **NUMBERS} for i in range(first, last + 1)]
+    end = [{"kind": "validation", "step": last, "accuracy": 0.2, "progress": 0.1, "episodes": 4}, {"kind": "finished", "step": last, "steps": planned}]
+    return [{"stage": stage, **line} for line in (begin, *steps, *end)]
+
+
 @pytest.mark.parametrize("headless", [True, False])
 def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path, monkeypatch, headless):
     import IPython.display
-    shown = []
+
+    from envtune import figures
+    shown, drawn = [], []
 
     class Handle:
         def update(self, image):
@@ -82,14 +107,46 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
         shown.append("display")
         return Handle()
     monkeypatch.setattr(IPython.display, "display", display)
+    real = figures.stage_dynamics
+
+    def draw(data, source):
+        drawn.append((data["kind"].iloc[-1], data["at"].iloc[-1]))
+        return real(data, source) if len(drawn) == 1 else figures.plt.figure()
+    monkeypatch.setattr(figures, "stage_dynamics", draw)
     monkeypatch.setenv("ENVTUNE_PROGRESS", str(tmp_path / "progress.json")) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    echo = notebook.live(tmp_path, "made up, for a test", total=6, every=2)
-    numbers = {"reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7, "progress": 0.1, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9}
-    lines = [{"stage": "s", "step": 0, "kind": "validation", "accuracy": 0.2, "progress": 0.1, "episodes": 4}]
-    lines += [{"stage": "s", "step": i, "kind": "train", "episodes": 4, **numbers} for i in range(1, 7)]
-    for line in lines:
-        with open(tmp_path / "metrics.jsonl", "a") as out:
-            out.write(json.dumps(line) + "\n")
+    echo = notebook.live(tmp_path, "made up, for a test", total=8, every=2)
+    for line in [*stage_lines("s", 1, 3, 4), *stage_lines("t", 1, 4, 4)]:  # the first stage was ended by its rule
+        if line["kind"] in ("train", "validation"):
+            with open(tmp_path / "metrics.jsonl", "a") as out:
+                out.write(json.dumps(line) + "\n")
         echo(line)
-    assert shown == (["display"] if headless else ["display", "update", "update"])
-    assert (tmp_path / "live.png").stat().st_size > 10_000
+    assert drawn[0] == ("train", 1) and drawn[-1] == ("validation", 7)
+    assert shown == (["display"] if headless else ["display"] + ["update"] * (len(drawn) - 1))
+    assert (tmp_path / "live.png").stat().st_size > 1_000
+
+
+def bars(monkeypatch, lines, total):
+    """The bars that a step_bar shows for these lines: (initial, n, total, closed) each."""
+    from envtune import progress
+    made, real = [], progress.bar
+    monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
+    monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    echo = notebook.step_bar(total)
+    over = [echo(line) for line in lines]
+    return [(bar.initial, bar.n, bar.total, bar.disable) for bar in made], over[-1]
+
+
+def test_the_bar_of_a_resumed_stage_goes_on_where_it_stood_and_says_so_once(monkeypatch, capsys):
+    assert bars(monkeypatch, stage_lines("s", 4, 10, 10), 10) == ([(3, 10, 10, True)], True)
+    assert capsys.readouterr().out == "s: resumed at step 3 of 10\n"
+
+
+def test_the_bar_of_a_finished_run_is_full_and_closed(monkeypatch):
+    finished = [{"stage": stage, "kind": "finished", "step": 5, "steps": 5} for stage in "st"]
+    assert bars(monkeypatch, finished, 10) == ([(5, 10, 10, True)], True)
+    assert bars(monkeypatch, [{"stage": "s", "kind": "finished", "step": 4, "steps": 10}], 10) == ([(4, 4, 4, True)], True)  # ended by its rule
+
+
+def test_the_bar_of_an_interrupted_stage_is_closed_where_it_stood(monkeypatch):
+    lines = [*stage_lines("s", 1, 3, 10)[:-2], {"stage": "s", "kind": "stopped", "step": 3, "steps": 10}]
+    assert bars(monkeypatch, lines, 10) == ([(0, 3, 10, True)], False)
