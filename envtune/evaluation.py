@@ -15,7 +15,7 @@ from transformers import set_seed
 from envtune import bfcl, policies, progress, recovery, rewards, rollout, synthetic
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
 from envtune.presets import Preset
-from envtune.stats import wilson
+from envtune.stats import sign_test, wilson
 
 
 def result_row(record: EpisodeRecord) -> dict:
@@ -68,3 +68,16 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
                      "progress": group["progress"].mean(), "errors": int(group["errors"].sum()),
                      "recovery": group["recovered"].sum() / group["errors"].sum() if group["errors"].sum() else float("nan")})
     return pd.DataFrame(rows)
+
+
+def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """One sentence on two evaluations of the same tasks: better, worse or the same, and whether chance explains it (a sign test over the
+    tasks whose verdict changed). ValueError when the tasks differ."""
+    pairs = before.merge(after, on="task_id", suffixes=("_before", "_after"), validate="one_to_one")
+    if len(pairs) != len(before) or len(pairs) != len(after):
+        raise ValueError(f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} tasks, {len(pairs)} in both")
+    won, lost, p = sign_test(pairs["valid_after"].astype(int) - pairs["valid_before"].astype(int))
+    what = "Better than before" if won > lost else "**Worse than before**" if lost > won else "No better and no worse than before"
+    chance = "" if won == lost else f", p = {p:.3f}: " + ("more than chance explains" if p < 0.05 else "chance explains as much")
+    return (f"{what}: {before['valid'].sum()} of {len(pairs)} tasks valid before, {after['valid'].sum()} after ({won} won, {lost} "
+            f"lost{chance}).")

@@ -41,6 +41,23 @@ def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> l
     return found
 
 
+def ends(train: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means over a stage's first and last training steps: LAST of each, or as many as do not overlap. A single step has one column."""
+    span = min(LAST, len(train) // 2)
+    steps = f"{span} steps" if span > 1 else "step"
+    parts = {f"first {steps}": train.head(span), f"last {steps}": train.tail(span)} if span else {"the only step": train}
+    return pd.DataFrame({name: part[list(columns)].mean() for name, part in parts.items()})
+
+
+def change(train: pd.DataFrame, column: str) -> str:
+    """What `ends` says of one column, as a sentence."""
+    table = ends(train, [column])
+    if len(table.columns) == 1:
+        return f"One step was made, with a mean {column} of {table.iloc[0, 0]:.2f}: too few to tell a change."
+    first, last = table.loc[column]
+    return f"Over {len(train)} steps the mean {column} changed by **{last - first:+.2f}** (from the {' to the '.join(table.columns)})."
+
+
 def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
     """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
     table = summary(evaluated).set_index("split")

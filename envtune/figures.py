@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from envtune import paths, recovery
 from envtune.jsonl import read_lines
@@ -122,6 +123,7 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     ends.grid(False)
     for ax in axes[1]:
         ax.set_xlabel("optimiser step, stages in order")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         ax.legend(loc="best", fontsize=8)
     _mark_events(axes[0, 1], axes[1, 0], data)

@@ -59,3 +59,21 @@ def test_a_policy_that_says_the_ground_truth_is_valid_and_one_that_does_not_is_n
 def test_no_task_is_refused(small_policy):
     with pytest.raises(ValueError, match="at least one"):
         evaluation.evaluate(small_policy, [], SMALL)
+
+
+def evaluated(*valid):
+    return pd.DataFrame({"task_id": [f"t{i}" for i in range(len(valid))], "valid": valid})
+
+
+@pytest.mark.parametrize("before, after, words", [
+    ([True] * 8 + [False] * 8, [False] * 16, "**Worse than before**: 8 of 16 tasks valid before, 0 after (0 won, 8 lost, p = 0.008: more than chance explains)."),
+    ([True, True, False], [True, False, False], "**Worse than before**: 2 of 3 tasks valid before, 1 after (0 won, 1 lost, p = 1.000: chance explains as much)."),
+    ([False] * 7, [True] * 7, "Better than before: 0 of 7 tasks valid before, 7 after (7 won, 0 lost, p = 0.016: more than chance explains)."),
+    ([True, False], [False, True], "No better and no worse than before: 1 of 2 tasks valid before, 1 after (1 won, 1 lost).")])
+def test_the_verdict_says_when_a_run_ended_worse_than_it_began(before, after, words):
+    assert evaluation.verdict(evaluated(*before), evaluated(*after)) == words
+
+
+def test_a_verdict_on_different_tasks_is_refused():
+    with pytest.raises(ValueError, match="the same tasks, got 2 and 3 tasks, 2 in both"):
+        evaluation.verdict(evaluated(True, True), evaluated(True, True, True))

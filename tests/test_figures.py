@@ -35,6 +35,11 @@ def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metric
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
 
 
+def test_a_run_of_two_steps_has_whole_steps_on_its_axis(metrics):
+    fig = figures.stage_dynamics(metrics[(metrics["stage"] == "stage1_syntax") & (metrics["step"] <= 2)], "made up")
+    assert all(tick == round(tick) for ax in fig.axes[2:4] for tick in ax.get_xticks())
+
+
 def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
     results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
     fig = figures.curriculum_bars([("before", evaluation.summary(results))], "tiny-instrument, seed 0")
@@ -92,3 +97,14 @@ def test_a_method_has_one_colour_in_both_panels():
     fig = figures.method_bars([(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")], "made up")
     ours, theirs = ({t.get_text(): p.get_facecolor() for t, p in zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)} for ax in fig.axes)
     assert ours["ToolRL"] == theirs["ToolRL"] and ours["curriculum"] == theirs["Environment Tuning"] and len(set(ours.values())) == 5
+
+
+@pytest.mark.parametrize("steps, columns, words", [
+    (1, ["the only step"], "One step was made, with a mean progress of 0.10: too few to tell a change."),
+    (2, ["first step", "last step"], "Over 2 steps the mean progress changed by **+0.10** (from the first step to the last step)."),
+    (5, ["first 2 steps", "last 2 steps"], "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the last 2 steps)."),
+    (20, ["first 5 steps", "last 5 steps"], "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the last 5 steps).")])
+def test_first_and_last_steps_do_not_overlap(steps, columns, words):
+    from envtune import experiments
+    train = pd.DataFrame({"progress": [0.1 * (i + 1) for i in range(steps)]})
+    assert list(experiments.ends(train, ["progress"])) == columns and experiments.change(train, "progress") == words
