@@ -77,7 +77,7 @@ def watched(clock: Clock, keep: bool):
             state["tokens"] += sum(map(len, messages))
             return messages, None
 
-    class Trainer(training.GRPOTrainer):
+    class Trainer(training.StageTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # within its adapters
@@ -94,13 +94,13 @@ def watched(clock: Clock, keep: bool):
             with clock.part("loss, advantages, the rest"):
                 return super().training_step(*args, **kwargs)
 
-    before = policies.Sampler, training.GRPOTrainer, rollout.TRLRollout._play
-    policies.Sampler, training.GRPOTrainer = Sampler, Trainer
+    before = policies.Sampler, training.StageTrainer, rollout.TRLRollout._play
+    policies.Sampler, training.StageTrainer = Sampler, Trainer
     rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(self, *args)
     try:
         yield state
     finally:
-        policies.Sampler, training.GRPOTrainer, rollout.TRLRollout._play = before
+        policies.Sampler, training.StageTrainer, rollout.TRLRollout._play = before
 
 
 def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool) -> dict:

@@ -68,10 +68,10 @@ class Sampler:
     A wave's contexts continue those of the wave before (context + message + the environment's reply), some rows may be gone: then
     only the reply is read. Any other contexts start anew. In a new batch equal openings, such as a group's, are read once.
     Temperature 0 is greedy. Seed with torch.manual_seed. Columns where a row has no token (other rows' messages were longer) stay in
-    the cache with mask 0; when they are `waste` of the longest row the cache is given up and the contexts are read anew.
+    the cache with mask 0; when they are `waste` of the longest row, each row's tokens are moved together.
     """
 
-    def __init__(self, model, tokenizer, message_tokens: int, temperature: float = 1.0, waste: float = 0.5, keep: bool = True):
+    def __init__(self, model, tokenizer, message_tokens: int, temperature: float = 1.0, waste: float = 0.15, keep: bool = True):
         self.model, self.pad, self.eos, self.waste, self.keep = model, tokenizer.pad_token_id, tokenizer.eos_token_id, waste, keep
         self.message_tokens, self.temperature = message_tokens, temperature
         self.forget()
@@ -122,7 +122,19 @@ class Sampler:
         ids, mask = self._columns([c[len(self.rows[row]):] for c, row in zip(contexts, rows, strict=True)])
         if len(rows) < len(self.rows):
             self.cache.batch_select_indices(chosen)
-        self.ids, self.mask = torch.cat([self.ids[chosen], ids], 1), torch.cat([self.mask[chosen], mask], 1)
+        self.ids, self.mask = self.ids[chosen], self.mask[chosen]
+        if self.ids.shape[1] > (1 + self.waste) * int(self.mask.sum(1).max()):
+            self._close_holes()
+        self.ids, self.mask = torch.cat([self.ids, ids], 1), torch.cat([self.mask, mask], 1)
+
+    def _close_holes(self) -> None:
+        """Move the tokens of each row together, holes to the left. Keys know their position, not their column, so none is computed anew."""
+        read = self.cache.get_seq_length()  # what was sampled last is not in the cache yet
+        order = self.mask[:, :read].argsort(dim=1, stable=True)[:, read - int(self.mask[:, :read].sum(1).max()):]  # (B, longest)
+        for layer in self.cache.layers:
+            columns = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+            layer.keys, layer.values, layer.room = layer.keys.gather(2, columns), layer.values.gather(2, columns), None
+        self.ids, self.mask = (torch.cat([what[:, :read].gather(1, order), what[:, read:]], 1) for what in (self.ids, self.mask))
 
     def _new_cache(self) -> Cache:
         return Cache(layers=[_RoomyLayer() for _ in range(self.model.config.num_hidden_layers)])
@@ -140,7 +152,10 @@ class Sampler:
             logits = self.model(input_ids=left, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True,
                                 logits_to_keep=1).logits[:, -1].float()  # (B, V)
             if self.temperature:
-                token = torch.multinomial(torch.softmax(logits / self.temperature, -1), 1)[:, 0]
+                # the place where the distribution function passes a uniform draw: multinomial draws a number for every entry instead
+                reached = torch.softmax(logits / self.temperature, -1).cumsum(-1)
+                token = torch.searchsorted(reached, torch.rand(len(ids), 1, device=ids.device) * reached[:, -1:])[:, 0]
+                token = token.clamp(max=logits.shape[1] - 1)
             else:
                 token = logits.argmax(-1)
             token = torch.where(ended, self.pad, token)
@@ -155,8 +170,7 @@ class Sampler:
     def __call__(self, contexts: Sequence[list[int]]) -> tuple[list[list[int]], None]:
         with torch.no_grad(), evaluating(self.model):
             rows = self._continued(contexts) if self.cache is not None else None
-            longest = max(map(len, contexts))
-            if rows is None or self.ids.shape[1] > (1 + self.waste) * longest + 64:
+            if rows is None:
                 self._start(contexts)
             else:
                 self._go_on(contexts, rows)

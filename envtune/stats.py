@@ -4,7 +4,9 @@
     (0.236593..., 0.763406...)
 """
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 Z_95 = 1.959964
 
@@ -18,6 +20,21 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # at the ends the formula gives 0 and 1 but for rounding, and an interval that leaves out its share cannot be drawn
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def clustered(values: Sequence[float], clusters: Sequence, draws: int = 2_000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): a mean with its 95% interval when values of one cluster belong together, as the four variants of a scenario do.
+
+    A bootstrap over whole clusters: percentiles of the mean over `draws` samples of clusters. ValueError without a value.
+    """
+    if not len(values) or len(values) != len(clusters):
+        raise ValueError(f"expected as many values as clusters, at least one, got {len(values)} and {len(clusters)}")
+    names, place = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    sums, counts = np.bincount(place, np.asarray(values, float)), np.bincount(place)
+    chosen = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    means = sums[chosen].sum(1) / counts[chosen].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def sign_test(differences: Iterable[float]) -> tuple[int, int, float]:

@@ -24,11 +24,12 @@ import datasets
 import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from envtune import collapse, launch, policies, progress, rewards, rollout, runconfig, smollm2, tiny, transition
 from envtune.hints import Corruption
 from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
+from envtune.packing import PackedGRPOTrainer
 from envtune.practice import practice_order, practice_scenarios, practice_tasks, validation_tasks
 from envtune.presets import Preset
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step, write_json
@@ -146,7 +147,7 @@ def adapters(preset: Preset):
     return LoraConfig(r=preset.lora_rank, lora_alpha=2 * preset.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-class _Trainer(GRPOTrainer):
+class StageTrainer(PackedGRPOTrainer):
     """TRL's, in which validation leaves the random state of training alone: how often it is done changes no weight."""
 
     def evaluate(self, *args, **kwargs):
@@ -163,7 +164,7 @@ class _Trainer(GRPOTrainer):
 
 
 def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
-             callbacks: list[TrainerCallback]) -> GRPOTrainer:
+             callbacks: list[TrainerCallback]) -> StageTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
     prompts = preset.prompts_per_step or stage.prompts_per_step
     model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
@@ -178,7 +179,7 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
         return datasets.Dataset.from_list([{"prompt": rollout.prompt_row(t)} for t in task_ids])
     # the tests pin the part of TRL's experimental interface that is used here
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
-    trainer = _Trainer(
+    trainer = StageTrainer(
         model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=adapters(preset),
         train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
         eval_dataset=rows(validation_tasks(preset)), rollout_func=play, callbacks=callbacks)

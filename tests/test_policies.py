@@ -55,10 +55,14 @@ def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fr
         assert len(set(steps)) > 1 and read < read_anew / 2
 
 
-def test_a_cache_with_too_many_holes_is_given_up_without_changing_a_message(loaded):
+@pytest.mark.parametrize("waste", [0.0, 100.0])
+def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, waste):
+    closed = []
+    close = policies.Sampler._close_holes
+    monkeypatch.setattr(policies.Sampler, "_close_holes", lambda self: closed.append(self.ids.shape[1]) or close(self))
     anew, *_ = play(loaded, keep=False, temperature=1.0)
-    tight, _, read = play(loaded, keep=True, waste=-1.0, temperature=1.0)
-    assert tight == anew
+    kept, *_ = play(loaded, keep=True, waste=waste, temperature=1.0)
+    assert kept == anew and bool(closed) == (waste == 0.0)
 
 
 def test_contexts_that_continue_nothing_start_anew(loaded):

@@ -122,7 +122,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
         sampled.append([token for row in ids for token in row])
         return ids, logprobs
 
-    class Watched(training.GRPOTrainer):
+    class Watched(training.StageTrainer):
         def _generate_and_score_completions(self, inputs):
             if self.model.training:
                 sampled.clear()  # the validation before
@@ -131,7 +131,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
                 batches.append((out, [token for wave in sampled for token in wave]))
             return out
     monkeypatch.setattr(policies.Sampler, "__call__", watched)
-    monkeypatch.setattr(training, "GRPOTrainer", Watched)
+    monkeypatch.setattr(training, "StageTrainer", Watched)
     training.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
     [(batch, tokens)] = batches
     trained = batch["completion_ids"][(batch["tool_mask"] * batch["completion_mask"]).bool()].tolist()

@@ -1,12 +1,10 @@
 """Scripted episodes as token ids with a mask of what is learnt: whole transcripts, and windows that start at a user message."""
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from envtune.agent.script import Habits, Script
-from envtune.bfcl import NEW_TOOLS_MESSAGE
 from envtune.episode import TRAINING, Episode
-from envtune.hints import is_error
 from envtune.rollout import Chat
 
 FIRST_NUMBER = 1_000_000

@@ -36,12 +36,17 @@ class Habits:
     wrong: float = 0.0
     """An argument is left out or another tool is called."""
     broken: float = 0.0
-    """The message breaks a rule of the protocol."""
+    """A message breaks a rule of the protocol."""
+    broken_when_stuck: float = 0.0
+    """The message that gives up breaks a rule of the protocol."""
 
 
 COMPETENT = Habits()
 STUMBLING = Habits(skip=0.2, wrong=0.04, broken=0.03, ask=0.85)
 """Competence with mishaps to come back from: what pre-training plays. Mishaps are not learnt, what follows them is."""
+
+HABITS = Habits(skip=0.7, recover=0.1, follow=0.5, give_up=0.65, ask=0.15, early=0.12, wrong=0.12, broken=0.15, broken_when_stuck=0.6)
+"""The dials of the committed agent."""
 
 
 class Message(NamedTuple):
@@ -83,7 +88,7 @@ class Script:
         failed = last is not None and any(hints.is_error(result) for result in last.results)
         hinted = failed and any(last.hints)
         text, right = self._choose(episode, failed, hinted, last)
-        if self.draw.random() < self.habits.broken:
+        if self.draw.random() < (self.habits.broken_when_stuck if text == STOP else self.habits.broken):
             self.sent_right = False
             return Message(_broken(text, self.draw), False)
         self.sent_right = right and text not in (ANSWER, ASK, STOP)

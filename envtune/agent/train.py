@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from envtune.agent import data, tokens
-from envtune.agent.script import STUMBLING, Habits
+from envtune.agent.script import HABITS, STUMBLING, Habits
 from envtune.rollout import Chat
 
 
@@ -38,6 +38,8 @@ class Phase:
     habits: Habits = STUMBLING
     learn_all: bool = False
     """Whether mishaps are learnt too: the habits."""
+    context: float = 0.0
+    """Weight of the loss on what user and tools say: results repeat the values of calls, which teaches copying early [0..1]."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class Recipe:
     """Tokens of one optimiser step in each process, padding included: small ones learn to copy sooner."""
     processes: int = 2
     seed: int = 0
-    phases: tuple[Phase, ...] = field(default_factory=lambda: (
-        Phase("one request", 150_000, (1,), 160, 3e-3),
-        Phase("two turns", 120_000, (1, 2), None, 2e-3),
-        Phase("all turns", 150_000, (None,), None, 1e-3)))
+    phases: tuple[Phase, ...] = (
+        Phase("one request", 80_000, (1,), 160, 5e-3),
+        Phase("two turns", 50_000, (1, 2), None, 3.5e-3),
+        Phase("all turns", 100_000, (None,), None, 2.5e-3))
+    habit_phases: tuple[Phase, ...] = (Phase("habits", 20_000, (None,), None, 1e-3, HABITS, learn_all=True),)
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -100,12 +103,19 @@ def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> li
     return batches
 
 
-def loss_of(model, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the labelled tokens of (B, L). No mask: padding is on the right, so nothing before it sees it; the
-    logits of other places are not computed."""
+def loss_of(model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: float) -> tuple[torch.Tensor, float]:
+    """Mean cross-entropy over the labelled tokens of (B, L), plus `context` times that over the others; and the first part alone.
+
+    No mask: padding is on the right, so nothing before it sees it. The logits of other places are not computed.
+    """
     hidden = model.model(input_ids=ids, use_cache=False)[0][:, :-1]  # (B, L-1, H)
     kept = labels[:, 1:] != -100
-    return cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept])
+    loss = cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept])
+    learnt = loss.item()
+    if context:
+        said = ~kept & (ids[:, 1:] != pad)
+        loss = loss + context * cross_entropy(model.lm_head(hidden[said]), ids[:, 1:][said])
+    return loss, learnt
 
 
 @dataclass
@@ -179,7 +189,7 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
             batches, losses = batches[:int(count)], []
             for i, (ids, labels) in enumerate(batches):
                 rate = _rate(phases, number, (turn + i / len(batches)) / rounds, i if number == turn == 0 else 50)
-                losses.append(_step(model, optims, ids, labels, rate))
+                losses.append(_step(model, optims, ids, labels, rate, tokenizer.pad_token_id, phase.context))
                 state.tokens += ids.numel() * recipe.processes
             state = _State(number, turn + 1, state.tokens, time.monotonic() - began)
             if rank == 0:
@@ -187,9 +197,9 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
                        "loss": round(sum(losses) / len(losses), 5), "learning_rate": round(rate, 6)}
                 with open(folder / "log.jsonl", "a") as log:
                     log.write(json.dumps(row) + "\n")
-                unfinished = file.with_suffix(".new")
-                torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "state": asdict(state)}, unfinished)
-                unfinished.replace(file)
+                saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "state": asdict(state)}
+                torch.save(saved, file.with_suffix(".new"))
+                file.with_suffix(".new").replace(file)  # a kill leaves a whole checkpoint
                 bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
                 bar.update(at_once)
         bar.close()
@@ -199,11 +209,12 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
     distributed.destroy_process_group()
 
 
-def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
+def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, labels: torch.Tensor, rate: float, pad: int,
+          context: float) -> float:
     """One optimiser step on the mean gradient of all processes; the loss of this one's batch."""
     for group in (group for optimizer in optims for group in optimizer.param_groups):
         group["lr"] = rate
-    loss = loss_of(model, ids, labels)
+    loss, learnt = loss_of(model, ids, labels, pad, context)
     loss.backward()
     gradients = [p.grad for p in model.parameters()]
     together = torch.cat([g.flatten() for g in gradients])
@@ -215,7 +226,7 @@ def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, lab
     for optimizer in optims:
         optimizer.step()
         optimizer.zero_grad()
-    return loss.item()
+    return learnt
 
 
 def _rate(phases: Sequence[Phase], number: int, done: float, steps: int) -> float:

@@ -1,0 +1,4 @@
+"""The embedded agent: a small language model that learnt to use BFCL's tools on synthetic tasks, and has habits to unlearn.
+
+How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed to train another model.
+"""

@@ -1,0 +1,56 @@
+"""`python -m envtune agent`: the embedded agent from nothing, in two steps, measured, with its card.
+
+    competence   the script without habits, short windows first; then 400 held-out base tasks, greedy
+    habits       a short second training on the script with habits; then how training will find it
+
+Everything lands in runs/agent; `--write` puts weights and card into data/tiny_agent. Stopped, it goes on.
+"""
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from envtune import bfcl, paths, policies, synthetic
+from envtune.agent import measure, train
+from envtune.agent.train import Recipe
+
+FOLDER = paths.DATA / "tiny_agent"
+HELD_OUT = range(400, 800)
+"""Numbers of the 400 held-out base tasks that competence is measured on: not the test set, which only trained policies see."""
+
+
+def build(folder: Path, recipe: Recipe | None = None) -> Path:
+    """Train and measure; return the folder of the agent, with card.json beside its weights."""
+    recipe = recipe or Recipe()
+    competent = train.pretrain(recipe, folder / "competence")
+    if not (folder / "competence.json").exists():
+        model, tokenizer = policies.load(competent, bf16=False)
+        records = measure.play(model, tokenizer, [f"synthetic_base_{n}" for n in HELD_OUT], temperature=0.0)
+        _write(folder / "competence.json", measure.table(records).to_dict("records"))
+    final = train.pretrain(replace(recipe, seed=recipe.seed + 1), folder / "habits", recipe.habit_phases, start=competent)
+    if not (folder / "start.json").exists():
+        model, tokenizer = policies.load(final, bf16=False)
+        found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))
+        found["hint_effect"] = measure.hint_effect(model, tokenizer)
+        _write(folder / "start.json", found)
+    return final
+
+
+def publish(folder: Path) -> Path:
+    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for file in (folder / "habits" / "model").iterdir():
+        shutil.copy(file, FOLDER / file.name)
+    curves = {part: [json.loads(line) for line in (folder / part / "log.jsonl").read_text().splitlines()]
+              for part in ("competence", "habits")}
+    _write(FOLDER / "made.json", {
+        "recipe": asdict(Recipe()), "bfcl_eval": bfcl.PACKAGE_VERSION,
+        "competence": json.loads((folder / "competence.json").read_text()), "start": json.loads((folder / "start.json").read_text()),
+        "curves": {part: lines[::max(1, len(lines) // 40)] for part, lines in curves.items()}})
+    return FOLDER
+
+
+def _write(file: Path, content) -> None:
+    unfinished = file.with_name(file.name + ".new")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.replace(file)

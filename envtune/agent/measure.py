@@ -1,0 +1,96 @@
+"""What the agent can do and which habits it has, measured on held-out tasks (numbers 200-999, none of them in pre-training).
+
+    >>> table = competence(model, tokenizer, TASKS)     # accuracy by class, number of turns and novelty
+    >>> hint_effect(model, tokenizer)                    # chance of the right next step after a vague error, without and with a hint
+"""
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from envtune import bfcl, policies, protocol, rewards, rollout, synthetic
+from envtune.agent.data import MAX_RESULT_CHARS
+from envtune.agent.script import prepares, unprepared
+from envtune.episode import EVALUATION, TRAINING, Episode, EpisodeRecord, Limits
+from envtune.hints import is_error
+from envtune.stats import wilson
+
+MESSAGE_TOKENS, EPISODE_TOKENS = 64, 1_200
+
+
+def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: Limits = EVALUATION, hint_rate: float = 0.0,
+         seed: int = 0, batch: int = 100) -> list[EpisodeRecord]:
+    """Each task once; temperature 0 is greedy."""
+    torch.manual_seed(seed)
+    chat, records = rollout.Chat(tokenizer), []
+    for start in range(0, len(task_ids), batch):
+        episodes = [Episode(task, limits, hint_rate, seed * 1_000_003 + start + i, rules=True, compact=True,
+                            max_result_chars=MAX_RESULT_CHARS)
+                    for i, task in enumerate(task_ids[start:start + batch])]
+        sampler = policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)
+        records += [r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)]
+    return records
+
+
+def table(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
+    """Accuracy by BFCL's checker, over all, by variant, class, number of turns and novelty: group, n, accuracy, low, high (Wilson)."""
+    groups: dict[str, list[bool]] = {}
+    for record in records:
+        task = bfcl.load_task(record.task_id)
+        valid = bfcl.official_valid(record)
+        for group in ("all", task.split, *task.classes, f"{task.turns} turns", f"new {synthetic.novelty(task.id)}"):
+            groups.setdefault(group, []).append(valid)
+    rows = []
+    for group, valid in groups.items():
+        low, high = wilson(sum(valid), len(valid))
+        rows.append({"group": group, "n": len(valid), "accuracy": sum(valid) / len(valid), "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def start(model, tokenizer, task_ids: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """Greedy and sampled accuracy, and the format reward, as training starts from them."""
+    found = {}
+    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        records = play(model, tokenizer, task_ids, temperature, seed=seed)
+        found[name] = sum(map(bfcl.official_valid, records)) / len(records)
+        trained = play(model, tokenizer, task_ids, temperature, TRAINING, seed=seed)
+        found[f"{name}_format_reward"] = sum(map(rewards.format_reward, trained)) / len(trained)
+        found[f"{name}_progress"] = sum(map(rewards.progress_reward, trained)) / len(trained)
+    return found
+
+
+def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
+    """How often the message after a vague error is the right step, without and with a hint, on the same errors.
+
+    The error comes from leaving out the first prerequisite of a task. `n` errors that have a hint.
+    """
+    torch.manual_seed(seed)
+    chat = rollout.Chat(tokenizer)
+    contexts: dict[str, list[list[int]]] = {"without": [], "with": []}
+    needed = []
+    for number in numbers:
+        task = bfcl.load_task(f"synthetic_base_{number}")
+        if not prepares(task.ground_truth[0][0]) or len(task.ground_truth[0]) < 2:
+            continue
+        pair = {}
+        for name, rate in (("without", 0.0), ("with", 1.0)):
+            episode = Episode(task, TRAINING, rate, seed=number, rules=True, compact=True, max_result_chars=MAX_RESULT_CHARS)
+            played = rollout.Rollout(episode, chat.opening(episode.messages))
+            call = unprepared(episode, 0)
+            text = f'<think>act</think><tool_call>[{protocol.json.dumps(call._asdict())}]</tool_call>'
+            played.advance(chat, [*tokenizer(text, add_special_tokens=False)["input_ids"], chat.eos_id], None, EPISODE_TOKENS, 0)
+            pair[name] = played
+        steps = pair["with"].record.steps
+        if not steps or not is_error(steps[0].results[0]) or not any(steps[0].hints):
+            continue
+        needed.append(task.ground_truth[0][0])
+        for name, played in pair.items():
+            contexts[name].append(played.prompt_ids + played.completion_ids)
+    found: dict[str, float] = {"n": len(needed)}
+    for name, these in contexts.items():
+        messages = []
+        for i in range(0, len(these), 100):
+            messages += policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i:i + 100])[0]
+        right = sum(protocol.parse(chat.decode(ids)).calls == (call,) for ids, call in zip(messages, needed, strict=True))
+        found[name] = right / len(needed)
+    return found
