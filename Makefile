@@ -15,7 +15,7 @@ PRESET  ?= cpu-tiny
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz ablations figures conda clean
+.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ speed: setup  ## the environment against the bare tools (ten seconds)
 
 fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall (two minutes)
 	@$(BIN)/python tests/fuzz.py
+
+agent: setup  ## pre-train the embedded agent from nothing (three hours on two cores; a stopped one goes on)
+	@$(BIN)/python -m envtune agent
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb

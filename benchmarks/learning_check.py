@@ -18,23 +18,17 @@ import pandas as pd
 import yaml
 
 from envtune import evaluation, paths, presets, synthetic, training
-from envtune.stats import clustered
 
 RISE, LOSS = 0.20, 0.05
-WAYS = {"greedy": 0.0, "sampled": 1.0}
 
 
 def measure(policy: Path, preset: presets.Preset, seed: int, out: Path) -> dict:
     """Greedy and sampled accuracy of a policy on the test tasks, with 95% intervals clustered by scenario; kept in `out`."""
-    if out.exists():
-        return json.loads(out.read_text())
-    found = {}
-    for way, temperature in WAYS.items():
-        table = evaluation.evaluate(policy, synthetic.task_ids(synthetic.TEST), preset, temperature=temperature, seed=seed, batch_size=200)
-        mean, low, high = clustered(table["valid"], table["task_id"].str.rsplit("_", n=1).str[1])
-        found |= {way: mean, f"{way}_low": low, f"{way}_high": high, f"{way}_format": table["format_reward"].mean()}
-    out.write_text(json.dumps(found))
-    return found
+    if not out.exists():
+        evaluation.both_ways(policy, synthetic.task_ids(synthetic.TEST), preset, seed).to_csv(out, index=False)
+    table = evaluation.by_way(pd.read_csv(out)).set_index("way")
+    return {f"{way}{suffix}": table.loc[way, column] for way in evaluation.WAYS
+            for suffix, column in (("", "accuracy"), ("_low", "low"), ("_high", "high"), ("_format", "format_reward"))}
 
 
 def check(seed: int, preset: presets.Preset, folder: Path) -> list[dict]:
@@ -44,7 +38,7 @@ def check(seed: int, preset: presets.Preset, folder: Path) -> list[dict]:
     start = training.starting_model(preset, seed)
     run = training.train_curriculum(preset, folder, seed, start=start, echo=lambda line: print(
         f"seed {seed} {line['stage']} {line['kind']} {line['step']}", file=sys.stderr))
-    rows = [{"seed": seed, "after": name, **measure(policy, preset, seed, folder / f"test_{name}.json")}
+    rows = [{"seed": seed, "after": name, **measure(policy, preset, seed, folder / f"test_{name}.csv")}
             for name, policy in {"start": start, **run.checkpoints}.items()]
     spent = folder / "seconds.json"  # of the sitting that did the work
     if not spent.exists():
@@ -56,7 +50,7 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a seed and way: start, end, rise, the worst step between stages, and whether both targets are met."""
     found = []
     for seed, of_seed in rows.groupby("seed"):
-        for way in WAYS:
+        for way in evaluation.WAYS:
             values = of_seed[way].tolist()
             rise, worst = values[-1] - values[0], min(b - a for a, b in zip(values, values[1:], strict=False))
             found.append({"seed": seed, "way": way, "start": values[0], "end": values[-1], "rise": rise, "worst stage": worst,

@@ -35,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     spent.add_argument("run", type=Path, help="a run folder, or a parquet file of metrics")
     spent.add_argument("--preset", default="", help="default: the run's own")
     spent.add_argument("--json", action="store_true", help="print the table as JSON")
+    agent = commands.add_parser("agent", help="pre-train the embedded agent from nothing (three hours on two cores; resumes)")
+    agent.add_argument("--write", action="store_true", help="put its weights and card into data/tiny_agent")
     sweep = commands.add_parser("sweep", help="execute a notebook for every point of a grid, a process and a run folder each")
     sweep.add_argument("notebook", type=Path)
     sweep.add_argument("--name", required=True, help="folder under runs/ for the summary; runs are runs/NAME.POINT")
@@ -145,6 +147,11 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "claims":
             from envtune import claims  # it needs matplotlib
             claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
+        elif options.command == "agent":
+            from envtune.agent import build  # it needs torch
+            print(build.build(paths.runs() / "agent"))
+            if options.write:
+                print(build.publish(paths.runs() / "agent"))
         elif options.command == "train":
             _train(options.job)
         elif options.command == "hints":

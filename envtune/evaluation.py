@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, progress, recovery, rewards, rollout, synthetic
+from envtune import bfcl, policies, progress, recovery, rewards, rollout, splits, synthetic
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
 from envtune.presets import Preset
-from envtune.stats import sign_test, wilson
+from envtune.stats import clustered, sign_test, wilson
 
 
 def result_row(record: EpisodeRecord) -> dict:
@@ -28,9 +28,9 @@ def result_row(record: EpisodeRecord) -> dict:
             "errors": len(events), "recovered": int(events["recovered"].sum())}
 
 
-def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0,
-             seed: int = 0, completion_tokens: int = 24_576, batch_size: int = 32) -> pd.DataFrame:
-    """Play every task once with the policy of a folder or hub id; a row a task (see `result_row`).
+def play(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0, seed: int = 0,
+         completion_tokens: int = 24_576, batch_size: int = 32) -> list[EpisodeRecord]:
+    """Every task once with the policy of a folder or hub id, under BFCL's limits, as records in the order of the tasks.
 
     Temperature 0 is greedy and repeats exactly. `batch_size` episodes are played at once; `completion_tokens` is the length of an
     episode where the preset names none. ValueError when there is no task.
@@ -41,15 +41,40 @@ def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules:
     model, tokenizer = policies.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
     generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature)
-    rows: list[dict] = []
+    records: list[EpisodeRecord] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:
         for start in range(0, len(task_ids), batch_size):
             episodes = [Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, **preset.episode)
                         for t in task_ids[start:start + batch_size]]
             done = rollout.play(episodes, chat, generate, preset.completion_tokens or completion_tokens, preset.message_tokens)
-            rows += [result_row(r.record) for r in done]
+            records += [r.record for r in done]
             bar.update(len(done))
-            progress.report(len(rows), len(task_ids))
+            progress.report(len(records), len(task_ids))
+    return records
+
+
+def evaluate(policy: Path | str, task_ids: Sequence[str], preset: Preset, **settings) -> pd.DataFrame:
+    """The same as a table, a row a task (see `result_row`); `settings` are those of `play`."""
+    return pd.DataFrame([result_row(record) for record in play(policy, task_ids, preset, **settings)])
+
+
+WAYS = {"greedy": 0.0, "sampled": 1.0}
+"""How a policy is played: its likeliest words, or words drawn as in training."""
+
+
+def both_ways(policy: Path | str, task_ids: Sequence[str], preset: Preset, seed: int = 0, batch_size: int = 200) -> pd.DataFrame:
+    """`evaluate` greedily and sampled, with a column `way`: a policy can gain in one and lose in the other."""
+    return pd.concat([evaluate(policy, task_ids, preset, temperature=temperature, seed=seed, batch_size=batch_size).assign(way=way)
+                      for way, temperature in WAYS.items()], ignore_index=True)
+
+
+def by_way(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of a `both_ways` table: way, n, accuracy, low, high (95%, clustered by scenario), format_reward, progress."""
+    rows = []
+    for way, group in results.groupby("way", sort=False):
+        mean, low, high = clustered(group["valid"], [splits.scenario_of(task) for task in group["task_id"]])
+        rows.append({"way": way, "n": len(group), "accuracy": mean, "low": low, "high": high,
+                     "format_reward": group["format_reward"].mean(), "progress": group["progress"].mean()})
     return pd.DataFrame(rows)
 
 

@@ -19,8 +19,11 @@ class Sequence_(NamedTuple):
     """The id where it is learnt, -100 elsewhere."""
 
 
-def task_id(number: int, draw: random.Random, turns: int | None) -> str:
-    variant = draw.choices(list(VARIANTS), list(VARIANTS.values()))[0]
+def task_id(number: int, draw: random.Random, turns: int | None, prompt: bool = True) -> str:
+    """The id of one task of pre-training. `prompt`: whether the model will read the list of tools; without it nobody could tell that a
+    tool is missing."""
+    variants = {variant: weight for variant, weight in VARIANTS.items() if prompt or variant != "miss_func"}
+    variant = draw.choices(list(variants), list(variants.values()))[0]
     return f"synthetic_{variant}_{FIRST_NUMBER + number}" + (f"_t{turns}" if turns else "")
 
 

@@ -56,10 +56,10 @@ class Recipe:
     processes: int = 2
     seed: int = 0
     phases: tuple[Phase, ...] = (
-        Phase("one request", 80_000, (1,), 160, 5e-3),
-        Phase("two turns", 50_000, (1, 2), None, 3.5e-3),
-        Phase("all turns", 100_000, (None,), None, 2.5e-3))
-    habit_phases: tuple[Phase, ...] = (Phase("habits", 20_000, (None,), None, 1e-3, HABITS, learn_all=True),)
+        Phase("one request", 100_000, (1,), 192, 5e-3),
+        Phase("two turns", 60_000, (1, 2), None, 3.5e-3),
+        Phase("all turns", 120_000, (None,), None, 2.5e-3))
+    habit_phases: tuple[Phase, ...] = (Phase("habits", 8_000, (None,), None, 1e-3, HABITS, learn_all=True),)
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -83,7 +83,7 @@ def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> li
     user, pad = chat.tokenizer.convert_tokens_to_ids("<|user|>"), chat.tokenizer.pad_token_id
     sequences: list[data.Sequence_] = []
     for number in range(first + start, first + start + POOL):
-        task = data.task_id(number, draw, draw.choice(phase.turns))
+        task = data.task_id(number, draw, draw.choice(phase.turns), prompt=phase.width is None)
         played = data.play(task, chat, phase.habits, number, draw, phase.learn_all)
         sequences += data.windows(played, user, phase.width) if phase.width else [played]
     sequences.sort(key=lambda s: len(s.ids))

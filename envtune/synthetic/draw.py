@@ -27,9 +27,9 @@ UNSEEN_THINGS = "scanner blender curtain mailbox projector stapler".split()
 COMMON = frozenset("the is are and to at no be new here about call please ready done today".split())
 """Words of sentences that nobody searches for."""
 ENDINGS = ("txt", "md", "csv", "log", "pdf")
-_ONSETS = "b d f g k l m n p r s t v z br dr gr kl pl st tr".split()
-_VOWELS = "a e i o u".split()
-_CODAS = ["", "", "", "n", "r", "s", "l", "x"]
+_ONSETS = "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sl sp st th tr".split() + [""] * 4
+_VOWELS = "a a e e i i o o u u ai ea ee ie io oa oo ou y".split()
+_CODAS = "b d ck g l ll m n nd ng nt p r rd rt s sh ss st t x z".split() + [""] * 14
 
 
 class Draw:
@@ -84,14 +84,14 @@ class Names:
         return self.draw.choice(unseen if self.unseen else seen)
 
     def made_up(self) -> str:
-        """A word that is in no dictionary, such as `travi`: one in five of them is kept for unseen names."""
+        """A word that is in no dictionary, such as `thoard`: one in five of them is kept for unseen names."""
         while True:
-            word = "".join(self.draw.choice(_ONSETS) + self.draw.choice(_VOWELS) for _ in range(2)) + self.draw.choice(_CODAS)
-            if (share(word, 5) == 0) == self.unseen:
+            word = "".join(self.draw.choice(part) for _ in range(self.draw.between(1, 3)) for part in (_ONSETS, _VOWELS, _CODAS))
+            if 4 <= len(word) <= 9 and (share(word, 5) == 0) == self.unseen:
                 return word
 
     def noun(self) -> str:
-        return self.made_up() if self.draw.chance(0.4) else self._of(NOUNS, UNSEEN_NOUNS)
+        return self.made_up() if self.draw.chance(0.5) else self._of(NOUNS, UNSEEN_NOUNS)
 
     def file(self) -> str:
         """`budget.txt`, `travi_12.md`"""
@@ -99,10 +99,10 @@ class Names:
         return f"{self.noun()}{number}.{self.draw.choice(ENDINGS)}"
 
     def folder(self) -> str:
-        return self.made_up() if self.draw.chance(0.3) else self._of(FOLDERS, UNSEEN_FOLDERS)
+        return self.made_up() if self.draw.chance(0.5) else self._of(FOLDERS, UNSEEN_FOLDERS)
 
     def person(self) -> str:
-        return self.made_up().capitalize() if self.draw.chance(0.3) else self._of(PEOPLE, UNSEEN_PEOPLE)
+        return self.made_up().capitalize() if self.draw.chance(0.5) else self._of(PEOPLE, UNSEEN_PEOPLE)
 
     def user(self) -> str:
         """A login name: `carla42`."""
@@ -113,14 +113,20 @@ class Names:
 
     def thing(self) -> str:
         """`broken printer`"""
-        return f"{self._of(ADJECTIVES, UNSEEN_ADJECTIVES)} {self._of(THINGS, UNSEEN_THINGS)}"
+        return f"{self._adjective()} {self._thing()}"
+
+    def _adjective(self) -> str:
+        return self.made_up() if self.draw.chance(0.3) else self._of(ADJECTIVES, UNSEEN_ADJECTIVES)
+
+    def _thing(self) -> str:
+        return self.made_up() if self.draw.chance(0.3) else self._of(THINGS, UNSEEN_THINGS)
 
     def sentence(self) -> str:
         """A short text to write, send or post, without quotes."""
         return self.draw.choice((
             "the {0} is {1}", "{0} and {2} are done", "please bring the {0} to {3}", "meet {3} at {4}", "the {1} {0} is here",
             "call {3} about the {0}", "{2} {4} is ready", "no {0} today")).format(
-            self._of(THINGS, UNSEEN_THINGS), self._of(ADJECTIVES, UNSEEN_ADJECTIVES), self.noun(), self.person(),
+            self._thing(), self._adjective(), self.noun(), self.person(),
             self.draw.between(2, 99))
 
     def word_of(self, text: str) -> str:

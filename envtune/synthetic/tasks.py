@@ -44,8 +44,9 @@ TRAIN, VALIDATION, TEST = range(100), range(100, 125), range(200, 300)
 _HELD_OUT = range(100, 1000)
 _UNSEEN = range(200, 1000)
 _ID = re.compile(rf"synthetic_({'|'.join(SPLITS)})_(\d+)(?:_t([1-4]))?(?:_d([0-5]))?(?:_([A-Z]\w*(?:\+[A-Z]\w*)*))?")
-_FOLLOW_UPS = ("It is {}.", "I mean {}.", "Take {}.", "Sorry, {}.")
-_UNSEEN_FOLLOW_UPS = ("That would be {}.",)
+_FOLLOW_UPS = ("It is {}.", "I mean {}.", "Take {}.", "Sorry, {}.", "That is {}.", "Use {}.", "Please take {}.",
+               "The answer is {}.", "It should be {}.", "Let it be {}.")
+_UNSEEN_FOLLOW_UPS = ("That should be {}.", "I mean it is {}.")
 _ATTEMPTS = 2_000
 _MOST_TURNS = 4
 
