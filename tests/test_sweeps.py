@@ -67,7 +67,7 @@ def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
     assert result["state"].to_dict() == {3: "done", 13: "failed", 98: "done"}
     assert result["square"].dropna().to_dict() == {3: 9, 98: 98 * 98}
     assert "thirteen is refused" in result.loc[13, "error"] and result.loc[98, "starts"] == 2  # a lost race for a port is tried again
-    assert "thirteen is refused" in (paths.runs() / "s.x-13" / "square.ipynb").read_text()
+    assert "thirteen is refused" in (paths.runs() / "s.x-13" / "square.unfinished.ipynb").read_text()
     assert pd.read_parquet(paths.runs() / "s" / "summary.parquet")["run"].tolist() == ["s.x-3", "s.x-13", "s.x-98"]
     made = json.loads((paths.runs() / "s" / "provenance.json").read_text())
     assert made["notebook"] == "square.ipynb" and [r["parameters"]["x"] for r in made["runs"]] == [3, 98] and made["runs"][0]["seconds"] > 0
