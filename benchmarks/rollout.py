@@ -3,8 +3,8 @@
     $ python benchmarks/rollout.py [--model tiny|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
     $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
 
-A few real training steps of stage 2 are run twice in one process, with the cache kept between the waves of an episode and with the
-contexts read anew, on the same tasks and seeds. "environment" is everything that is neither generation nor loss: parsing, tools, verdicts,
+A few real training steps of stage 2 are run three times in one process, on the same tasks and seeds: as they are, with the
+contexts of every wave read anew, and with TRL's padding in the loss. "environment" is everything that is neither generation nor loss: parsing, tools, verdicts,
 hints, records, tokenising the replies, masks. Its target is below 3% of a step.
 """
 import argparse
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 import yaml
+from trl import GRPOTrainer
 
 from envtune import Episode, bfcl, policies, presets, rollout, training
 from envtune.practice import practice_scenarios
@@ -61,8 +62,9 @@ class Clock:
 
 
 @contextmanager
-def watched(clock: Clock, keep: bool):
-    """Training with the clock around its parts, and the sampler keeping its cache or not. Undone at the end."""
+def watched(clock: Clock, keep: bool, padded: bool):
+    """Training with the clock around its parts, the sampler keeping its cache or not, the loss with TRL's padding or without.
+    Undone at the end."""
     state = {"generating": False, "tokens": 0, "steps": 0}
 
     class Sampler(policies.Sampler):
@@ -81,18 +83,23 @@ def watched(clock: Clock, keep: bool):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # within its adapters
+            inner = inner.base_model  # without its head, which the loss may call apart
             inner.forward = clock.around(inner.forward, lambda kwargs: (
                 "forward of policy and reference" if self.ref_model is None and self.beta and not state["generating"] else
                 "forward of the policy" if not state["generating"] else
                 "generation: decode" if kwargs["input_ids"].shape[1] == 1 else "generation: prefill"))
             if self.ref_model is not None:
-                self.ref_model.forward = clock.around(self.ref_model.forward, "forward of the reference")
+                reference = self.ref_model.base_model
+                reference.forward = clock.around(reference.forward, "forward of the reference")
             self.accelerator.backward = clock.around(self.accelerator.backward, "backward")
 
         def training_step(self, *args, **kwargs):
             state["steps"] += 1
-            with clock.part("loss, advantages, the rest"):
+            with clock.part("heads, loss, advantages, the rest"):
                 return super().training_step(*args, **kwargs)
+
+        if padded:
+            _get_per_token_logps_and_entropies = GRPOTrainer._get_per_token_logps_and_entropies
 
     before = policies.Sampler, training.StageTrainer, rollout.TRLRollout._play
     policies.Sampler, training.StageTrainer = Sampler, Trainer
@@ -103,11 +110,11 @@ def watched(clock: Clock, keep: bool):
         policies.Sampler, training.StageTrainer, rollout.TRLRollout._play = before
 
 
-def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool) -> dict:
+def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, padded: bool = False) -> dict:
     """Train `steps` steps of stage 2 without validation in between; seconds by part, tokens, and the whole."""
     clock = Clock()
     quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
-    with TemporaryDirectory() as folder, watched(clock, keep) as state:
+    with TemporaryDirectory() as folder, watched(clock, keep, padded) as state:
         original = training.grpo_config
 
         def unvalidated(*args):
@@ -128,7 +135,8 @@ def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.Da
     chat = rollout.Chat(tokenizer)
     tasks = practice_scenarios(replace(preset, max_scenarios=2))
     contexts = [chat.opening(Episode(bfcl.load_task(tasks[i % len(tasks)]), **preset.episode).messages) for i in range(rows)]
-    settings = policies.Sampler(model, tokenizer, preset.message_tokens).settings
+    settings = {"max_new_tokens": preset.message_tokens, "do_sample": True, "top_k": 0, "top_p": 1.0,
+                "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     width = max(map(len, contexts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(c)) + c for c in contexts], device=model.device)
     mask = (ids != tokenizer.pad_token_id).long()
@@ -145,7 +153,8 @@ def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.Da
         done = model.generate_batch(contexts, generation_config=GenerationConfig(**settings), progress_bar=False)
         return count([list(out.generated_tokens) for out in done.values()])
 
-    ways = {"dynamic cache": plain, "static cache": lambda: plain(cache_implementation="static")}
+    ways = {"the sampler": lambda: sum(map(len, policies.Sampler(model, tokenizer, preset.message_tokens)(contexts)[0])),
+            "dynamic cache": plain, "static cache": lambda: plain(cache_implementation="static")}
     if torch.cuda.is_available():
         ways["continuous batching"] = continuous
     rows_out = []
@@ -170,14 +179,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    preset = presets.get("cpu-tiny" if options.model == "tiny" else "smollm2",
+    preset = presets.get("smollm2" if options.model == "smollm2" else "cpu-tiny",
                          **{name: yaml.safe_load(value) for name, value in options.parameter})
     start = training.starting_model(replace(preset, model=options.model), 0)
     if options.decoders:
         print(decoders(preset, start).to_string(index=False))
         return
-    runs = {keep: measure(preset, start, options.steps, keep) for keep in (True, False)}
-    kept, anew = runs[True], runs[False]
+    kept, anew, padded = (measure(preset, start, options.steps, *way) for way in ((True,), (False,), (True, True)))
     table = pd.DataFrame([{"part": part, "seconds a step": round(seconds / options.steps, 3), "share": round(seconds / kept["seconds"], 4)}
                           for part, seconds in sorted(kept["parts"].items(), key=lambda item: -item[1])])
 
@@ -190,7 +198,9 @@ def main() -> None:
              "tokens_per_second_of_a_step": kept["tokens"] / kept["seconds"],
              "environment_share": share, "environment_target": TARGET, "met": share < TARGET,
              "generation_anew_over_kept": (generation(anew) / anew["tokens"]) / (generation(kept) / kept["tokens"]),
-             "step_anew_over_kept": anew["seconds"] / kept["seconds"]}
+             "step_anew_over_kept": anew["seconds"] / kept["seconds"],
+             "training_padded_over_packed": (padded["seconds"] - generation(padded)) / (kept["seconds"] - generation(kept)),
+             "step_padded_over_packed": padded["seconds"] / kept["seconds"]}
     if options.json:
         print(json.dumps({**facts, "parts": table.to_dict("records")}))
         return
