@@ -4,8 +4,8 @@
     $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
 
 A few real training steps of stage 2 are run three times in one process, on the same tasks and seeds: as they are, with the
-contexts of every wave read anew, and with TRL's padding in the loss. "environment" is everything that is neither generation nor loss: parsing, tools, verdicts,
-hints, records, tokenising the replies, masks. Its target is below 3% of a step.
+contexts of every wave read anew, and with TRL's padding in the loss. "environment" is everything that is neither generation nor
+loss: parsing, tools, verdicts, hints, records, tokenising the replies, masks. Its target is below 3% of a step.
 """
 import argparse
 import json
