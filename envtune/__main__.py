@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"envtune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"envtune: {error or 'interrupted'}", file=sys.stderr)
+        print(f"envtune: {str(error) or 'interrupted; the same command goes on where this one stood'}", file=sys.stderr)
         return 130
     return 0
 

@@ -150,3 +150,9 @@ def test_the_bar_of_a_finished_run_is_full_and_closed(monkeypatch):
 def test_the_bar_of_an_interrupted_stage_is_closed_where_it_stood(monkeypatch):
     lines = [*stage_lines("s", 1, 3, 10)[:-2], {"stage": "s", "kind": "stopped", "step": 3, "steps": 10}]
     assert bars(monkeypatch, lines, 10) == ([(0, 3, 10, True)], False)
+
+
+def test_an_interrupted_command_ends_with_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "run", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["run", str(paths.NOTEBOOKS / "01_data_splits.ipynb")]) == 130
+    assert capsys.readouterr().err == "envtune: interrupted; the same command goes on where this one stood\n"
