@@ -73,7 +73,8 @@ class PackedGRPOTrainer(GRPOTrainer):
         """The same by TRL's head, which goes with every wrapper."""
         with self.accelerator.autocast():
             outputs = model(input_ids=ids, labels=labels, fused_lm_head=True)
-        return pad(outputs.log_probs.float(), (1, 0)), pad(outputs.entropy.float(), (1, 0))  # the first token is given by nothing
+        entropy = outputs.entropy if outputs.entropy is not None else torch.zeros_like(outputs.log_probs)  # the reference's head has none
+        return pad(outputs.log_probs.float(), (1, 0)), pad(entropy.float(), (1, 0))  # the first token is given by nothing
 
 
 def _chunks(order: list[int], lengths: list[int], alone: bool, batch_size: int | None) -> list[list[int]]:

@@ -36,10 +36,10 @@ def batch(prompt=9, completion=40, rows=8, seed=0):
         "num_items_in_batch": torch.tensor(1.0)}
 
 
-def scores(trainer, method, inputs):
+def scores(trainer, method, inputs, model=None, entropy=True):
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
     mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-    return method(trainer, trainer.model, ids, mask, inputs["completion_ids"].shape[1], compute_entropy=True)
+    return method(trainer, model or trainer.model, ids, mask, inputs["completion_ids"].shape[1], compute_entropy=entropy)
 
 
 @pytest.mark.parametrize("chunk_tokens", [30, 100_000])
@@ -56,6 +56,20 @@ def test_log_probabilities_and_entropies_are_those_of_trl(trainer, monkeypatch, 
     for mine, its in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(mine[there], its[there], atol=1e-5, rtol=1e-5)
         assert there.sum() > 100 and its[there].std() > 0.01
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_reference_is_scored_as_trl_scores_it(trainer, monkeypatch, alone):
+    if not alone:
+        monkeypatch.setattr(packing, "PreTrainedModel", ())
+    inputs = batch(seed=1)
+    there = inputs["completion_mask"].bool()
+    with torch.no_grad():
+        trainer.ref_model.get_input_embeddings().weight.mul_(1.5)  # another policy than the trained one
+        ours, none, _ = scores(trainer, packing.PackedGRPOTrainer._get_per_token_logps_and_entropies, inputs, trainer.ref_model, False)
+        theirs, _, _ = scores(trainer, GRPOTrainer._get_per_token_logps_and_entropies, inputs, trainer.ref_model, False)
+    assert none is None
+    torch.testing.assert_close(ours[there], theirs[there], atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_and_its_gradient_are_those_of_trl(trainer):
