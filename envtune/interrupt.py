@@ -51,7 +51,8 @@ class Interrupts(TrainerCallback):
         self._let_through()
 
     def on_pre_optimizer_step(self, args, state, control, **_):
-        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell starts what runs in the background
+        if args.world_size == 1 and threading.current_thread() is threading.main_thread() and not ignored:
             self._handler = signal.signal(signal.SIGINT, self._hold)
         self.states = None
 

@@ -41,6 +41,14 @@ def whole(small_policy, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def interrupts_come_through():
+    """A shell that starts the tests in the background lets them ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_at(monkeypatch, where, count):
     """Interrupt as Ctrl-C does, at the end of the n-th call of a function."""
     module, name = where
