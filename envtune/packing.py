@@ -1,6 +1,6 @@
 """Log-probabilities without the padding: TRL pads a batch to its longest prompt and its longest episode, and most of that is nothing.
 
-    trainer = PackedGRPOTrainer(...)        # GRPOTrainer, the same numbers, a third to half of the work
+    trainer = PackedGRPOTrainer(...)        # GRPOTrainer, the same numbers, less work
 
 Every row is moved to the left, so that no mask is needed and attention may use its fast causal kernel; on a CPU rows of like length
 go through the model together, and logits are computed only where the policy wrote. TRL 1.16: _get_per_token_logps_and_entropies,

@@ -129,8 +129,8 @@ class _State:
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms: a third fewer tokens to the same loss than AdamW alone
-    (measured on the first phase)."""
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms: after 2.2M tokens of the first phase the loss was 0.47,
+    with AdamW alone 0.54."""
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [torch.optim.Muon(inside, lr=1.0, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
@@ -146,7 +146,7 @@ def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
 def pretrain(recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None, start: Path | None = None) -> Path:
     """Train the phases in order and return the folder of the model, folder/model. Stopped, it goes on from its last checkpoint.
 
-    `recipe.processes` processes of one thread each share the work: on two cores that is a third faster than one process of two threads.
+    `recipe.processes` processes of one thread each share the work: on two cores that is a quarter faster than one process of two threads.
     `start`: a model to go on from (the habits' phase starts from competence). log.jsonl keeps the loss, a line for every pool.
     """
     phases, done = tuple(phases or recipe.phases), folder / "model"
