@@ -54,6 +54,8 @@ class Recipe:
     batch_tokens: int = 2_048
     """Tokens of one optimiser step in each process, padding included: small ones learn to copy sooner."""
     processes: int = 2
+    pool: int = 512
+    """Episodes that a process plays at a time and sorts into batches of similar length [episodes]."""
     seed: int = 0
     phases: tuple[Phase, ...] = (
         Phase("one request", 100_000, (1,), 192, 5e-3),
@@ -70,19 +72,15 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
 
 
-POOL = 512
-"""Episodes that a process plays at a time and sorts into batches of similar length."""
-
-
 def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of the episodes `start` to `start + POOL` of a phase: ids and labels (B, L), padded on the right.
+    """The batches of the episodes `start` to `start + recipe.pool` of a phase: ids and labels (B, L), padded on the right.
 
     `first` counts the episodes of the phases before: no task comes twice.
     """
     draw = random.Random(f"{phase.name} {recipe.seed} {start}")
     user, pad = chat.tokenizer.convert_tokens_to_ids("<|user|>"), chat.tokenizer.pad_token_id
     sequences: list[data.Sequence_] = []
-    for number in range(first + start, first + start + POOL):
+    for number in range(first + start, first + start + recipe.pool):
         task = data.task_id(number, draw, draw.choice(phase.turns), prompt=phase.width is None)
         played = data.play(task, chat, phase.habits, number, draw, phase.learn_all)
         sequences += data.windows(played, user, phase.width) if phase.width else [played]
@@ -178,12 +176,12 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
     began = time.monotonic() - state.seconds
     model.train()
     for number in range(state.phase, len(phases)):
-        phase, at_once = phases[number], POOL * recipe.processes
+        phase, at_once = phases[number], recipe.pool * recipe.processes
         rounds = -(-phase.episodes // at_once)
         bar = tqdm(total=rounds * at_once, initial=state.pools * at_once, desc=phase.name, unit="episode", mininterval=20, ncols=110,
                    disable=rank > 0)
         for turn in range(state.pools, rounds):
-            batches = pool(chat, phase, recipe, turn * at_once + rank * POOL, first[number])
+            batches = pool(chat, phase, recipe, turn * at_once + rank * recipe.pool, first[number])
             count = torch.tensor(len(batches))
             distributed.all_reduce(count, distributed.ReduceOp.MIN)  # pools differ by a few batches; what one has more is left out
             batches, losses = batches[:int(count)], []
@@ -206,6 +204,7 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
         state = _State(number + 1, 0, state.tokens, state.seconds)
     if rank == 0:
         save(model, tokenizer, folder / "model")
+        file.unlink()
     distributed.destroy_process_group()
 
 
