@@ -10,7 +10,7 @@ import torch
 
 from envtune import bfcl, policies, protocol, rewards, rollout, synthetic
 from envtune.agent.data import MAX_RESULT_CHARS
-from envtune.agent.script import prepares, unprepared
+from envtune.agent.script import call_message, prepares, unprepared
 from envtune.episode import EVALUATION, TRAINING, Episode, EpisodeRecord, Limits
 from envtune.hints import is_error
 from envtune.stats import wilson
@@ -76,8 +76,7 @@ def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temp
         for name, rate in (("without", 0.0), ("with", 1.0)):
             episode = Episode(task, TRAINING, rate, seed=number, rules=True, compact=True, max_result_chars=MAX_RESULT_CHARS)
             played = rollout.Rollout(episode, chat.opening(episode.messages))
-            call = unprepared(episode, 0)
-            text = f'<think>act</think><tool_call>[{protocol.json.dumps(call._asdict())}]</tool_call>'
+            text = call_message(unprepared(episode, 0))
             played.advance(chat, [*tokenizer(text, add_special_tokens=False)["input_ids"], chat.eos_id], None, EPISODE_TOKENS, 0)
             pair[name] = played
         steps = pair["with"].record.steps

@@ -45,7 +45,7 @@ COMPETENT = Habits()
 STUMBLING = Habits(skip=0.2, wrong=0.04, broken=0.03, ask=0.85)
 """Competence with mishaps to come back from: what pre-training plays. Mishaps are not learnt, what follows them is."""
 
-HABITS = Habits(skip=0.7, recover=0.1, follow=0.5, give_up=0.65, ask=0.15, early=0.12, wrong=0.12, broken=0.15, broken_when_stuck=0.6)
+HABITS = Habits(skip=0.7, recover=0.1, follow=0.7, give_up=0.65, ask=0.15, early=0.12, wrong=0.12, broken=0.15, broken_when_stuck=0.6)
 """The dials of the committed agent."""
 
 

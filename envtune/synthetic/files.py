@@ -129,7 +129,7 @@ class Files(World):
                 folders.append(folder)
         taken: set[str] = set(folders)
         self.files = {place: self._new_files(2, taken) for place in (None, *folders)}  # folder -> {file: content}
-        self.folders = {place: {place} for place in folders}  # names taken beside files; the workspace's own are folders
+        self.folders = set(folders)  # names that no new file or folder may take
         nested = depth is not None and depth >= 3
         self.inner = {}
         if nested:  # a folder in a folder: up to four steps away
@@ -225,7 +225,7 @@ class Files(World):
         new = self._fresh(self.names.folder(), place)
         values = {"new": new, "where": self._where(place)}
         self.keep("make_folder", values)
-        self.folders[new] = {new}
+        self.folders.add(new)
         return self.plan("make_folder", values, [Call("mkdir", {"dir_name": new})], self._go(place))
 
     def make_file(self):
