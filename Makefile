@@ -33,13 +33,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
-quickstart: setup  ## the main job: all four stages on real tasks, evaluation, figures (about ten minutes)
+quickstart: setup  ## the main job: a small agent before and after the four stages, on unseen tasks (ten minutes, install included)
 	@echo "[2/2] running notebooks/00_quickstart.ipynb"
 	@$(BIN)/python -m envtune run notebooks/00_quickstart.ipynb
 	@echo "Done. Look at:"
 	@echo "  runs/quickstart/00_quickstart.ipynb    the executed notebook, with every result"
-	@echo "  figures/quickstart/*.png               the pictures"
-	@echo "  runs/quickstart/                       config, versions, metrics, episodes, policies"
+	@echo "  runs/quickstart/held_out.png           accuracy on unseen tasks, before training and after each stage"
+	@echo "  runs/quickstart/                       summary.json, config, versions, metrics, episodes, policies"
 	@echo "Next: make lab"
 
 test: setup  ## run the tests, notebooks included
@@ -61,7 +61,7 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-bench: setup  ## does GRPO learn here: stages 1 and 2, three seeds (about 12 minutes)
+bench: setup  ## does GRPO teach the agent unseen tasks: four stages, five seeds (an hour on two cores; a stopped one goes on)
 	@$(BIN)/python benchmarks/learning_check.py
 
 profile: setup  ## where the time of a training step goes (one minute)

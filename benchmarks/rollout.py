@@ -1,6 +1,6 @@
 """Where the time of a GRPO step goes: generation (prefill, decode), environment, loss; and what keeping keys and values is worth.
 
-    $ python benchmarks/rollout.py [--model tiny|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
+    $ python benchmarks/rollout.py [--model tiny-agent|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
     $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
 
 A few real training steps of stage 2 are run three times in one process, on the same tasks and seeds: as they are, with the
@@ -171,7 +171,7 @@ def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.Da
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="tiny", help="tiny, smollm2, or a folder")
+    parser.add_argument("--model", default="tiny-agent", help="tiny-agent, smollm2, or a folder")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
                         help="a field of the preset to change")
@@ -181,7 +181,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     preset = presets.get("smollm2" if options.model == "smollm2" else "cpu-tiny",
                          **{name: yaml.safe_load(value) for name, value in options.parameter})
-    start = training.starting_model(replace(preset, model=options.model), 0)
+    start = training.starting_model(replace(preset, model=options.model))
     if options.decoders:
         print(decoders(preset, start).to_string(index=False))
         return

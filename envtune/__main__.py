@@ -126,7 +126,11 @@ def _train(file: Path) -> None:
     if started != job["preset"].processes:
         raise ValueError(f"{file} is a job for {job['preset'].processes} processes and {started} were started; run "
                          + " ".join(launch.command(job["preset"], file)))
-    print(training.train_stage(**job, echo=lambda line: print(launch.LINE + json.dumps(line), flush=True)))
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"{line}\n")  # in one piece: processes share this pipe, and print() may send the line's end apart
+        sys.stdout.flush()
+    say(str(training.train_stage(**job, echo=lambda line: say(launch.LINE + json.dumps(line)))))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Pictures of a sweep: a line an axis value with a band over seeds, ends of runs as dots with pooled intervals, the paper's curves beside.
 
     >>> summary, curves = load("kl_sweep")                               # of runs/kl_sweep, else of data/reference_runs
-    >>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-instrument")
+    >>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-agent")
 """
 from collections.abc import Mapping, Sequence
 

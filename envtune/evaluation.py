@@ -5,7 +5,7 @@
 
 A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is standard: no hints.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,11 +29,11 @@ def result_row(record: EpisodeRecord) -> dict:
 
 
 def play(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: bool = True, temperature: float = 0.0, seed: int = 0,
-         completion_tokens: int = 24_576, batch_size: int = 32) -> list[EpisodeRecord]:
+         completion_tokens: int = 24_576, batch_size: int | None = None) -> list[EpisodeRecord]:
     """Every task once with the policy of a folder or hub id, under BFCL's limits, as records in the order of the tasks.
 
-    Temperature 0 is greedy and repeats exactly. `batch_size` episodes are played at once; `completion_tokens` is the length of an
-    episode where the preset names none. ValueError when there is no task.
+    Temperature 0 is greedy and repeats exactly. `batch_size` episodes are played at once (None: 32, or more where the preset trains on
+    more at once); `completion_tokens` is the length of an episode where the preset names none. ValueError when there is no task.
     """
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
@@ -41,6 +41,7 @@ def play(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: boo
     model, tokenizer = policies.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
     generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature)
+    batch_size = batch_size or max(32, preset.device_batch)
     records: list[EpisodeRecord] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:
         for start in range(0, len(task_ids), batch_size):
@@ -78,6 +79,21 @@ def by_way(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def after_stages(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """`by_way` of the policies of a run, start first, with a column `after`. `measured`: name -> `both_ways` table of the same tasks."""
+    return pd.concat([by_way(results).assign(after=name) for name, results in measured.items()], ignore_index=True)
+
+
+def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
+    """What a run's summary.json holds, from an `after_stages` table: accuracies [0..1] before and after training, greedy and sampled,
+    after each stage, and how long it took [s]."""
+    found = [{"stage": name, **{row.way: round(row.accuracy, 4) for row in part.itertuples()}}
+             for name, part in table.groupby("after", sort=False)]
+    ends = [{way: policy[way] for way in WAYS} for policy in (found[0], found[-1])]
+    return {"held_out": {"n": int(table["n"].iloc[0]), "before": ends[0], "after": ends[1]}, "stages": found[1:],
+            "seconds": round(seconds, 1)}
+
+
 def summary(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count) and
     recovery (the recovered share of them, NaN without an error). Synthetic test tasks that are said in unseen phrasings, or with unseen
@@ -103,6 +119,7 @@ def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
         raise ValueError(f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} tasks, {len(pairs)} in both")
     won, lost, p = sign_test(pairs["valid_after"].astype(int) - pairs["valid_before"].astype(int))
     what = "Better than before" if won > lost else "**Worse than before**" if lost > won else "No better and no worse than before"
-    chance = "" if won == lost else f", p = {p:.3f}: " + ("more than chance explains" if p < 0.05 else "chance explains as much")
+    spoken = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    chance = "" if won == lost else f", {spoken}: " + ("more than chance explains" if p < 0.05 else "chance explains as much")
     return (f"{what}: {before['valid'].sum()} of {len(pairs)} tasks valid before, {after['valid'].sum()} after ({won} won, {lost} "
             f"lost{chance}).")

@@ -1,7 +1,7 @@
 """Figures from saved metrics, one function a figure; nothing here trains. Each says where its numbers come from.
 
-    >>> fig = stage_dynamics(load_metrics(run_dir), "tiny-instrument, seed 0")
-    >>> save(fig, paths.figures() / "quickstart" / "stage_dynamics")          # .png and .pdf
+    >>> fig = stage_dynamics(load_metrics(run_dir), "tiny-agent, seed 0")
+    >>> save(fig, run_dir / "stage_dynamics")          # .png and .pdf
 """
 import textwrap
 from collections.abc import Sequence
@@ -164,13 +164,39 @@ def _beside_the_paper(rows: Sequence[tuple[str, pd.DataFrame]], source: str, pap
     return fig
 
 
-def curriculum_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
-    """Accuracy a split, stage after stage: our runs (left) beside the paper's Table 3 (right), after the paper's Table 3.
+def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
+    """Accuracy on held-out tasks before training and after each stage, greedy and sampled.
 
-    `rows`: (label, evaluation.summary(...)) in order. The two panels are different models and are labelled so.
+    `table` as `evaluation.after_stages` gives it: of one run, drawn with its intervals; or of several, with a column `seed`: then the
+    mean is drawn and each seed as a thin line. `source` names the model and the seeds, and is printed under the figure.
     """
-    return _beside_the_paper(rows, source, paper_table3(), "training", "Table 3", ". Paper: published means, 100 tasks a split. "
-                             "Different models and tasks: not a comparison.")
+    style()
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    names = list(dict.fromkeys(table["after"]))
+    seeds = table["seed"].nunique() if "seed" in table else 1
+    for i, (way, part) in enumerate(table.groupby("way", sort=False)):
+        shift, colour, dashes = 0.06 * (i - 0.5), COLOURS[i], ("-", "--")[i]
+        if seeds > 1:
+            for _, run in part.groupby("seed"):
+                ax.plot([names.index(name) + shift for name in run["after"]], 100 * run["accuracy"], color=colour, linestyle=dashes,
+                        linewidth=0.7, alpha=0.6)
+            part = part.groupby("after", sort=False)[["accuracy"]].mean().reset_index()
+        at, heights = [names.index(name) + shift for name in part["after"]], 100 * part["accuracy"].to_numpy()
+        ax.plot(at, heights, color=colour, marker="os"[i], linestyle=dashes, linewidth=1.8, markersize=5, label=way)
+        if seeds == 1:
+            errors = [heights - 100 * part["low"], 100 * part["high"] - heights]
+            ax.errorbar(at, heights, yerr=errors, fmt="none", ecolor=colour, elinewidth=1.0, capsize=3)
+        for place in sorted({0, len(at) - 1}):
+            ax.annotate(f"{heights[place]:.0f}", (at[place], heights[place]), xytext=(6 if i else -6, 6), textcoords="offset points",
+                        fontsize=8, color=colour, ha="left" if i else "right")
+    ax.set_xticks(range(len(names)), ["before\ntraining" if n == "start" else "after\n" + STAGE_LABELS.get(n, n) for n in names])
+    ax.set(ylim=(0, 105), ylabel="held-out accuracy (%)", xlim=(-0.4, len(names) - 0.6))
+    ax.legend(loc="upper left", fontsize=8)
+    fig.tight_layout(rect=(0, 0.1, 1, 1))
+    shown = "thin: one seed, thick: their mean" if seeds > 1 else "bars: 95%, bootstrap over scenarios"
+    caption(fig, f"Own run{'s' * (seeds > 1)}: {source}. {int(table['n'].iloc[0])} synthetic tasks that no training saw, no hints, "
+                 f"judged by BFCL's checker; {shown}.")
+    return fig
 
 
 def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:

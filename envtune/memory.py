@@ -14,7 +14,7 @@ import torch
 from packaging.version import Version
 from transformers import AutoConfig
 
-from envtune import stages, tiny
+from envtune import agent, stages
 from envtune.presets import Preset
 
 OPENING_TOKENS = 8_192
@@ -77,12 +77,8 @@ def shape_of(model: str) -> Shape | None:
     """The shape of a preset's model: known, or from its config; None when the hub cannot be asked."""
     if model in SHAPES:
         return SHAPES[model]
-    if model == "tiny":
-        recipe = tiny.Recipe()
-        return Shape(recipe.layers, recipe.hidden, recipe.heads, recipe.heads, 4 * recipe.hidden, recipe.vocabulary, True,
-                     recipe.context_tokens)
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(agent.FOLDER if model == "tiny-agent" else model)
     except (OSError, ValueError):
         return None
     return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
@@ -178,7 +174,7 @@ def report(preset: Preset) -> tuple[str, list[str]]:
     if shape is None:
         return f"{preset.name}: the shape of {preset.model} is not known without the model hub; no estimate", problems
     longest = max(full, preset.context_tokens) if preset.use_vllm else full
-    if preset.model != "tiny" and longest > shape.context_tokens:
+    if longest > shape.context_tokens:
         problems.append(f"episodes of up to {longest:,} tokens, and {preset.model} reads {shape.context_tokens:,}: lower context_tokens "
                         "and completion_tokens, or set compact=True")
     parts = estimate(preset, shape, gib if gpu else None)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from envtune import ablations, figures, paths
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
-OURS = "tiny-instrument (no evidence about large models)"
+OURS = "tiny-agent (no evidence about large models)"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Chosen:
     """The sweep against the reward's scale has this name with _scale."""
     robustness: str = "hint_robustness"
     baselines: str = "baselines"
-    dynamics: str = "quickstart_cpu_tiny_seed0"
+    dynamics: str = "cpu_tiny_seed0"
     model: str = OURS
     own_runs_first: bool = False
     """Take a sweep of runs/ before the committed one of the same name."""
@@ -318,6 +318,17 @@ def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
 def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
     """Draw all and return their PNG files by name; a PDF lies beside each."""
     return _draw(folder, {name: draw(chosen or Chosen()) for name, draw in FIGURES.items()})
+
+
+def draw_learning(folder: Path) -> Path | None:
+    """Draw what `make bench` measured: held-out accuracy over the four stages, a line a seed. None where it has not been run."""
+    file = paths.DATA / "reference_runs" / "learning_check.csv"
+    if not file.exists():
+        return None
+    table = pd.read_csv(file)
+    seeds = ", ".join(map(str, table["seed"].unique()))
+    source = f"tiny-agent, preset cpu-tiny, seed{'s' * (',' in seeds)} {seeds}"
+    return _draw(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
 
 
 def draw_sweeps(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:

@@ -6,7 +6,7 @@
 import random
 from collections.abc import Sequence
 
-from envtune import splits
+from envtune import bfcl, splits
 from envtune.presets import Preset
 from envtune.stages import Stage, stage_tasks
 
@@ -42,19 +42,19 @@ def practice_scenarios(preset: Preset) -> tuple[str, ...]:
     return practised
 
 
-def knows_its_practice_alone(preset: Preset) -> bool:
-    """Whether the policy is the instrument that was warmed up on the BFCL tasks it practises: it knows no others."""
-    return preset.model == "tiny" and preset.tasks == "bfcl"
+def spread(tasks: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` of the tasks, in their order: as many of each variant as there are, spread over all of them. No more than there are."""
+    by_variant, count = sorted(tasks, key=lambda t: bfcl.load_task(t).split), min(count, len(tasks))
+    chosen = {by_variant[i * len(tasks) // count] for i in range(count)}
+    return tuple(t for t in tasks if t in chosen)
 
 
 def validation_tasks(preset: Preset) -> tuple[str, ...]:
-    """Validation tasks under a preset: held-out ones, or, for a policy that knows no others, its practice tasks."""
-    if knows_its_practice_alone(preset):
-        return practice_scenarios(preset)[:preset.validation_tasks]
-    held_out = splits.of_tasks(preset.tasks).validation
-    return held_out[::max(1, len(held_out) // preset.validation_tasks)][:preset.validation_tasks]
+    """Held-out tasks that a preset validates on."""
+    return spread(splits.of_tasks(preset.tasks).validation, preset.validation_tasks)
 
 
-def evaluation_tasks(preset: Preset) -> tuple[str, ...]:
-    """Tasks that a finished run is evaluated on: the whole held-out set, or the practice tasks of a policy that knows no others."""
-    return practice_scenarios(preset) if knows_its_practice_alone(preset) else splits.of_tasks(preset.tasks).test
+def evaluation_tasks(preset: Preset, count: int = 0) -> tuple[str, ...]:
+    """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of it."""
+    held_out = splits.of_tasks(preset.tasks).test
+    return spread(held_out, count) if count else held_out

@@ -1,6 +1,6 @@
 """config.json of a run folder, the settings that its results were made with, and best.json, the policy to keep.
 
-    {"preset": {"name": "cpu-tiny", ...}, "seed": 0, "stages": {"stage1_syntax": {"steps": 22, "start": "runs/models/tiny-...", ...}}}
+    {"preset": {"name": "cpu-tiny", ...}, "seed": 0, "stages": {"stage1_syntax": {"steps": 10, "start": "data/tiny_agent", ...}}}
 
 Settings bind a stage once it has trained a step; until then a call with other settings replaces them. Folders are kept as a moved or
 copied checkout finds them: "./stage1_syntax/policy" in the run folder, "runs/..." in the folder of all runs, any other in the project.

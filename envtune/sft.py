@@ -7,8 +7,8 @@ TRL's SFTTrainer does the training. The rows are made by the same rollout as GRP
 loss on the assistant's tokens alone. Ground truth has calls but no thoughts, so every message thinks the same sentence; the paper's SFT
 baseline had trajectories of a stronger model (a departure: those are not published).
 """
-import random
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -17,15 +17,16 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from envtune import bfcl, launch, policies, tiny
+from envtune import bfcl, launch, policies
+from envtune.agent.script import Habits, Script, write
 from envtune.episode import Episode
 from envtune.presets import Preset
 from envtune.rollout import Chat, Rollout
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal
 from envtune.training import adapters, hand_over
 
-WARM_UP = tiny.Recipe(p_right=0.5, p_wrong=0.4, p_early=0.1)
-"""The script of a format warm-up: every message well-formed, half of them right."""
+WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
+"""The script of a format warm-up: every message well-formed, about half of them right."""
 
 
 def _row(rollout: Rollout, completion_tokens: int) -> dict[str, list[int]]:
@@ -35,32 +36,46 @@ def _row(rollout: Rollout, completion_tokens: int) -> dict[str, list[int]]:
             "labels": [-100] * len(rollout.prompt_ids) + [t if m else -100 for t, m in zip(ids, mask, strict=True)]}
 
 
-def gold_message(episode: Episode, worked: bool) -> tuple[str, bool]:
-    """The turn's ground-truth calls in one message, then an answer; where there are none, the answer."""
-    right = episode.task.ground_truth[episode.turn]
-    if worked or not right:
-        return tiny.message("The work of this turn is done.", "answer", "Done."), False
-    return tiny.calls_message(right, "The tools do what is asked."), True
+def _played(episode: Episode, chat: Chat, message: Callable[[Episode], str], budget_tokens: int) -> Rollout:
+    """An episode played by a script, as ids: the same concatenation as in training, the script's tokens in the mask."""
+    rollout = Rollout(episode, chat.opening(episode.messages))
+    while not episode.done:
+        ids = chat.tokenizer(message(episode), add_special_tokens=False)["input_ids"] + [chat.eos_id]
+        rollout.advance(chat, ids, None, budget_tokens, message_tokens=0)
+    return rollout
+
+
+def gold_message(episode: Episode, fits: Callable[[str], bool]) -> str:
+    """As many of the turn's next ground-truth calls as fit one message, at least one; the answer when all are made."""
+    made = sum(len(step.calls) for step in episode.record.steps if step.turn == episode.turn)
+    left = episode.task.ground_truth[episode.turn][made:]
+    for count in range(len(left), 0, -1):
+        message = write("The tools do what is asked.", "tool_call", json.dumps([call._asdict() for call in left[:count]]))
+        if fits(message):
+            break
+    return message if left else write("The work of this turn is done.", "answer", "Done.")
 
 
 def gold_rows(task_ids: Sequence[str], tokenizer, preset: Preset, rules: bool = True, completion_tokens: int = 24_576
               ) -> list[dict[str, list[int]]]:
-    """A row a task: the episode that does what ground truth does."""
+    """A row a task: the episode that does what ground truth does, in messages of at most `preset.message_tokens` where a call fits them."""
     chat, budget = Chat(tokenizer), preset.completion_tokens or completion_tokens
-    return [_row(tiny.scripted_rollout(Episode(bfcl.load_task(t), rules=rules, **preset.episode), chat, gold_message, budget), budget)
-            for t in task_ids]
+
+    def message(episode: Episode) -> str:
+        return gold_message(episode, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) < preset.message_tokens)
+    return [_row(_played(Episode(bfcl.load_task(t), rules=rules, **preset.episode), chat, message, budget), budget) for t in task_ids]
 
 
-def warm_up_rows(task_ids: Sequence[str], tokenizer, preset: Preset, count: int, seed: int, recipe: tiny.Recipe = WARM_UP
+def warm_up_rows(task_ids: Sequence[str], tokenizer, preset: Preset, count: int, seed: int, habits: Habits = WARM_UP
                  ) -> list[dict[str, list[int]]]:
     """`count` rows of scripted episodes, right and wrong calls mixed: they show the format, and that calls may fail."""
-    chat, draw, budget = Chat(tokenizer), random.Random(f"warm-up {seed}"), preset.completion_tokens or 4_096
+    chat, budget = Chat(tokenizer), preset.completion_tokens or 4_096
     rows = []
     for i in range(count):
         episode = Episode(bfcl.load_task(task_ids[i % len(task_ids)]), hint_rate=0.5, seed=seed * 1_000_003 + i, rules=bool(i % 2),
                           **preset.episode)
-        script = tiny.scripted_rollout(episode, chat, lambda e, worked: tiny.scripted_message(e, worked, recipe, draw), budget)
-        rows.append(_row(script, budget))
+        script = Script(habits, seed * 1_000_003 + i)
+        rows.append(_row(_played(episode, chat, lambda e, script=script: script.message(e).text, budget), budget))
     return rows
 
 

@@ -26,11 +26,11 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from envtune import collapse, launch, policies, progress, rewards, rollout, runconfig, smollm2, tiny, transition
+from envtune import agent, collapse, launch, policies, progress, rewards, rollout, runconfig, smollm2, transition
 from envtune.hints import Corruption
 from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
 from envtune.packing import PackedGRPOTrainer
-from envtune.practice import practice_order, practice_scenarios, practice_tasks, validation_tasks
+from envtune.practice import practice_order, practice_tasks, validation_tasks
 from envtune.presets import Preset
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step, write_json
 from envtune.stages import STAGES, Stage
@@ -49,10 +49,10 @@ class Collapsed(RuntimeError):
     """The collapse guard ended a stage; the message says by which sign and what can be done."""
 
 
-def starting_model(preset: Preset, seed: int) -> Path | str:
-    """The policy before stage 1: a hub id or folder as it is; the tiny instrument, built if need be; SmolLM2 from its package."""
-    if preset.model == "tiny":
-        return tiny.build(practice_scenarios(preset), seed, preset.max_result_chars)
+def starting_model(preset: Preset) -> Path | str:
+    """The policy before stage 1: a hub id or folder as it is; the embedded agent; SmolLM2 from its package."""
+    if preset.model == "tiny-agent":
+        return agent.FOLDER
     return smollm2.unpacked() if preset.model == "smollm2" else preset.model
 
 
@@ -325,12 +325,12 @@ def _train(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Pat
                 shutil.rmtree(used)
 
 
-def last_policy(run_dir: Path, stage: Stage, preset: Preset, seed: int) -> Path | str:
+def last_policy(run_dir: Path, stage: Stage, preset: Preset) -> Path | str:
     """Where a stage run on its own starts: the nearest earlier stage of the run that ended, else the preset's model."""
     names = [s.name for s in STAGES]  # by name: a stage whose settings were changed still has its place in the curriculum
     earlier = STAGES[:names.index(stage.name)] if stage.name in names else ()
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
-    return ended[-1] if ended else starting_model(preset, seed)
+    return ended[-1] if ended else starting_model(preset)
 
 
 def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Sequence[Stage] = STAGES, start: Path | None = None,
@@ -344,7 +344,7 @@ def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Seque
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise ValueError(f"every stage of a curriculum needs a name of its own, got {', '.join(names)}; rename one with replace()")
-    first = start or starting_model(preset, seed)
+    first = start or starting_model(preset)
     counts = dict(zip((s.name for s in STAGES), preset.stage_steps, strict=True))
     planned = [(stage, counts.get(stage.name, preset.stage_steps[-1])) for stage in stages]
     total = sum(steps for _, steps in planned)

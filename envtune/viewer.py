@@ -7,6 +7,7 @@ All text is escaped: what a model wrote is shown, never interpreted.
 """
 import html
 import json
+from collections.abc import Mapping
 
 from envtune import bfcl
 from envtune.episode import Ending, EpisodeRecord, Outcome, Step
@@ -72,3 +73,10 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
             parts += _step(step, limit)
         parts.append(f"<div style='margin-left:16px'><b>{html.escape(mark)}</b></div>")
     return f"<div style='font-size:13px;line-height:1.35'>{''.join(parts)}</div>"
+
+
+def side_by_side(records: Mapping[str, EpisodeRecord], limit: int = 600) -> str:
+    """Episodes in columns, each under its name: the same task before and after training, or with and without hints."""
+    columns = "".join(f'<div style="flex:1 1 320px;min-width:0"><h4>{html.escape(name)}</h4>{episode_html(record, limit)}</div>'
+                      for name, record in records.items())
+    return f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{columns}</div>'

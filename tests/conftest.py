@@ -1,4 +1,4 @@
-"""Shared fixtures: a run folder of the session, and an instrument small enough to train in seconds."""
+"""Shared fixtures: a run folder of the session, and a model small enough to train in seconds."""
 import json
 from dataclasses import replace
 
@@ -30,11 +30,11 @@ def ground_truth_messages(task_id: str) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def runs_folder(tmp_path_factory):
-    """Runs and figures of the tests in folders of their own; instruments already built in the workspace are reused."""
+    """Runs and figures of the tests in folders of their own; a model already unpacked in the workspace is reused."""
     folder = tmp_path_factory.mktemp("runs")
-    built = paths.ROOT / "runs" / "models"
-    if built.is_dir():
-        (folder / "models").symlink_to(built)
+    unpacked = paths.ROOT / "runs" / "models"
+    if unpacked.is_dir():
+        (folder / "models").symlink_to(unpacked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENVTUNE_RUNS", str(folder))
         patch.setenv("ENVTUNE_FIGURES", str(tmp_path_factory.mktemp("figures")))
@@ -47,9 +47,21 @@ SMALL = replace(presets.CPU_TINY, max_scenarios=1, prompts_per_step=1, generatio
 
 @pytest.fixture(scope="session")
 def small_policy(tmp_path_factory):
-    """A folder with an instrument of few weights after few steps: it babbles, which is enough to test the machinery."""
-    from envtune import tiny, training
-    recipe = tiny.Recipe(hidden=32, layers=1, heads=2, episodes=24, short_steps=20, full_steps=2, vocabulary=400)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENVTUNE_RUNS", str(tmp_path_factory.mktemp("small")))
-        return tiny.build(training.practice_scenarios(SMALL), 0, SMALL.max_result_chars, recipe, quiet=True)
+    """A folder with a model of few weights after few steps on the agent's script: it babbles, which is enough to test the machinery."""
+    import torch
+    from transformers import AutoTokenizer, set_seed
+
+    from envtune import agent, rollout
+    from envtune.agent import script, train
+    set_seed(0)
+    recipe, folder = train.Recipe(hidden=32, mlp=64, layers=1, heads=2, pool=64), tmp_path_factory.mktemp("small") / "model"
+    tokenizer = AutoTokenizer.from_pretrained(agent.FOLDER)
+    model, phase = train.new_model(recipe, tokenizer), train.Phase("small", 64, (1,), None, 1e-2, script.HABITS, learn_all=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate)
+    for ids, labels in train.pool(rollout.Chat(tokenizer), phase, recipe, 0, 0):
+        loss, _ = train.loss_of(model, ids, labels, tokenizer.pad_token_id, 0.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    train.save(model, tokenizer, folder)
+    return folder

@@ -1,12 +1,20 @@
 """The embedded agent's making: a script that wins without habits and errs with them, tokens that can be copied, pre-training that ends in a model."""
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune import Episode, bfcl, hints, protocol, rewards, synthetic
-from envtune.agent import data, script, tokens, train
+from envtune import Episode, agent, bfcl, hints, policies, protocol, rewards, synthetic
+from envtune.agent import card, data, measure, script, tokens, train
 from envtune.agent.script import Habits, Script
 from envtune.rollout import Chat
 
@@ -40,7 +48,7 @@ def test_each_habit_shows():
     assert mean(errors) == 0 < mean(errors, skip=1.0)
     assert mean(rewards.progress_reward, skip=1.0, follow=1.0) > mean(rewards.progress_reward, skip=1.0, follow=0.0)
     assert mean(rewards.format_reward) == 1.0 > mean(rewards.format_reward, broken=0.3) > 0.4
-    for habit in ({"ask": 0.0}, {"early": 0.5}, {"wrong": 0.5, "recover": 0.0, "follow": 0.0}):
+    for habit in ({"ask": 0.0}, {"early": 0.5}, {"tired": 1.0}, {"wrong": 0.5, "recover": 0.0, "follow": 0.0}):
         assert mean(rewards.progress_reward, **habit) < 0.95, habit
     stuck = {"skip": 1.0, "follow": 0.0, "give_up": 1.0}
     assert mean(rewards.format_reward, **stuck) == 1.0 > mean(rewards.format_reward, **stuck, broken_when_stuck=1.0)
@@ -101,3 +109,55 @@ def test_pre_training_ends_in_a_model_and_a_log_and_is_not_done_twice(tmp_path):
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert train.pretrain(recipe, tmp_path / "agent", phases) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+STOPPED = """
+from pathlib import Path
+from test_agent import RECIPE, PHASES
+from envtune.agent import train
+if __name__ == "__main__":
+    train.pretrain(RECIPE, Path({folder!r}), PHASES)
+"""
+RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
+PHASES = (train.Phase("short", 160, (1,), 96, 3e-3), train.Phase("whole", 32, (None,), None, 1e-3))
+
+
+def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
+    whole = train.pretrain(RECIPE, tmp_path / "whole", PHASES)
+    (tmp_path / "stopped.py").write_text(STOPPED.format(folder=str(tmp_path / "stopped")))
+    process = subprocess.Popen([sys.executable, tmp_path / "stopped.py"], start_new_session=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
+    log = tmp_path / "stopped" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be stopped"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "stopped" / "model").exists()
+    again = train.pretrain(RECIPE, tmp_path / "stopped", PHASES)
+    one, two = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    steps = [(row["phase"], row["episodes"]) for row in map(json.loads, log.read_text().splitlines())]
+    assert steps[-12:] == [(row["phase"], row["episodes"]) for row in map(json.loads, (tmp_path / "whole" / "log.jsonl").read_text().splitlines())][-12:]
+
+
+def test_the_committed_agent_is_what_its_card_says():
+    made = json.loads((agent.FOLDER / "made.json").read_text())
+    assert (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
+    assert (agent.FOLDER / "README.md").read_text() == card.card(made, (agent.FOLDER / "model.safetensors").stat().st_size), "run: python -m envtune agent --write"
+    assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), "the dials are not those of the committed weights"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(agent.FOLDER), AutoTokenizer.from_pretrained(agent.FOLDER)
+    assert model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
+    competence, start = {row["group"]: row for row in made["competence"]}, made["start"]
+    assert competence["all"]["n"] == 400 and competence["all"]["accuracy"] >= 0.8 and min(competence[c]["accuracy"] for c in bfcl.CLASSES if c in competence) >= 0.6
+    assert all(0.05 <= start[way] <= 0.25 for way in ("greedy", "sampled")) and abs(start["greedy"] - start["sampled"]) <= 0.15
+    assert 0.7 <= start["sampled_format_reward"] <= 0.85 and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
+
+
+def test_the_committed_agent_plays_as_its_card_says():
+    """A part of what `make agent` measured, played again: its start, 100 tasks each way."""
+    made = json.loads((agent.FOLDER / "made.json").read_text())["start"]
+    model, tokenizer = policies.load(agent.FOLDER, bf16=False)
+    for way, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        records = measure.play(model, tokenizer, synthetic.task_ids(range(400, 425)), temperature)
+        valid = sum(map(bfcl.official_valid, records)) / len(records)
+        assert abs(valid - made[way]) < 0.12, way  # three standard errors of 100 tasks

@@ -1,4 +1,4 @@
-"""The collapse guard on synthetic histories, on the paper's Fig. 6, and on a healthy run of the instrument."""
+"""The collapse guard on synthetic histories, on the paper's Fig. 6, and on healthy runs of the agent."""
 from dataclasses import replace
 
 import pandas as pd
@@ -78,8 +78,12 @@ def test_the_papers_single_stage_collapse_is_found_as_it_happens_and_not_before(
     assert curve["accuracy"].idxmax() < first.step
 
 
-def test_the_quickstarts_healthy_run_gives_no_alarm():
-    data = pd.read_parquet(paths.DATA / "reference_runs" / "quickstart_cpu_tiny_seed0.parquet")
+HEALTHY_RUNS = sorted((paths.DATA / "reference_runs").glob("cpu_tiny_seed*.parquet"))
+
+
+@pytest.mark.parametrize("file", HEALTHY_RUNS, ids=lambda file: file.stem)
+def test_healthy_runs_give_no_alarm(file):
+    data = pd.read_parquet(file)
     for stage, part in data.groupby("stage", sort=False):
         rows = [{k: v for k, v in row.items() if v == v} for row in part.to_dict("records")]
         for end in range(1, len(rows) + 1):

@@ -1,4 +1,4 @@
-"""The collapse guard at work: real runs of the instrument that collapse, because their learning rate is ten times too large."""
+"""The collapse guard at work: real runs of the agent that collapse, because their learning rate is ten times too large."""
 import json
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import presets, runlog, training
+from envtune import presets, read_records, rewards, runlog, training
 from envtune.collapse import Guard
 from envtune.stages import STAGES
 
@@ -16,43 +16,44 @@ BREAKING = replace(presets.CPU_TINY, prompts_per_step=2, device_batch=16, valida
 
 
 @pytest.fixture(scope="module")
-def instrument():
-    return training.starting_model(presets.CPU_TINY, 0)
+def policy():
+    return training.starting_model(presets.CPU_TINY)
 
 
 def lines(folder, kind):
     return [row for row in runlog.read_lines(folder / "metrics.jsonl") if row["kind"] == kind]
 
 
-def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_warned(instrument, tmp_path):
+def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_warned(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="warn", window=3))
     with pytest.warns(UserWarning, match="collapse guard, stage1_syntax, step"):
-        training.train_stage(STAGES[0], preset, 9, instrument, tmp_path, 0)
+        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     alarms = [(row["alarm"], row["step"]) for row in lines(tmp_path, "alarm")]
     assert {"no_signal", "kl_blowup"} <= {kind for kind, _ in alarms} and min(step for _, step in alarms) == 6
     assert len(alarms) == len({kind for kind, _ in alarms})  # a sign that lasts is told once
     assert len(lines(tmp_path, "train")) == 9
 
 
-def test_entropy_collapse_of_a_real_run_is_found(instrument, tmp_path):
+def test_entropy_collapse_of_a_real_run_is_found(policy, tmp_path):
     # paid for being sure, and with nothing to hold it back, the policy loses its entropy
-    preset = replace(BREAKING, learning_rate=3e-3, beta=0.0, entropy_coef=-0.5, guard=Guard(action="stop", window=3))
+    guard = Guard(action="stop", window=3, entropy_share=0.3, format_drop=1.0, silent_share=2.0)
+    preset = replace(BREAKING, learning_rate=1e-3, beta=0.0, entropy_coef=-1.0, guard=guard)
     with pytest.warns(UserWarning, match="entropy_collapse"), pytest.raises(training.Collapsed, match="step"):
-        training.train_stage(STAGES[0], replace(preset, guard=replace(preset.guard, format_drop=1.0, silent_share=2.0)), 25, instrument, tmp_path, 0)
+        training.train_stage(STAGES[0], preset, 12, policy, tmp_path, 0)
 
 
-def test_a_stopped_run_says_why_and_keeps_its_checkpoints(instrument, tmp_path):
+def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="stop", window=3))
     with pytest.warns(UserWarning), pytest.raises(training.Collapsed, match="stopped at step 6 by the collapse guard.*smaller learning rate"):
-        training.train_stage(STAGES[0], preset, 9, instrument, tmp_path, 0)
+        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     assert len(lines(tmp_path, "train")) == 6 and not (tmp_path / "stage1_syntax" / "policy").exists()
     assert {c.name for c in (tmp_path / "stage1_syntax").glob("checkpoint-*")} >= {"checkpoint-3", "checkpoint-5"}
 
 
-def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_and_recovers(instrument, tmp_path):
+def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_and_recovers(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="rollback", window=3, learning_rate_factor=0.03))
     with pytest.warns(UserWarning, match="rolled back"):
-        training.train_stage(STAGES[0], preset, 9, instrument, tmp_path, 0)
+        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     out = tmp_path / "stage1_syntax"
     rollbacks = json.loads((out / "rollbacks.json").read_text())
     assert [r["to_step"] for r in rollbacks] == [3, 0]  # broken at step 3 already: the second goes further back, and helps
@@ -66,10 +67,10 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_an
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 
-def test_rollbacks_have_an_end(instrument, tmp_path):
+def test_rollbacks_have_an_end(policy, tmp_path):
     preset = replace(BREAKING, learning_rate=1.0, guard=Guard(action="rollback", window=2, learning_rate_factor=1.0, max_rollbacks=1))
     with pytest.warns(UserWarning), pytest.raises(training.Collapsed, match="after 1 rollbacks"):
-        training.train_stage(STAGES[0], preset, 9, instrument, tmp_path, 0)
+        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
 
 
 def test_numbers_go_to_tensorboard_when_asked_with_the_parts_of_the_reward(small_policy, tmp_path):
@@ -108,4 +109,7 @@ def test_a_reward_of_calls_and_the_baselines_train(small_policy, tmp_path):
     from envtune.stages import DIRECT_GRPO, TOOLRL
     for stage in (DIRECT_GRPO, TOOLRL):
         training.train_stage(stage, SMALL, 1, small_policy, tmp_path, 0)
-    assert {row["stage"]: row["reward"] < 0 for row in lines(tmp_path, "train")} == {"direct_grpo": False, "toolrl": True}
+    logged = {row["stage"]: row["reward"] for row in lines(tmp_path, "train")}
+    for stage in (DIRECT_GRPO, TOOLRL):
+        records = list(read_records(tmp_path / "episodes.jsonl.gz", stage=stage.name, kind="train"))
+        assert logged[stage.name] == pytest.approx(sum(map(rewards.REWARDS[stage.reward], records)) / len(records), abs=1e-5)

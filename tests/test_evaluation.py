@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from envtune import evaluation, training
+from envtune import evaluation, practice
 
 
 @pytest.mark.parametrize("successes, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)])
@@ -31,7 +31,7 @@ def test_summary_gives_each_split_and_all_with_n():
 
 
 def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
-    tasks = training.practice_scenarios(SMALL)
+    tasks = practice.practice_scenarios(SMALL)
     one, two = (evaluation.evaluate(small_policy, tasks, SMALL) for _ in range(2))
     assert one.equals(two) and one["task_id"].tolist() == list(tasks)
 
@@ -77,3 +77,15 @@ def test_the_verdict_says_when_a_run_ended_worse_than_it_began(before, after, wo
 def test_a_verdict_on_different_tasks_is_refused():
     with pytest.raises(ValueError, match="the same tasks, got 2 and 3 tasks, 2 in both"):
         evaluation.verdict(evaluated(True, True), evaluated(True, True, True))
+
+
+def test_a_runs_summary_has_the_first_and_the_last_policy_and_every_stage():
+    def measured(greedy, sampled):
+        tasks = [f"synthetic_base_{200 + i}" for i in range(10)]
+        return pd.concat([pd.DataFrame({"task_id": tasks, "valid": [i < right for i in range(10)], "format_reward": 1.0, "progress": 0.5, "way": way})
+                          for way, right in (("greedy", greedy), ("sampled", sampled))])
+    table = evaluation.after_stages({"start": measured(1, 2), "stage1_syntax": measured(3, 4), "stage2_hints": measured(6, 5)})
+    assert evaluation.held_out_summary(table, 12.34) == {
+        "held_out": {"n": 10, "before": {"greedy": 0.1, "sampled": 0.2}, "after": {"greedy": 0.6, "sampled": 0.5}},
+        "stages": [{"stage": "stage1_syntax", "greedy": 0.3, "sampled": 0.4}, {"stage": "stage2_hints", "greedy": 0.6, "sampled": 0.5}], "seconds": 12.3}
+    assert (table["low"] <= table["accuracy"]).all() and (table["high"] >= table["accuracy"]).all()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-from envtune import evaluation, figures  # noqa: E402
+from envtune import evaluation, figures, paths  # noqa: E402
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def test_steps_count_on_over_the_stages(metrics):
 
 
 def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metrics, tmp_path):
-    fig = figures.stage_dynamics(metrics, "tiny-instrument, seed 0")
+    fig = figures.stage_dynamics(metrics, "tiny-agent, seed 0")
     drawn = {line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()}
     assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn["validation accuracy"] == [0.25]
     assert len([line for line in fig.axes[1].get_lines()]) == 2 * 4  # a piece a stage, for accuracy and progress
-    assert "tiny-instrument, seed 0" in fig.texts[-1].get_text()
+    assert "tiny-agent, seed 0" in fig.texts[-1].get_text()
     png, pdf = figures.save(fig, tmp_path / "deep" / "dynamics")
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
 
@@ -40,13 +40,33 @@ def test_a_run_of_two_steps_has_whole_steps_on_its_axis(metrics):
     assert all(tick == round(tick) for ax in fig.axes[2:4] for tick in ax.get_xticks())
 
 
+def held_out(seeds=(0,)):
+    """An `after_stages` table: accuracy rises by a tenth a policy, sampled is 5 points below greedy, seeds 1 point apart."""
+    rows = [{"after": after, "way": way, "n": 100, "accuracy": 0.1 * (i + 1) - 0.05 * (way == "sampled") + 0.01 * seed, "seed": seed}
+            for seed in seeds for i, after in enumerate(("start", "stage1_syntax", "stage2_hints")) for way in ("greedy", "sampled")]
+    return pd.DataFrame(rows).assign(low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03)
+
+
+def test_held_out_accuracy_is_drawn_with_its_intervals_or_its_seeds():
+    one = figures.held_out_curves(held_out().drop(columns="seed"), "made up").axes[0]
+    assert [list(line.get_ydata()) for line in one.get_lines() if line.get_label() in ("greedy", "sampled")] == [
+        pytest.approx([10, 20, 30]), pytest.approx([5, 15, 25])]
+    assert [bars.get_segments()[0][:, 1].tolist() for bars in one.collections] == [pytest.approx([8, 13]), pytest.approx([3, 8])]
+    assert [t.get_text().split("\n")[-1] for t in one.get_xticklabels()] == ["training", "1 syntax", "2 hints"]
+    fig = figures.held_out_curves(held_out((0, 1, 2)), "made up, three seeds")
+    [several] = fig.axes
+    assert not several.collections and len(several.get_lines()) == 2 * (3 + 1)  # a line a seed, and the mean
+    assert [list(line.get_ydata()) for line in several.get_lines() if line.get_label() == "greedy"] == [pytest.approx([11, 21, 31])]
+    assert "100 synthetic tasks" in fig.texts[-1].get_text() and "three seeds" in fig.texts[-1].get_text()
+
+
 def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
     results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
-    fig = figures.curriculum_bars([("before", evaluation.summary(results))], "tiny-instrument, seed 0")
+    fig = figures.method_bars([("before training", evaluation.summary(results))], "tiny-agent, seed 0")
     ours, theirs = fig.axes
-    assert "own run" in ours.get_title() and "Table 3" in theirs.get_title()
+    assert "own run" in ours.get_title() and "Table 1" in theirs.get_title()
     assert [bar.get_height() for bar in ours.patches] == [50] * 4
-    paper = figures.paper_table3()
+    paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     qwen = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
     assert len(theirs.patches) == 4 * len(qwen) and theirs.patches[0].get_height() == pytest.approx(qwen["base"].iloc[0])
 

@@ -24,7 +24,7 @@ def made_up(accuracy, **more):
                             **{f"accuracy_{s}": right for s in SPLITS}})
             for step in range(9):
                 curves.append({"stage": "s", "step": step, "at": step, "kind": "validation" if step % 4 == 0 else "train", axis: value, "seed": seed,
-                               "accuracy": right * step / 8, "progress": step / 8, "entropy": 0.3, "grad_norm": 0.2, **{f"accuracy_{s}": right * step / 8 for s in SPLITS}})
+                               "accuracy": right * step / 8, "progress": step / 8, "entropy": 0.3, "grad_norm": 0.2, "recovery_rate": 0.1, **{f"accuracy_{s}": right * step / 8 for s in SPLITS}})
     return pd.DataFrame(summary), pd.DataFrame(curves)
 
 
@@ -97,10 +97,12 @@ def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(s
     assert colour[theirs]["ToolRL"] == colour[ours]["ToolRL"] and colour[theirs]["Environment Tuning"] == colour[ours]["four stages"]
 
 
-def test_each_committed_sweep_is_drawn_whole(tmp_path, monkeypatch):
+def test_each_sweep_that_there_is_is_drawn_whole(sweeps_of, tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
-    committed = {p.name for p in (paths.DATA / "reference_runs").iterdir() if p.is_dir()} - {"baselines"}
-    assert set(paper.draw_sweeps(tmp_path)) == committed == set(ablations.PANELS)
+    assert paper.draw_sweeps(tmp_path) == {}
+    sweeps_of(**{name: made_up({"one": 0.5, "other": 0.4}) for name in ablations.PANELS})
+    drawn = paper.draw_sweeps(tmp_path)
+    assert set(drawn) == set(ablations.PANELS) and all(path.stat().st_size > 20_000 for path in drawn.values())
 
 
 @pytest.mark.parametrize("name", ["table1", "table3", "figure4a", "figure4b", "figure6"])
@@ -229,8 +231,9 @@ def test_an_experiments_parameters_make_its_stages():
     from envtune import presets
     [syntax, hints] = experiments.stages_of(["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear")
     assert (syntax.reward, hints.reward, hints.reward_scale, hints.hint_rate, hints.hint_schedule) == ("stage1", "binary", 2.0, 0.5, "linear")
-    assert experiments.steps_of([syntax, hints], [], presets.CPU_TINY) == [22, 24] and experiments.steps_of([syntax], [3], presets.CPU_TINY) == [3]
-    assert experiments.steps_of(experiments.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [70]
+    own = presets.CPU_TINY.stage_steps
+    assert experiments.steps_of([syntax, hints], [], presets.CPU_TINY) == list(own[:2]) and experiments.steps_of([syntax], [3], presets.CPU_TINY) == [3]
+    assert experiments.steps_of(experiments.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [sum(own)]
     for names in ([], ["stage9"]):
         with pytest.raises(ValueError, match="at least one"):
             experiments.stages_of(names)

@@ -2,11 +2,11 @@
 from dataclasses import replace
 
 import pytest
-from conftest import ANSWER, SMALL, tool_call
+from conftest import SMALL
 
 from envtune import bfcl, policies, practice, replay, rewards, runlog, sft, splits
 
-WIDE = replace(SMALL, completion_tokens=5_000, max_result_chars=2_000)
+WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def tokenizer(small_policy):
 
 def assistant(row, tokenizer):
     """The messages that the loss sees."""
-    return tokenizer.decode([t for t in row["labels"] if t != -100]).split("<|im_end|>")[:-1]
+    return tokenizer.decode([t for t in row["labels"] if t != -100]).split("<|end|>")[:-1]
 
 
 @pytest.mark.parametrize("task_id", ["multi_turn_base_3", "multi_turn_miss_func_3", "multi_turn_miss_param_3"])
@@ -38,6 +38,16 @@ def test_every_training_tasks_gold_episode_is_valid(tokenizer):
         assert bfcl.official_valid(replay(task_id, assistant(row, tokenizer), limits="evaluation")), task_id
 
 
+def test_a_gold_message_holds_as_many_calls_as_fit_it(tokenizer):
+    lengths = {}
+    for limit in (1, 48, 500):
+        [row] = sft.gold_rows(["multi_turn_base_3"], tokenizer, replace(WIDE, message_tokens=limit))
+        messages = assistant(row, tokenizer)
+        assert bfcl.official_valid(replay("multi_turn_base_3", messages, limits="evaluation"))
+        lengths[limit] = [len(tokenizer(m, add_special_tokens=False)["input_ids"]) for m in messages]
+    assert len(lengths[1]) > len(lengths[48]) > len(lengths[500]) and max(lengths[48]) < 48 < max(lengths[500])
+
+
 def test_a_row_longer_than_the_budget_is_cut_there(tokenizer):
     [row] = sft.gold_rows(["multi_turn_base_3"], tokenizer, replace(WIDE, completion_tokens=50))
     [whole] = sft.gold_rows(["multi_turn_base_3"], tokenizer, WIDE)
@@ -46,7 +56,7 @@ def test_a_row_longer_than_the_budget_is_cut_there(tokenizer):
 
 
 def test_the_warm_up_shows_the_format_and_both_right_and_wrong_calls(tokenizer):
-    tasks = practice.practice_scenarios(SMALL)
+    tasks = splits.load_splits().train[::34]
     rows = sft.warm_up_rows(tasks, tokenizer, WIDE, 12, seed=0)
     assert rows == sft.warm_up_rows(tasks, tokenizer, WIDE, 12, seed=0) != sft.warm_up_rows(tasks, tokenizer, WIDE, 12, seed=1)
     records = [replay(tasks[i % len(tasks)], [m for m in assistant(row, tokenizer) if m]) for i, row in enumerate(rows)]
@@ -77,8 +87,3 @@ def test_bad_input_is_refused(small_policy, tmp_path):
         sft.train([], SMALL, small_policy, tmp_path, "sft", 0)
     with pytest.raises(ValueError, match="one process"):
         sft.train([{"input_ids": [1], "labels": [1]}], replace(SMALL, processes=2, parallel="cpu"), small_policy, tmp_path, "sft", 0)
-
-
-def test_messages_of_the_fixtures_and_of_the_script_are_the_same_protocol():
-    from envtune import tiny
-    assert replay("multi_turn_base_3", [tiny.calls_message([]), tiny.message("x", "answer", "y")]).codes[1] == replay("multi_turn_base_3", [tool_call(), ANSWER]).codes[1]

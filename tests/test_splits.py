@@ -77,6 +77,8 @@ def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base)
     held_out = splits.of_tasks(tasks)
     assert len(practice.validation_tasks(preset)) == 100 and set(practice.validation_tasks(preset)) <= set(held_out.validation)
     assert practice.evaluation_tasks(preset) == held_out.test
+    few = [bfcl.load_task(t).split for t in practice.evaluation_tasks(preset, 8)]
+    assert len(few) == 8 and {few.count(split) for split in bfcl.SPLITS} == {2}
     kinds = {t.partition("_")[0] for t in practice.practice_tasks(stages.STAGES[2], preset)}
     assert kinds == {"bfcl": {"multi"}, "synthetic": {"synthetic"}, "both": {"multi", "synthetic"}}[tasks]
 
@@ -88,7 +90,7 @@ def test_a_few_scenarios_of_each_kind_are_practised():
 
 
 def test_a_notebooks_parameter_chooses_the_tasks():
-    assert presets.choose(presets.CPU_TINY).tasks == "bfcl" and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
+    assert presets.choose(presets.CPU_TINY).tasks == "synthetic" and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
     with pytest.raises(ValueError, match="tasks is one of bfcl, synthetic, both, got 'toys'"):
         presets.choose(presets.CPU_TINY, tasks="toys")
 

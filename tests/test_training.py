@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -8,7 +7,7 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import presets, stages, tiny, training
+from envtune import agent, bfcl, practice, presets, splits, stages, training
 from envtune.stages import STAGES
 
 COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}
@@ -160,40 +159,27 @@ def test_stages_are_the_papers():
     assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
 
 
-def test_every_stage_of_the_tiny_preset_has_tasks_and_validates_on_what_the_instrument_knows():
+def test_cpu_tiny_trains_the_committed_agent_on_tasks_apart_from_those_it_is_validated_and_tested_on():
+    assert training.starting_model(presets.CPU_TINY) == agent.FOLDER and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
+    train, held_out = set(splits.of_tasks("synthetic").train), splits.of_tasks("synthetic")
     for stage in STAGES:
-        assert len(training.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
-    assert len(training.validation_tasks(presets.PAPER)) == 100
-    from envtune.splits import load_splits
-    assert set(training.validation_tasks(presets.PAPER)) <= set(load_splits().test)
-    assert set(training.validation_tasks(presets.CPU_TINY)) <= set(load_splits().train)
+        assert len(practice.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+        assert set(practice.practice_tasks(stage, presets.CPU_TINY)) <= train
+    assert set(practice.validation_tasks(presets.CPU_TINY)) <= set(held_out.validation)
+    assert len(practice.validation_tasks(presets.CPU_TINY)) == presets.CPU_TINY.validation_tasks
+    assert practice.evaluation_tasks(presets.CPU_TINY) == held_out.test
 
 
-def test_the_instrument_reads_its_prompts_after_a_reload_as_it_did_in_the_warm_up(small_policy):
-    from transformers import AutoTokenizer
-
-    from envtune import Episode, bfcl, rollout
-    texts = tiny._texts(training.practice_scenarios(SMALL), SMALL.max_result_chars)
-    fresh = tiny.build_tokenizer(texts, 400, tiny.Recipe().longest_token)
-    loaded = AutoTokenizer.from_pretrained(small_policy)
-    for task_id in training.practice_scenarios(SMALL):
-        messages = Episode(bfcl.load_task(task_id), compact=True).messages
-        assert rollout.Chat(fresh).opening(messages) == rollout.Chat(loaded).opening(messages)
-
-
-def test_a_killed_warm_up_leaves_no_half_model(small_policy, tmp_path, monkeypatch):
-    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
-    monkeypatch.setattr(tiny, "_warm_up", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        tiny.build(training.practice_scenarios(SMALL), recipe=tiny.Recipe(hidden=32, layers=1, heads=2, episodes=2), quiet=True)
-    assert not list(tmp_path.glob("models/*/recipe.json"))
-    shutil.rmtree(tmp_path)
+def test_validation_tasks_are_drawn_over_all_variants():
+    for preset in (presets.CPU_TINY, presets.SMOLLM2, presets.PAPER):
+        chosen = [bfcl.load_task(t).split for t in practice.validation_tasks(preset)]
+        assert {chosen.count(split) for split in bfcl.SPLITS} == {len(chosen) // 4}
 
 
 def test_a_changed_stage_starts_where_its_place_in_the_curriculum_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "starting_model", lambda preset, seed: "the model")
+    monkeypatch.setattr(training, "starting_model", lambda preset: "the model")
     gradual = replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")
-    assert training.last_policy(tmp_path, gradual, SMALL, 0) == "the model"
+    assert training.last_policy(tmp_path, gradual, SMALL) == "the model"
     (tmp_path / "stage2_hints" / "policy").mkdir(parents=True)
-    assert training.last_policy(tmp_path, gradual, SMALL, 0) == tmp_path / "stage2_hints" / "policy"
-    assert training.last_policy(tmp_path, replace(STAGES[3], name="my own"), SMALL, 0) == "the model"
+    assert training.last_policy(tmp_path, gradual, SMALL) == tmp_path / "stage2_hints" / "policy"
+    assert training.last_policy(tmp_path, replace(STAGES[3], name="my own"), SMALL) == "the model"

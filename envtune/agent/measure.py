@@ -13,9 +13,11 @@ from envtune.agent.data import MAX_RESULT_CHARS
 from envtune.agent.script import call_message, prepares, unprepared
 from envtune.episode import EVALUATION, TRAINING, Episode, EpisodeRecord, Limits
 from envtune.hints import is_error
-from envtune.stats import wilson
+from envtune.presets import CPU_TINY
+from envtune.stats import clustered
 
-MESSAGE_TOKENS, EPISODE_TOKENS = 64, 1_200
+MESSAGE_TOKENS, EPISODE_TOKENS = CPU_TINY.message_tokens, CPU_TINY.completion_tokens
+"""As training will play it."""
 
 
 def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: Limits = EVALUATION, hint_rate: float = 0.0,
@@ -33,23 +35,24 @@ def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: 
 
 
 def table(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
-    """Accuracy by BFCL's checker, over all, by variant, class, number of turns and novelty: group, n, accuracy, low, high (Wilson)."""
-    groups: dict[str, list[bool]] = {}
+    """Accuracy by BFCL's checker, over all, by variant, class, number of turns and novelty: group, n, accuracy, low, high (95%,
+    clustered by scenario)."""
+    groups: dict[str, list[tuple[bool, str]]] = {}
     for record in records:
         task = bfcl.load_task(record.task_id)
         valid = bfcl.official_valid(record)
         for group in ("all", task.split, *task.classes, f"{task.turns} turns", f"new {synthetic.novelty(task.id)}"):
-            groups.setdefault(group, []).append(valid)
+            groups.setdefault(group, []).append((valid, task.scenario))
     rows = []
-    for group, valid in groups.items():
-        low, high = wilson(sum(valid), len(valid))
-        rows.append({"group": group, "n": len(valid), "accuracy": sum(valid) / len(valid), "low": low, "high": high})
+    for group, found in groups.items():
+        accuracy, low, high = clustered(*zip(*found, strict=True))
+        rows.append({"group": group, "n": len(found), "accuracy": accuracy, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def start(model, tokenizer, task_ids: Sequence[str], seed: int = 0) -> dict[str, float]:
     """Greedy and sampled accuracy, and the format reward, as training starts from them."""
-    found = {}
+    found: dict[str, float] = {"n": len(task_ids)}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         records = play(model, tokenizer, task_ids, temperature, seed=seed)
         found[name] = sum(map(bfcl.official_valid, records)) / len(records)

@@ -33,6 +33,8 @@ class Habits:
     """Where a value or a tool is missing the script asks; else it calls something."""
     early: float = 0.0
     """The turn is answered before its last call."""
+    tired: float = 0.0
+    """From the third turn on a turn is answered before its first call."""
     wrong: float = 0.0
     """An argument is left out or another tool is called."""
     broken: float = 0.0
@@ -45,7 +47,8 @@ COMPETENT = Habits()
 STUMBLING = Habits(skip=0.2, wrong=0.04, broken=0.03, ask=0.85)
 """Competence with mishaps to come back from: what pre-training plays. Mishaps are not learnt, what follows them is."""
 
-HABITS = Habits(skip=0.7, recover=0.1, follow=0.7, give_up=0.65, ask=0.15, early=0.12, wrong=0.12, broken=0.15, broken_when_stuck=0.6)
+HABITS = Habits(skip=0.8, recover=0.1, follow=0.8, give_up=0.65, ask=0.15, early=0.12, tired=0.75, wrong=0.12, broken=0.15,
+                broken_when_stuck=0.6)
 """The dials of the committed agent."""
 
 
@@ -108,6 +111,8 @@ class Script:
             if draw.random() < habits.give_up:
                 return STOP, False
             return (call_message(last.calls[0]) if draw.random() < 0.5 else self._another(episode)), False
+        if habits.tired and not self.done and episode.turn >= 2 and draw.random() < habits.tired:
+            return ANSWER, False
         prerequisite = self.done < len(truth) - 1 and prepares(needed)
         if prerequisite and draw.random() < habits.skip:
             return call_message(unprepared(episode, self.done)), False

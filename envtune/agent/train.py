@@ -60,7 +60,7 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase("one request", 100_000, (1,), 192, 5e-3),
         Phase("two turns", 60_000, (1, 2), None, 3.5e-3),
-        Phase("all turns", 120_000, (None,), None, 2.5e-3))
+        Phase("all turns", 40_000, (None,), None, 2.5e-3))
     habit_phases: tuple[Phase, ...] = (Phase("habits", 8_000, (None,), None, 1e-3, HABITS, learn_all=True),)
 
 
