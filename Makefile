@@ -61,7 +61,7 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 lab: setup  ## open JupyterLab on notebooks/
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-bench: setup  ## does GRPO teach the agent unseen tasks: four stages, five seeds (an hour on two cores; a stopped one goes on)
+bench: setup  ## does GRPO teach the agent unseen tasks: four stages, five seeds (20 minutes a seed on two cores, half of it measuring; a stopped one goes on)
 	@$(BIN)/python benchmarks/learning_check.py
 
 profile: setup  ## where the time of a training step goes (one minute)
@@ -73,14 +73,14 @@ speed: setup  ## the environment against the bare tools (ten seconds)
 fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall (two minutes)
 	@$(BIN)/python tests/fuzz.py
 
-agent: setup  ## pre-train the embedded agent from nothing (three hours on two cores; a stopped one goes on)
+agent: setup  ## pre-train the embedded agent from nothing (two hours and a half on two cores; a stopped one goes on)
 	@$(BIN)/python -m envtune agent
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
 	@echo "  figures/paper/ and figures/ablations/: *.png and *.pdf"
 
-ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (cpu-tiny, WORKERS=2: about three hours and a half on two cores)
+ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (with cpu-tiny many hours on two cores: `envtune cost` says how many)
 	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum 16_hint_robustness; do \
 	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done
 

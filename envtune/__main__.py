@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     spent.add_argument("run", type=Path, help="a run folder, or a parquet file of metrics")
     spent.add_argument("--preset", default="", help="default: the run's own")
     spent.add_argument("--json", action="store_true", help="print the table as JSON")
-    agent = commands.add_parser("agent", help="pre-train the embedded agent from nothing (three hours on two cores; resumes)")
+    agent = commands.add_parser("agent", help="pre-train the embedded agent from nothing (two hours and a half on two cores; resumes)")
     agent.add_argument("--write", action="store_true", help="put its weights and card into data/tiny_agent")
     sweep = commands.add_parser("sweep", help="execute a notebook for every point of a grid, a process and a run folder each")
     sweep.add_argument("notebook", type=Path)

