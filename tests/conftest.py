@@ -41,8 +41,7 @@ def runs_folder(tmp_path_factory):
         yield folder
 
 
-SMALL = replace(presets.CPU_TINY, max_scenarios=1, prompts_per_step=1, generations=4, device_batch=4, message_tokens=24,
-                completion_tokens=200, validation_tasks=2, stage_steps=(1, 1, 1, 1), warmup_steps=0)
+SMALL = replace(presets.CPU_SMOKE, max_scenarios=1, message_tokens=24, completion_tokens=200, validation_tasks=2)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from envtune.agent import card, data, measure, script, tokens, train
 from envtune.agent.script import Habits, Script
 from envtune.rollout import Chat
 
+RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
+
 
 @pytest.fixture(scope="module")
 def tokenizer():
@@ -98,16 +100,15 @@ def test_pre_training_sees_no_task_of_the_fixed_sets():
 
 
 def test_pre_training_ends_in_a_model_and_a_log_and_is_not_done_twice(tmp_path):
-    recipe = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
     phases = (train.Phase("short", 32, (1,), 96, 3e-3), train.Phase("whole", 16, (None,), None, 1e-3, context=0.5))
-    folder = train.pretrain(recipe, tmp_path / "agent", phases)
+    folder = train.pretrain(RECIPE, tmp_path / "agent", phases)
     rows = [json.loads(line) for line in (tmp_path / "agent" / "log.jsonl").read_text().splitlines()]
     assert [(row["phase"], row["episodes"]) for row in rows] == [("short", 16), ("short", 32), ("whole", 16)]
     assert rows[1]["loss"] < rows[0]["loss"] and not (tmp_path / "agent" / "checkpoint.pt").exists()
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == model.config.vocab_size and Chat(tokenizer).eos_id == tokenizer.eos_token_id
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert train.pretrain(recipe, tmp_path / "agent", phases) == folder
+    assert train.pretrain(RECIPE, tmp_path / "agent", phases) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -118,7 +119,6 @@ from envtune.agent import train
 if __name__ == "__main__":
     train.pretrain(RECIPE, Path({folder!r}), PHASES)
 """
-RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
 PHASES = (train.Phase("short", 160, (1,), 96, 3e-3), train.Phase("whole", 32, (None,), None, 1e-3))
 
 
@@ -149,7 +149,7 @@ def test_the_committed_agent_is_what_its_card_says():
     model, tokenizer = AutoModelForCausalLM.from_pretrained(agent.FOLDER), AutoTokenizer.from_pretrained(agent.FOLDER)
     assert model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
     competence, start = {row["group"]: row for row in made["competence"]}, made["start"]
-    assert competence["all"]["n"] == 400 and competence["all"]["accuracy"] >= 0.8 and min(competence[c]["accuracy"] for c in bfcl.CLASSES if c in competence) >= 0.6
+    assert competence["all"]["n"] == 400 and competence["all"]["accuracy"] >= 0.8 and min(competence[c]["accuracy"] for c in synthetic.WORLDS) >= 0.6
     assert all(0.05 <= start[way] <= 0.25 for way in ("greedy", "sampled")) and abs(start["greedy"] - start["sampled"]) <= 0.15
     assert 0.7 <= start["sampled_format_reward"] <= 0.85 and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
 

@@ -23,7 +23,7 @@ REBUILT = ("On one machine the same recipe gives the same weights bit by bit, al
 
 
 def build(folder: Path, recipe: Recipe | None = None) -> Path:
-    """Train and measure; return the folder of the agent, with card.json beside its weights."""
+    """Train and measure; return the folder of the agent; what was measured is in `folder`."""
     recipe = recipe or Recipe()
     competent = train.pretrain(recipe, folder / "competence")
     if not (folder / "competence.json").exists():
