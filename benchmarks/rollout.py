@@ -76,7 +76,7 @@ def watched(clock: Clock, keep: bool, padded: bool):
             with clock.part("generation: the rest"):
                 messages, _ = super().__call__(contexts)
             state["generating"] = False
-            state["tokens"] += sum(map(len, messages))
+            state["tokens"] += sum(len(m) for m in messages if m is not None)
             return messages, None
 
     class Trainer(training.StageTrainer):

@@ -40,7 +40,7 @@ def play(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: boo
     set_seed(seed)
     model, tokenizer = policies.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
-    generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature)
+    generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature, policies.WAIT)
     batch_size = batch_size or max(32, preset.device_batch)
     records: list[EpisodeRecord] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:

@@ -18,8 +18,9 @@ from accelerate.utils import gather_object
 from envtune import bfcl, policies, recovery, rewards
 from envtune.episode import EVALUATION, Ending, Episode, EpisodeRecord, Limits, Outcome
 
-Generate = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]
-"""Contexts as ids -> one sampled message each (EOS included where it was sampled), and its log-probabilities or None."""
+Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
+"""Contexts as ids -> one sampled message each (EOS included where it was sampled), None where it is not complete and the same context
+is to be asked for again; and its log-probabilities or None."""
 
 _SENTINEL = "\u2042sentinel\u2042"  # stands for a message while the chat template is taken apart
 
@@ -113,7 +114,8 @@ def play(episodes: Sequence[Episode], chat: Chat, generate: Generate, budget_tok
     while anyone(bool(running := [r for r in rollouts if not r.episode.done])):
         sampled, logprobs = generate([r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids])
         for i, rollout in enumerate(running):
-            rollout.advance(chat, list(sampled[i]), logprobs[i] if logprobs else None, budget_tokens, message_tokens)
+            if sampled[i] is not None:
+                rollout.advance(chat, list(sampled[i]), logprobs[i] if logprobs else None, budget_tokens, message_tokens)
     return rollouts
 
 
@@ -183,7 +185,7 @@ class TRLRollout:
             # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
             return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
         return policies.Sampler(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, self.message_tokens,
-                                self.temperature)
+                                self.temperature, policies.WAIT)
 
     def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
         """The episodes, `batch` at a time, and where the seconds went."""

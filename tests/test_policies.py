@@ -32,7 +32,7 @@ def test_sampling_repeats_with_the_seed_and_differs_without(loaded):
     assert draw(1) == draw(1) != draw(2)
 
 
-def play(loaded, keep, waste=0.5, temperature=0.0):
+def play(loaded, keep=True, temperature=0.0, **settings):
     """Twelve episodes of two tasks, and what the model was made to read [tokens]."""
     model, tokenizer = loaded
     episodes = [Episode(bfcl.load_task(f"multi_turn_{split}_3"), compact=True, max_result_chars=60, seed=i)
@@ -40,7 +40,7 @@ def play(loaded, keep, waste=0.5, temperature=0.0):
     chat, read = rollout.Chat(tokenizer), []
     hook = model.register_forward_pre_hook(lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
     torch.manual_seed(0)
-    sampler = policies.Sampler(model, tokenizer, SMALL.message_tokens, temperature, waste, keep)
+    sampler = policies.Sampler(model, tokenizer, SMALL.message_tokens, temperature, keep=keep, **settings)
     rollouts = rollout.play(episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens)
     hook.remove()
     return [r.completion_ids for r in rollouts], [len(r.record.steps) for r in rollouts], sum(read)
@@ -59,10 +59,28 @@ def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fr
 def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, waste):
     closed = []
     close = policies.Sampler._close_holes
-    monkeypatch.setattr(policies.Sampler, "_close_holes", lambda self: closed.append(self.ids.shape[1]) or close(self))
+    monkeypatch.setattr(policies.Sampler, "_close_holes", lambda self, chosen: closed.append(self.ids.shape[1]) or close(self, chosen))
     anew, *_ = play(loaded, keep=False, temperature=1.0)
-    kept, *_ = play(loaded, keep=True, waste=waste, temperature=1.0)
+    kept, *_ = play(loaded, waste=waste, temperature=1.0)
     assert kept == anew and bool(closed) == (waste == 0.0)
+
+
+@pytest.mark.parametrize(("temperature", "keep"), [(0.0, True), (1.0, True), (1.0, False)])
+@pytest.mark.parametrize("wait", [0.01, 0.5])
+def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypatch, wait, temperature, keep):
+    given, call = [], policies.Sampler.__call__
+
+    def watched(self, contexts):
+        messages, _ = call(self, contexts)
+        given.append([m is None for m in messages])
+        return messages, None
+    monkeypatch.setattr(policies.Sampler, "__call__", watched)
+    patient, *_ = play(loaded, temperature=temperature)
+    assert not any(map(any, given))
+    hasty, *_ = play(loaded, keep=keep, temperature=temperature, wait=wait, waste=0.3)
+    assert hasty == patient
+    assert all(0 < unfinished.count(False) for unfinished in given)
+    assert not temperature or any(map(any, given))
 
 
 def test_contexts_that_continue_nothing_start_anew(loaded):

@@ -119,7 +119,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
 
     def watched(self, contexts):
         ids, logprobs = sample(self, contexts)
-        sampled.append([token for row in ids for token in row])
+        sampled.append([token for row in ids if row is not None for token in row])
         return ids, logprobs
 
     class Watched(training.StageTrainer):

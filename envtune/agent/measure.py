@@ -29,7 +29,7 @@ def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: 
         episodes = [Episode(task, limits, hint_rate, seed * 1_000_003 + start + i, rules=True, compact=True,
                             max_result_chars=MAX_RESULT_CHARS)
                     for i, task in enumerate(task_ids[start:start + batch])]
-        sampler = policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)
+        sampler = policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, policies.WAIT)
         records += [r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)]
     return records
 
