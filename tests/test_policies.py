@@ -79,7 +79,7 @@ def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypat
     assert not any(map(any, given))
     hasty, *_ = play(loaded, keep=keep, temperature=temperature, wait=wait, waste=0.3)
     assert hasty == patient
-    assert all(0 < unfinished.count(False) for unfinished in given)
+    assert all(unfinished.count(False) > 0 for unfinished in given)
     assert not temperature or any(map(any, given))
 
 
