@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, launch, notebook, paths, presets, read_records, splits, sweeps
+from envtune import bfcl, launch, notebook, presets, read_records, splits, sweeps
+from envtune.common import paths
 from envtune.hints import coverage, mining
 
 

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 
-from envtune import paths
 from envtune.bfcl import Call, tool_class
+from envtune.common import paths
 
 TOOLS = frozenset({"logarithm", "square_root", "power", "round_number"})
 """Stateless tools (of MathAPI) whose running time grows with the value of an argument."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from envtune import ablations, paths
+from envtune import ablations
+from envtune.common import paths
+from envtune.common.stats import sign_test
 from envtune.paper import Chosen, sweep
-from envtune.stats import sign_test
 
 FILE = paths.ROOT / "docs" / "claims.md"
 NOT_TESTED = "not tested"

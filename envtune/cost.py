@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from envtune import figures, presets
+from envtune import presets
+from envtune.common import files
 from envtune.presets import Preset
 from envtune.stages import STAGES
 
 
 def load(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     """Metrics of a run folder, or of a parquet file, and the preset: the one named, else the run's own. ValueError without either."""
-    metrics = pd.read_parquet(run) if run.suffix == ".parquet" else figures.load_metrics(run)
+    metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
     if not preset and not (run / "config.json").exists():
         raise ValueError(f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}")
     return metrics, presets.get(preset or json.loads((run / "config.json").read_text())["preset"]["name"])

@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, progress, recovery, rewards, rollout, splits, synthetic
+from envtune import bfcl, policies, recovery, rewards, rollout, splits, synthetic
+from envtune.common import progress
+from envtune.common.stats import clustered, sign_test, wilson
 from envtune.episode import EVALUATION, Episode, EpisodeRecord
 from envtune.presets import Preset
-from envtune.stats import clustered, sign_test, wilson
 
 
 def result_row(record: EpisodeRecord) -> dict:

@@ -13,8 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from envtune import paths, recovery
-from envtune.jsonl import read_lines
+from envtune import recovery
+from envtune.common import paths
 
 STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_hard_tasks": "3 hard tasks",
                 "stage4_alignment": "4 alignment"}
@@ -31,21 +31,6 @@ def style() -> None:
     """The look of every figure here."""
     sns.set_theme(style="ticks", context="paper", rc={"axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False,
                                                      "axes.spines.top": False, "axes.spines.right": False})
-
-
-def load_metrics(run_dir: Path) -> pd.DataFrame:
-    """metrics.jsonl with `at`: the step counted over all stages. FileNotFoundError that says what to run."""
-    file = run_dir / "metrics.jsonl"
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)")
-    data = pd.DataFrame(read_lines(file))
-    offset, parts = 0, []
-    for stage in data["stage"].unique():
-        part = data[data["stage"] == stage].copy()
-        part["at"] = part["step"] + offset
-        offset += int(part["step"].max())
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 def _shade_stages(ax, data: pd.DataFrame, label: bool) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from envtune import paths
 from envtune.collapse import Guard
+from envtune.common import paths
 from envtune.presets import Preset
 from envtune.stages import Stage
 from envtune.transition import Transition

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from envtune import paths, progress
+from envtune.common import paths, progress
 
 
 class NotebookFailed(RuntimeError):
@@ -101,6 +101,7 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
     from IPython.display import Image, display
 
     from envtune import figures
+    from envtune.common import files
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
     handle, begun = None, False
 
@@ -110,7 +111,7 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
         first, begun = not begun, begun or kind in ("train", "resumed", "finished")
         if not begun or not (first or kind in ("validation", "alarm", "finished") or kind == "train" and line["step"] % every == 0):
             return
-        fig = figures.stage_dynamics(figures.load_metrics(run_dir), source)
+        fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)
         figures.plt.close(fig)
         if headless and over:

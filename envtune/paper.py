@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune import ablations, figures, paths
+from envtune import ablations, figures
+from envtune.common import files, paths
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 OURS = "tiny-agent (no evidence about large models)"
@@ -58,7 +59,7 @@ def dynamics(chosen: Chosen) -> pd.DataFrame | None:
     """Metrics of the run with all four stages, with `at`, or None."""
     file = paths.DATA / "reference_runs" / f"{chosen.dynamics}.parquet"
     if (paths.runs() / chosen.dynamics / "metrics.jsonl").exists():
-        return figures.load_metrics(paths.runs() / chosen.dynamics)
+        return files.load_metrics(paths.runs() / chosen.dynamics)
     if not file.exists():
         return None
     return pd.read_parquet(file)

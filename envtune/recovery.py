@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from envtune import bfcl, hints
+from envtune.common.stats import wilson
 from envtune.episode import EpisodeRecord
-from envtune.stats import wilson
 
 COLUMNS = ("task_id", "split", "turn", "step", "tool", "error", "category", "hinted", "hint", "retried", "recovered", "turn_won")
 

@@ -13,11 +13,11 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from envtune import paths
-from envtune.jsonl import read_lines
+from envtune.common import paths
+from envtune.common.files import read_lines, write_json
 from envtune.practice import practice_tasks
 from envtune.presets import Preset
-from envtune.runlog import sealed_step, versions, write_json
+from envtune.runlog import sealed_step, versions
 from envtune.stages import Stage
 
 

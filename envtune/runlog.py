@@ -25,9 +25,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from envtune import bfcl, progress, rollout
+from envtune import bfcl, rollout
+from envtune.common import progress
+from envtune.common.files import read_lines, write_json
 from envtune.episode import EpisodeRecord
-from envtune.jsonl import read_lines
 
 Echo = Callable[[dict], None]
 """Told every line of metrics.jsonl as it is written, and three kinds that are not: "resumed" with the step that a stage goes on from,
@@ -38,13 +39,6 @@ _LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl":
            "grad_norm": "grad_norm", "frac_reward_zero_std": "share_of_groups_without_signal",
            "learning_rate": "learning_rate", "completions/mean_length": "sampled_tokens_per_episode"}
 """TRL's names -> ours, for what TRL computes; the rest of a line comes from rollout.metrics."""
-
-
-def write_json(path: Path, data) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(json.dumps(data, indent=1))
-    unfinished.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune import paths
+from envtune.common import paths
 
 
 def unpacked() -> Path:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from envtune import bfcl, paths, protocol, synthetic
+from envtune import bfcl, protocol, synthetic
 from envtune.bfcl import SPLITS
+from envtune.common import paths
 
 SCENARIOS, TRAIN_SCENARIOS, VALIDATION_SCENARIOS, STAGE1_TASKS = 200, 100, 25, 75
 MODES = ("scenario", "per_task")

@@ -26,13 +26,15 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from envtune import agent, collapse, launch, policies, progress, rewards, rollout, runconfig, smollm2, transition
+from envtune import agent, collapse, launch, policies, rewards, rollout, runconfig, smollm2, transition
+from envtune.common import progress
+from envtune.common.files import write_json
 from envtune.hints import Corruption
 from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
 from envtune.packing import PackedGRPOTrainer
 from envtune.practice import practice_order, practice_tasks, validation_tasks
 from envtune.presets import Preset
-from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step, write_json
+from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step
 from envtune.stages import STAGES, Stage
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 
-from envtune import bfcl, paths, presets
+from envtune import bfcl, presets
+from envtune.common import paths
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a wall time
 settings.load_profile("no clock")

@@ -7,8 +7,9 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import presets, read_records, rewards, runlog, training
+from envtune import presets, read_records, rewards, training
 from envtune.collapse import Guard
+from envtune.common import files
 from envtune.stages import STAGES
 
 BREAKING = replace(presets.CPU_TINY, prompts_per_step=2, device_batch=16, validate_every=100, validation_tasks=2, warmup_steps=0, save_every=1,
@@ -21,7 +22,7 @@ def policy():
 
 
 def lines(folder, kind):
-    return [row for row in runlog.read_lines(folder / "metrics.jsonl") if row["kind"] == kind]
+    return [row for row in files.read_lines(folder / "metrics.jsonl") if row["kind"] == kind]
 
 
 def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_warned(policy, tmp_path):

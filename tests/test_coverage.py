@@ -10,8 +10,9 @@ import pandas as pd
 import provocations
 import pytest
 
-from envtune import bfcl, hints, paths
+from envtune import bfcl, hints
 from envtune.bfcl import Call
+from envtune.common import paths
 from envtune.hints import coverage
 
 PLAYED = [provocations.play(row) for row in provocations.ROWS]

@@ -6,7 +6,8 @@ import pytest
 from chat_server import ChatServer
 from conftest import ground_truth_messages
 
-from envtune import bfcl, guards, paths
+from envtune import bfcl, guards
+from envtune.common import paths
 from envtune.hints import library
 
 PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-from envtune import evaluation, figures, paths  # noqa: E402
+from envtune import evaluation, figures
+from envtune.common import files, paths  # noqa: E402
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def metrics(tmp_path):
             rows.append({"stage": stage, "step": step, "kind": "train", "reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7,
                          "progress": 0.1 * step, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9, "episodes": 32})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return figures.load_metrics(tmp_path)
+    return files.load_metrics(tmp_path)
 
 
 def test_steps_count_on_over_the_stages(metrics):
@@ -73,13 +74,13 @@ def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
 
 def test_a_run_without_metrics_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="train the run first"):
-        figures.load_metrics(tmp_path)
+        files.load_metrics(tmp_path)
 
 
 def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     from envtune import recovery
+    from envtune.common.stats import wilson
     from envtune.hints import coverage
-    from envtune.stats import wilson
     bars = figures.coverage_bars(coverage.coverage())
     assert sum(round(p.get_width()) for p in bars.axes[0].patches) == len(coverage.error_sites())
     rows = [("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)

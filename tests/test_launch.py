@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import launch, presets, read_records, rollout, runlog, stages, training
+from envtune import launch, presets, read_records, rollout, stages, training
 from envtune.__main__ import main
+from envtune.common import files
 
 TWO = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=4, validation_tasks=3, processes=2, parallel="cpu")
 
@@ -35,7 +36,7 @@ def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     told = []
     policy = training.train_stage(stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append)
     assert policy == tmp_path / "run" / "stage2_hints" / "policy" and (policy / "model.safetensors").exists()
-    written = list(runlog.read_lines(tmp_path / "run" / "metrics.jsonl"))
+    written = list(files.read_lines(tmp_path / "run" / "metrics.jsonl"))
     assert told[:-1] == written and told[-1]["kind"] == "finished" and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
     assert all(row["episodes"] == 8 for row in written if row["kind"] == "train")
     assert all(row["episodes"] == 3 for row in written if row["kind"] == "validation")  # a task that both played counts once

@@ -4,8 +4,9 @@ import json
 import nbformat
 import pytest
 
-from envtune import notebook, paths
+from envtune import notebook
 from envtune.__main__ import main
+from envtune.common import paths
 
 NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 
@@ -68,7 +69,7 @@ def test_a_notebook_that_ran_to_its_end_is_kept_when_its_rerun_fails(tmp_path):
 
 
 def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
-    book = write(tmp_path / "slow.ipynb", ['run_name: str = "slow"  # folder', "import time\nfrom envtune import progress\n"
+    book = write(tmp_path / "slow.ipynb", ['run_name: str = "slow"  # folder', "import time\nfrom envtune.common import progress\n"
                  "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n    time.sleep(2.5)"])
     assert notebook.run(book) == paths.runs() / "slow" / "slow.ipynb"
     shown = capfd.readouterr().err
@@ -127,7 +128,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
 
 def bars(monkeypatch, lines, total):
     """The bars that a step_bar shows for these lines: (initial, n, total, closed) each."""
-    from envtune import progress
+    from envtune.common import progress
     made, real = [], progress.bar
     monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])

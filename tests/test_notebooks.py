@@ -5,7 +5,8 @@ import json
 import nbformat
 import pytest
 
-from envtune import notebook, paths, stages
+from envtune import notebook, stages
+from envtune.common import paths
 
 SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_quickstart", "held_out_tasks": 8, "bfcl_tasks": 2}, "01_data_splits": {}, "02_environment_tour": {},
             "03_augmentation_generation": {},

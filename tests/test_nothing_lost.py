@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from envtune import read_records, runlog
+from envtune.common import files
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 TIMES = ("seconds", "generation_seconds", "environment_seconds")
@@ -22,7 +23,7 @@ def start(folder, policy, point="none"):
 
 def lines(folder):
     """metrics.jsonl without what a clock gave."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in runlog.read_lines(folder / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in files.read_lines(folder / "metrics.jsonl")]
 
 
 def episodes(folder):
@@ -113,22 +114,22 @@ def test_a_damage_that_no_kill_makes_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
     with pytest.raises(ValueError, match="line 2"):
-        list(runlog.read_lines(file))
+        list(files.read_lines(file))
     file.write_text('{"a": 1}\n{"a": ')
-    assert list(runlog.read_lines(file)) == [{"a": 1}]
+    assert list(files.read_lines(file)) == [{"a": 1}]
     packed = tmp_path / "episodes.jsonl.gz"
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="damaged"):
-        list(runlog.read_lines(packed))
+        list(files.read_lines(packed))
     packed.write_bytes(gzip.compress(json.dumps({"a": 1}).encode() + b"\n" + os.urandom(5000).hex().encode())[:-1000])
-    assert list(runlog.read_lines(packed)) == [{"a": 1}]
+    assert list(files.read_lines(packed)) == [{"a": 1}]
 
 
 def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     file = tmp_path / "config.json"
-    runlog.write_json(file, {"a": 1})
+    files.write_json(file, {"a": 1})
     with pytest.raises(TypeError):
-        runlog.write_json(file, {"a": object()})
+        files.write_json(file, {"a": object()})
     assert json.loads(file.read_text()) == {"a": 1}
 
 
@@ -149,4 +150,4 @@ def test_what_a_reader_draws_is_no_part_of_a_steps_seconds(tmp_path, monkeypatch
     for _ in range(2):
         clock[0] += 3.0
         log.on_log(None, type("State", (), {"global_step": 1}), None, {"loss": 0.1})
-    assert [row["seconds"] for row in runlog.read_lines(tmp_path / "metrics.jsonl")] == [3.0, 3.0]
+    assert [row["seconds"] for row in files.read_lines(tmp_path / "metrics.jsonl")] == [3.0, 3.0]

@@ -8,7 +8,8 @@ import tomllib
 import pytest
 import yaml
 
-from envtune import bfcl, paths, preflight
+from envtune import bfcl, preflight
+from envtune.common import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

@@ -6,9 +6,10 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
-from envtune import ablations, claims, experiments, paper, paths  # noqa: E402
+from envtune import ablations, claims, experiments, paper
 from envtune.__main__ import main  # noqa: E402
-from envtune.stats import sign_test  # noqa: E402
+from envtune.common import paths  # noqa: E402
+from envtune.common.stats import sign_test  # noqa: E402
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from conftest import ANSWER, tool_call
 
-from envtune import hints, paths, replay
+from envtune import hints, replay
+from envtune.common import paths
 from envtune.hints.generator import Endpoint, generate
 from envtune.hints.mining import mine
 

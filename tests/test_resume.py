@@ -11,7 +11,8 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import paths, rollout, runconfig, runlog, training
+from envtune import rollout, runconfig, runlog, training
+from envtune.common import files, paths
 from envtune.interrupt import Interrupted
 from envtune.stages import STAGES
 from envtune.transition import Transition
@@ -30,7 +31,7 @@ def same(one, two):
 
 
 def lines(folder, *kinds):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in runlog.read_lines(folder / "metrics.jsonl") if row["kind"] in kinds]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in files.read_lines(folder / "metrics.jsonl") if row["kind"] in kinds]
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_the_best_policy_of_a_run_is_named_with_its_place_in_the_folder(small_po
     training.train_curriculum(SMALL, tmp_path, 0, STAGES[:2], small_policy)
     best = json.loads((tmp_path / "best.json").read_text())
     assert set(best) == {"policy", "stage", "step", "accuracy", "tasks"} and (tmp_path / best["policy"]).is_dir()
-    rows = list(runlog.read_lines(tmp_path / "metrics.jsonl"))
+    rows = list(files.read_lines(tmp_path / "metrics.jsonl"))
     for accuracies, policy in (((0.5, 0.4, 0.3), None), ((0.1, 0.4, 0.3), "stage1_syntax/policy"), ((0.4, 0.4, 0.4), "stage2_hints/policy")):
         of = {("stage1_syntax", 0): accuracies[0], ("stage1_syntax", 1): accuracies[1], ("stage2_hints", 1): accuracies[2]}
         with open(tmp_path / "metrics.jsonl", "w") as out:

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import bfcl, policies, practice, replay, rewards, runlog, sft, splits
+from envtune import bfcl, policies, practice, replay, rewards, sft, splits
+from envtune.common import files
 
 WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)
 
@@ -68,7 +69,7 @@ def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(small_po
     rows = sft.gold_rows(practice.practice_scenarios(SMALL), tokenizer, SMALL)
     told = []
     policy = sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, epochs=6, learning_rate=3e-3, batch=2, echo=told.append)
-    losses = [row["loss"] for row in runlog.read_lines(tmp_path / "metrics.jsonl")]
+    losses = [row["loss"] for row in files.read_lines(tmp_path / "metrics.jsonl")]
     assert len(losses) == 12 and losses[-1] < losses[0] and (policy / "model.safetensors").exists()
     again = []
     assert sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, echo=again.append) == policy and not again

@@ -11,11 +11,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from envtune import paths, sweeps
+from envtune import sweeps
 from envtune.__main__ import main
+from envtune.common import paths
 
 SOURCE = """import json, os, time
-from envtune import paths
+from envtune.common import paths
 folder = paths.run_dir(run_name)
 count = folder / "starts"
 starts = int(count.read_text()) + 1 if count.exists() else 1

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from conftest import ground_truth_messages
 
-from envtune import bfcl, domains, hints, paths, replay, rewards, splits, synthetic
+from envtune import bfcl, domains, hints, replay, rewards, splits, synthetic
+from envtune.common import paths
 from envtune.synthetic import draw, tasks
 from envtune.synthetic.tasks import _FOLLOW_UPS, _HELD_OUT, _UNSEEN_FOLLOW_UPS
 from envtune.toolbox import Toolbox

@@ -2,7 +2,7 @@
 
 How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed to train another model.
 """
-from envtune import paths
+from envtune.common import paths
 
 FOLDER = paths.DATA / "tiny_agent"
 """Its committed weights, tokenizer, model card, and made.json with the numbers of how it was made."""

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import yaml
 
-from envtune import paths
 from envtune.bfcl import Task
+from envtune.common import paths
 
 KINDS = {
     "none": "the library as it is",

@@ -19,8 +19,9 @@ from functools import cache
 import pandas as pd
 import yaml
 
-from envtune import bfcl, paths
+from envtune import bfcl
 from envtune.bfcl import Call
+from envtune.common import paths
 from envtune.hints.library import load_hints
 
 ERROR_KEYS = ("error", "verification_failure")

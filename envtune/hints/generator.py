@@ -22,11 +22,12 @@ import openai
 import pydantic
 import yaml
 
-from envtune import bfcl, progress
+from envtune import bfcl
+from envtune.common import progress
+from envtune.common.files import read_lines
 from envtune.hints import constitution
 from envtune.hints.library import CATEGORIES, TYPES, load_hints
 from envtune.hints.mining import Failure
-from envtune.jsonl import read_lines
 
 ATTEMPTS = 3
 VERSION = "v1"

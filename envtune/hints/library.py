@@ -23,8 +23,9 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, paths
+from envtune import bfcl
 from envtune.bfcl import Call, Task
+from envtune.common import paths
 from envtune.hints import constitution
 from envtune.hints.corruption import NONE, Corruption
 from envtune.toolbox import EXECUTION_ERROR

@@ -1,12 +1,15 @@
-"""JSON lines as a run leaves them: appended whole, torn only at the end and only by a kill.
+"""The files of a run: JSON lines, appended whole and torn only at the end and only by a kill; JSON written whole; metrics as a table.
 
     >>> rows = list(read_lines(run_dir / "metrics.jsonl"))
+    >>> metrics = load_metrics(run_dir)
 """
 import gzip
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+import pandas as pd
 
 
 def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
@@ -29,3 +32,25 @@ def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
         return
     except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it, or move it away to go on without it") from None
+
+
+def write_json(path: Path, data) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(json.dumps(data, indent=1))
+    unfinished.replace(path)
+
+
+def load_metrics(run_dir: Path) -> pd.DataFrame:
+    """metrics.jsonl with `at`: the step counted over all stages. FileNotFoundError that says what to run."""
+    file = run_dir / "metrics.jsonl"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)")
+    data = pd.DataFrame(read_lines(file))
+    offset, parts = 0, []
+    for stage in data["stage"].unique():
+        part = data[data["stage"] == stage].copy()
+        part["at"] = part["step"] + offset
+        offset += int(part["step"].max())
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
