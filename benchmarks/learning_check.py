@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from envtune import evaluation, presets, synthetic, training
+from envtune import evaluation, presets, training
+from envtune.bfcl import synthetic
 from envtune.common import paths, progress
 
 RISE, LOSS = 0.20, 0.05

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, launch, notebook, presets, read_records, splits, sweeps
+from envtune import bfcl, launch, notebook, presets, read_records, sweeps
+from envtune.bfcl import splits
 from envtune.common import paths
+from envtune.env import verl_export
 from envtune.hints import coverage, mining
 
 
@@ -139,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "export-verl":
-            for file in splits.export_verl(options.out, splits.of_tasks(options.tasks, options.seed, options.mode), options.tasks):
+            for file in verl_export.export_verl(options.out, splits.of_tasks(options.tasks, options.seed, options.mode), options.tasks):
                 print(file)
         elif options.command == "sweep":
             return _sweep(options)

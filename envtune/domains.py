@@ -10,8 +10,10 @@ what the environment does not protect from.
 import inspect
 from collections.abc import Sequence
 
-from envtune import bfcl, episode, toolbox
-from envtune.toolbox import EXECUTION_ERROR, Toolbox
+from envtune import bfcl, episode
+from envtune.bfcl import checker, toolbox
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.toolbox import Toolbox
 
 _TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "dict"}
 
@@ -46,7 +48,7 @@ def docs_of_class(cls: type) -> list[dict]:
 
 def forget() -> None:
     """Empty what is kept of tool classes and tasks: they have changed."""
-    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, toolbox.ground_truth, episode._system_prompt):
+    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, checker.ground_truth, episode._system_prompt):
         known.cache_clear()
 
 

@@ -28,7 +28,9 @@ from typing import NamedTuple
 
 from envtune import bfcl, hints, protocol
 from envtune.bfcl import Call, Task
-from envtune.toolbox import EXECUTION_ERROR, Toolbox, ground_truth
+from envtune.bfcl.checker import ground_truth
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.toolbox import Toolbox
 
 RECORD_VERSION = 2
 
@@ -333,7 +335,7 @@ class Episode:
             self._unjudged += (self._turn,)
             why = "no call was made in a turn that needs one"
         else:
-            truth = ground_truth(self.task.id, self._unjudged)[self._turn]
+            truth = ground_truth(self.task, self._unjudged)[self._turn]
             if not truth.same_state(self._toolbox.instances):
                 why = bfcl.state_difference(self._toolbox.instances, truth.instances)
             elif not truth.among(self._results):

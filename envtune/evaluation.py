@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, recovery, rewards, rollout, splits, synthetic
+from envtune import bfcl, policies, recovery, rewards, rollout
+from envtune.bfcl import splits, synthetic
 from envtune.common import progress
 from envtune.common.stats import clustered, sign_test, wilson
 from envtune.episode import EVALUATION, Episode, EpisodeRecord

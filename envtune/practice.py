@@ -6,7 +6,8 @@
 import random
 from collections.abc import Sequence
 
-from envtune import bfcl, splits
+from envtune import bfcl
+from envtune.bfcl import splits
 from envtune.presets import Preset
 from envtune.stages import Stage, stage_tasks
 

@@ -8,9 +8,9 @@ and matter once a batch is used more than once.
 """
 from dataclasses import dataclass, field, replace
 
+from envtune.bfcl.splits import TASKS
 from envtune.collapse import Guard
 from envtune.episode import TRAINING, Limits
-from envtune.splits import TASKS
 
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from envtune.bfcl import Call
+from envtune.bfcl.results import shorten
 
 MAX_MESSAGE_CHARS = 200_000
 MAX_DEPTH = 32
@@ -187,11 +188,6 @@ def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
         # half of a surrogate pair, which JSON can smuggle in, is no text that a tokenizer or a file takes
         lines = lines.encode("utf-8", "replace").decode()
     return f"<tool_response>\n{lines}\n</tool_response>"
-
-
-def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters of a result, and how many were left out."""
-    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} more characters]"
 
 
 def within(results: Sequence[str], result_chars: int, observation_chars: int) -> tuple[Sequence[str], int]:

@@ -8,9 +8,9 @@
 import math
 from dataclasses import dataclass, field, replace
 
+from envtune.bfcl.splits import Splits, is_base
 from envtune.hints import Corruption
 from envtune.rewards import REWARDS
-from envtune.splits import Splits, is_base
 from envtune.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")

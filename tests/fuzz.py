@@ -5,7 +5,7 @@
 
 It runs in an empty folder of its own. Host effects are seen twice: an audit hook of the interpreter reports every file opened, process
 started, socket made, module imported or code compiled while an episode plays, and the folder must be empty at the end. A stall
-is a message that takes more than a second a call, the worker of apart.py included. Prints the seed, the counts and the slowest
+is a message that takes more than a second a call, the worker for number tools included. Prints the seed, the counts and the slowest
 messages; exit code 1 when anything was found.
 """
 import argparse
@@ -19,7 +19,8 @@ import traceback
 
 from adversary import ANSWER, Adversary
 
-from envtune import Episode, apart, bfcl, replay, rewards, toolbox
+from envtune import Episode, bfcl, replay, rewards
+from envtune.bfcl import checker, worker
 from envtune.episode import EVALUATION, TRAINING, Ending
 
 WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "tempfile.", "glob.")
@@ -47,9 +48,9 @@ def main() -> int:
     print(f"seed {options.seed}, {options.messages} messages")
     tasks = list(bfcl.load_tasks().values())
     for task in tasks:  # what is read from disk or imported once a process is there before the watch begins
-        toolbox.ground_truth(task.id)
+        checker.ground_truth(task)
     replay("multi_turn_base_3", [CALL, ANSWER], hint_rate=1.0)
-    apart.run("MathAPI", bfcl.Call("power", {"base": 2, "exponent": 2}))
+    worker.run("MathAPI", bfcl.Call("power", {"base": 2, "exponent": 2}))
     empty = tempfile.TemporaryDirectory()
     os.chdir(empty.name)
     watch = Watch()

@@ -164,7 +164,7 @@ ROWS = [
 
 def play(row):
     """(hint id, class, call that fails, its result, results of the calls that follow) of one row."""
-    from envtune.toolbox import Toolbox
+    from envtune.bfcl.toolbox import Toolbox
     hint_id, class_name, scenario, before, failing, follow = row
     box = Toolbox.of_scenario((class_name,), {class_name: scenario})
 

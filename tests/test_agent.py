@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune import Episode, agent, bfcl, hints, policies, protocol, rewards, synthetic
+from envtune import Episode, agent, bfcl, hints, policies, protocol, rewards
 from envtune.agent import card, data, measure, script, tokens, train
 from envtune.agent.script import Habits, Script
+from envtune.bfcl import synthetic
 from envtune.rollout import Chat
 
 RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import mpmath
 import pytest
 
-from envtune import Episode, apart, bfcl
-from envtune.bfcl import Call
-from envtune.toolbox import EXECUTION_ERROR, Toolbox
+from envtune import Episode, bfcl
+from envtune.bfcl import Call, worker
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.toolbox import Toolbox
 
 MATHS = next(t for t in bfcl.load_tasks().values() if "MathAPI" in t.classes)
 LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
@@ -18,21 +19,21 @@ LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
 @pytest.mark.parametrize("call", [Call("power", {"base": 9, "exponent": 999_999_999}),
                                   Call("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**8})], ids=lambda c: c.name)
 def test_one_long_call_into_c_code_is_ended_by_the_kernel_and_the_next_is_answered(call):
-    with pytest.raises(apart.Ended, match="was ended"):  # without the guards: they keep such calls from ever getting here
-        apart.run("MathAPI", call)
-    assert apart.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
+    with pytest.raises(worker.Ended, match="was ended"):  # without the guards: they keep such calls from ever getting here
+        worker.run("MathAPI", call)
+    assert worker.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
 
 
 def test_a_calculation_that_wants_too_much_memory_is_an_error():
     try:
-        result = apart.run("MathAPI", Call("square_root", {"number": 2, "precision": 10**17}))
-    except apart.Ended as error:
+        result = worker.run("MathAPI", Call("square_root", {"number": 2, "precision": 10**17}))
+    except worker.Ended as error:
         result = f"{EXECUTION_ERROR}{error}"
     assert "error" in result.lower()
 
 
 def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monkeypatch):
-    monkeypatch.setattr("envtune.guards.weigh", lambda call: 1)  # as if a bound of the table were wrong
+    monkeypatch.setattr("envtune.bfcl.call_limits.weigh", lambda call: 1)  # as if a bound of the table were wrong
     episode = Episode(MATHS)
     reply = episode.step('<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": 999999999}}</tool_call>')
     assert "the calculation took too long" in reply and episode.record.codes == [-2.0]
@@ -40,10 +41,10 @@ def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monk
 
 
 def test_a_worker_that_died_is_replaced():
-    apart.run("MathAPI", LOGARITHM)
-    os.kill(apart._worker.process.pid, signal.SIGKILL)
-    apart._worker.process.wait()
-    assert apart.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
+    worker.run("MathAPI", LOGARITHM)
+    os.kill(worker._worker.process.pid, signal.SIGKILL)
+    worker._worker.process.wait()
+    assert worker.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
 
 
 def test_the_precision_of_this_process_is_not_touched():
@@ -61,26 +62,26 @@ def test_a_result_does_not_depend_on_the_precision_of_an_earlier_call():
 
 
 def _in_a_fork(_) -> str:
-    return apart.run("MathAPI", LOGARITHM)
+    return worker.run("MathAPI", LOGARITHM)
 
 
 def test_forked_processes_and_threads_get_workers_and_answers_of_their_own():
-    apart.run("MathAPI", LOGARITHM)
+    worker.run("MathAPI", LOGARITHM)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert set(pool.map(_in_a_fork, range(6))) == {"{'result': mpf('2.0')}"}
     calls = [Call("logarithm", {"value": 2**i, "base": 2, "precision": 5 + i}) for i in range(40)]
-    expected = [apart.run("MathAPI", call) for call in calls]
+    expected = [worker.run("MathAPI", call) for call in calls]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda call: apart.run("MathAPI", call), calls)) == expected
+        assert list(threads.map(lambda call: worker.run("MathAPI", call), calls)) == expected
 
 
 def test_what_runs_apart_has_no_state_and_is_documented():
-    assert set(bfcl.tool_names("MathAPI")) >= apart.TOOLS
+    assert set(bfcl.tool_names("MathAPI")) >= worker.TOOLS
     assert not [name for name in vars(bfcl.tool_class("MathAPI")()) if not name.startswith("_")]
 
 
 def test_a_worker_that_cannot_start_stops_the_run_instead_of_teaching_the_agent_a_lie(monkeypatch):
-    monkeypatch.setattr(apart, "_worker", None)
+    monkeypatch.setattr(worker, "_worker", None)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start with /bin/false"):
         Toolbox(MATHS).execute(LOGARITHM)

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from envtune import bfcl
+from envtune.bfcl import tasks
 
 
 def test_there_are_200_tasks_a_split_and_variants_share_a_scenario():
@@ -54,22 +55,22 @@ def test_an_unknown_task_is_named():
 
 def test_a_missing_install_says_which_command_to_run(monkeypatch):
     def missing(name):
-        raise bfcl.PackageNotFoundError(name)
-    monkeypatch.setattr(bfcl, "version", missing)
-    bfcl._package.cache_clear()
+        raise tasks.PackageNotFoundError(name)
+    monkeypatch.setattr(tasks, "version", missing)
+    tasks._package.cache_clear()
     with pytest.raises(bfcl.BFCLUnavailable, match="pip install --no-deps bfcl-eval=="):
-        bfcl._package()
-    monkeypatch.setattr(bfcl, "version", lambda name: "1.0")
+        tasks._package()
+    monkeypatch.setattr(tasks, "version", lambda name: "1.0")
     with pytest.raises(bfcl.BFCLUnavailable, match=r"1\.0 is installed"):
-        bfcl._package()
+        tasks._package()
 
 
 def test_changed_data_is_refused(monkeypatch):
-    monkeypatch.setattr(bfcl, "DATA_SHA256", "0" * 64)
-    bfcl._raw.cache_clear()
+    monkeypatch.setattr(tasks, "DATA_SHA256", "0" * 64)
+    tasks._raw.cache_clear()
     with pytest.raises(bfcl.BFCLUnavailable, match="hash"):
-        bfcl._raw()
-    bfcl._raw.cache_clear()
+        tasks._raw()
+    tasks._raw.cache_clear()
 
 
 def test_importing_the_package_needs_no_torch():

@@ -6,7 +6,8 @@ import pytest
 from chat_server import ChatServer
 from conftest import ground_truth_messages
 
-from envtune import bfcl, guards
+from envtune import bfcl
+from envtune.bfcl import call_limits
 from envtune.common import paths
 from envtune.hints import library
 
@@ -71,5 +72,5 @@ def test_every_link_to_a_file_leads_somewhere(page):
 
 
 def test_the_numbers_of_the_security_section_are_those_of_the_code():
-    for number in (guards.EPISODE_ARGUMENT_CHARS, guards.EPISODE_RESULT_CHARS, guards.RESULT_CHARS, guards.TREE_ENTRIES, guards.TREE_PATH_CHARS):
+    for number in (call_limits.EPISODE_ARGUMENT_CHARS, call_limits.EPISODE_RESULT_CHARS, call_limits.RESULT_CHARS, call_limits.TREE_ENTRIES, call_limits.TREE_PATH_CHARS):
         assert f"{number:,}" in ENVIRONMENT

@@ -11,10 +11,11 @@ from conftest import ANSWER, tool_call
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from envtune import Episode, bfcl, rewards, toolbox
-from envtune.bfcl import Call
+from envtune import Episode, bfcl, rewards
+from envtune.bfcl import Call, checker
+from envtune.bfcl.results import as_text
+from envtune.bfcl.toolbox import Toolbox
 from envtune.episode import EVALUATION
-from envtune.toolbox import Toolbox
 
 TASKS = [t for t in bfcl.load_tasks().values() if t.scenario % 9 == 0 and not (t.split == "long_context" and "TravelAPI" in t.classes)]
 LEFT_OUT = {"get_outside_temperature_from_google", "logarithm", "square_root", "power"}
@@ -140,7 +141,7 @@ def test_the_ground_truth_leaves_what_bfcls_executor_leaves(split):
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import state_checker
     for task in (t for t in TASKS if t.split == split):
         with BFCL(task) as reference:
-            for turn, truth in zip(task.ground_truth, toolbox.ground_truth(task.id), strict=True):
+            for turn, truth in zip(task.ground_truth, checker.ground_truth(task), strict=True):
                 texts, instances = reference.execute(turn)
                 assert state_checker(truth.instances, instances)["valid"] and state_checker(instances, truth.instances)["valid"]
                 assert [text for text, call in zip(truth.results, turn, strict=True) if call.name not in LEFT_OUT] == \
@@ -153,11 +154,11 @@ values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | 
 @given(st.dictionaries(st.text() | st.integers() | st.none() | st.booleans(), values, max_size=4) | values)
 def test_results_are_printed_as_json_dumps_prints_them(result):
     expected = json.dumps(result) if isinstance(result, dict) else str(result)
-    assert toolbox.as_text(result) == expected
+    assert as_text(result) == expected
 
 
 def test_long_constants_are_printed_as_json_dumps_prints_them():
     Toolbox(TASKS[0])
     for constant in bfcl.long_context_constants():
         for result in ({"a": 1.5, "ä": constant, "b": None}, {"a": constant}, {"a": [1], "x": constant, "y": constant}):
-            assert toolbox.as_text(result) == json.dumps(result)
+            assert as_text(result) == json.dumps(result)

@@ -3,9 +3,10 @@ import json
 import pytest
 from conftest import ANSWER, tool_call
 
-from envtune import Episode, bfcl, guards, toolbox
-from envtune.bfcl import Call
-from envtune.toolbox import EXECUTION_ERROR, Toolbox
+from envtune import Episode, bfcl
+from envtune.bfcl import Call, call_limits, checker
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.toolbox import Toolbox
 
 FILES = bfcl.load_task("multi_turn_base_3")
 
@@ -14,27 +15,27 @@ def of_size(measure: str, size: int):
     return size if measure == "magnitude" else {"characters": "x", "items": [1]}[measure] * size
 
 
-@pytest.mark.parametrize("bound", guards.GUARDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}")
+@pytest.mark.parametrize("bound", call_limits.GUARDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}")
 def test_every_bound_accepts_its_limit_and_refuses_one_more(bound):
     tool, argument = bound.tool.replace("*", "echo"), bound.argument.replace("*", "content")
-    guards.weigh(Call(tool, {argument: of_size(bound.measure, bound.at_most)}))
-    with pytest.raises(guards.Refused, match=f"argument '{argument}'"):
-        guards.weigh(Call(tool, {argument: of_size(bound.measure, bound.at_most + 1)}))
+    call_limits.weigh(Call(tool, {argument: of_size(bound.measure, bound.at_most)}))
+    with pytest.raises(call_limits.Refused, match=f"argument '{argument}'"):
+        call_limits.weigh(Call(tool, {argument: of_size(bound.measure, bound.at_most + 1)}))
     if bound.measure == "magnitude":
-        with pytest.raises(guards.Refused):
-            guards.weigh(Call(tool, {argument: -bound.at_most * 1.01}))
+        with pytest.raises(call_limits.Refused):
+            call_limits.weigh(Call(tool, {argument: -bound.at_most * 1.01}))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), [1, [float("nan")]], {"a": 10**31}, {"x" * 20_001: 1},
                                    [["y" * 20_001]], object(), b"x", (1,), 10**5000], ids=list("0123456789x"))
 def test_a_bad_value_is_refused_wherever_it_lies(value):
-    with pytest.raises(guards.Refused, match="argument 'content'"):
-        guards.weigh(Call("echo", {"content": value}))
+    with pytest.raises(call_limits.Refused, match="argument 'content'"):
+        call_limits.weigh(Call("echo", {"content": value}))
 
 
 def test_a_number_written_as_text_does_not_pass_the_bound_on_numbers():
-    with pytest.raises(guards.Refused, match="10 characters"):  # mpmath would read it and compute for hours
-        guards.weigh(Call("logarithm", {"value": 2, "base": 3, "precision": "1000000000"}))
+    with pytest.raises(call_limits.Refused, match="10 characters"):  # mpmath would read it and compute for hours
+        call_limits.weigh(Call("logarithm", {"value": 2, "base": 3, "precision": "1000000000"}))
 
 
 def test_a_refusal_says_why_counts_as_execution_error_and_leaves_the_state_alone():
@@ -62,7 +63,7 @@ def bomb(levels: int) -> Toolbox:
 @pytest.mark.parametrize("walk", [Call("find", {}), Call("find", {"path": "/", "name": "p0"}), Call("du", {}), Call("find", {"path": "p32"})])
 def test_a_tree_of_billions_built_by_a_hundred_calls_is_not_walked(walk):
     box = bomb(32)
-    assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree has more than {guards.TREE_ENTRIES} entries"
+    assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree has more than {call_limits.TREE_ENTRIES} entries"
     assert "p32" in box.execute(Call("ls", {}))
 
 
@@ -71,7 +72,7 @@ def test_a_folder_copied_into_itself_is_a_circle_that_is_not_walked():
     box.execute(Call("mkdir", {"dir_name": "a"}))
     box.execute(Call("cp", {"source": "a", "destination": "a"}))
     for walk in (Call("find", {}), Call("du", {"human_readable": True})):
-        assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree is deeper than {guards.TREE_DEPTH} levels"
+        assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree is deeper than {call_limits.TREE_DEPTH} levels"
 
 
 def test_long_names_nested_deep_are_not_walked():
@@ -106,16 +107,16 @@ def test_the_calls_of_an_episode_carry_and_bring_a_bounded_number_of_characters(
     results = [box.execute(post) for _ in range(60)]
     assert "no more are run" in results[-1] and "no more are run" not in results[40]
     box = Toolbox(task)
-    box._result_chars = guards.EPISODE_RESULT_CHARS + 1
+    box._result_chars = call_limits.EPISODE_RESULT_CHARS + 1
     assert "no more are run" in box.execute(Call("posting_get_login_status", {}))
 
 
 def test_a_very_long_result_is_cut_and_says_so():
     task = next(t for t in bfcl.load_tasks().values() if "VehicleControlAPI" in t.classes)
     result = Toolbox(task).execute(Call("display_log", {"messages": ["y" * 1_000] * 150}))
-    assert result.endswith(" more characters]") and len(result) < guards.RESULT_CHARS + 50
+    assert result.endswith(" more characters]") and len(result) < call_limits.RESULT_CHARS + 50
 
 
 def test_no_result_of_a_ground_truth_is_near_the_length_that_is_cut():
-    longest = max(len(r) for t in bfcl.load_tasks() for turn in toolbox.ground_truth(t) for r in turn.results)
-    assert 3 * longest < guards.RESULT_CHARS
+    longest = max(len(r) for t in bfcl.load_tasks().values() for turn in checker.ground_truth(t) for r in turn.results)
+    assert 3 * longest < call_limits.RESULT_CHARS

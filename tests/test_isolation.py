@@ -14,10 +14,10 @@ import pytest
 from adversary import Adversary
 from conftest import ANSWER, ground_truth_messages, tool_call
 
-from envtune import Episode, bfcl, replay, toolbox
-from envtune.bfcl import Call
+from envtune import Episode, bfcl, replay
+from envtune.bfcl import Call, checker, toolbox
+from envtune.bfcl.toolbox import Toolbox
 from envtune.episode import EVALUATION, TRAINING
-from envtune.toolbox import Toolbox
 
 TASKS = [f"multi_turn_{split}_{scenario}" for split in bfcl.SPLITS for scenario in (3, 20, 55, 77, 101, 130, 160, 190)]
 
@@ -127,7 +127,7 @@ import hashlib, json, sys
 sys.path.insert(0, "tests")
 from test_isolation import TASKS, played, script
 from envtune.bfcl import Call, load_tasks
-from envtune.toolbox import Toolbox
+from envtune.bfcl.toolbox import Toolbox
 texts = [json.dumps(played(t, script(t, n))) for t in TASKS for n in range(2)]
 travel = Toolbox(next(t for t in load_tasks().values() if "TravelAPI" in t.classes))
 api = travel.instances["TravelAPI"]
@@ -162,11 +162,11 @@ def test_reusing_the_ground_truth_changes_no_verdict_and_no_episode_changes_it(s
             yield episode.record
 
     reused = list(records())
-    for task_id in TASKS:
-        for kept, fresh in zip(toolbox.ground_truth(task_id), toolbox.ground_truth.__wrapped__(task_id), strict=True):
+    for task in map(bfcl.load_task, TASKS):
+        for kept, fresh in zip(checker.ground_truth(task), checker.ground_truth.__wrapped__(task), strict=True):
             assert kept.results == fresh.results and kept.same_state(fresh.instances) and fresh.same_state(kept.instances)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("envtune.episode.ground_truth", toolbox.ground_truth.__wrapped__)  # executed anew for every turn
+        patch.setattr("envtune.episode.ground_truth", checker.ground_truth.__wrapped__)  # executed anew for every turn
         assert list(records()) == reused
 
 

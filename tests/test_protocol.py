@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envtune import bfcl, protocol
+from envtune.bfcl import results
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.floats(allow_nan=False, allow_infinity=False)
                            | st.text(max_size=20), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
@@ -128,5 +129,5 @@ def test_prompts_differ_by_rules_and_doc_style():
 
 
 def test_long_results_are_cut_with_a_count():
-    assert protocol.shorten("a" * 50, 50) == "a" * 50
-    assert protocol.shorten("a" * 51, 50) == "a" * 50 + " … [1 more characters]"
+    assert results.shorten("a" * 50, 50) == "a" * 50
+    assert results.shorten("a" * 51, 50) == "a" * 50 + " … [1 more characters]"

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import bfcl, policies, practice, replay, rewards, sft, splits
+from envtune import bfcl, policies, practice, replay, rewards, sft
+from envtune.bfcl import splits
 from envtune.common import files
 
 WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)

@@ -3,8 +3,9 @@ import json
 import pandas as pd
 import pytest
 
-from envtune import bfcl, practice, presets, splits, stages, synthetic
+from envtune import bfcl, practice, presets, stages
 from envtune.__main__ import main
+from envtune.bfcl import splits, synthetic
 
 
 def scenarios(ids):

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envtune import bfcl, guards, toolbox
-from envtune.bfcl import Call
-from envtune.toolbox import EXECUTION_ERROR, Toolbox
+from envtune import bfcl
+from envtune.bfcl import Call, call_limits, checker
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.toolbox import Toolbox
 
 TASK = bfcl.load_task("multi_turn_base_3")
 
@@ -44,8 +45,8 @@ def test_a_call_that_could_run_away_is_refused_with_the_reason(call):
 
 
 def test_no_ground_truth_call_is_refused():
-    weights = [[guards.weigh(call) for turn in task.ground_truth for call in turn] for task in bfcl.load_tasks().values()]
-    assert max(map(sum, weights)) * 50 < guards.EPISODE_ARGUMENT_CHARS
+    weights = [[call_limits.weigh(call) for turn in task.ground_truth for call in turn] for task in bfcl.load_tasks().values()]
+    assert max(map(sum, weights)) * 50 < call_limits.EPISODE_ARGUMENT_CHARS
 
 
 @pytest.mark.parametrize("arguments", [{1: 2}, {None: "x"}, {"self": 1}, {"": 1}, {"x y": 1}, {"__class__": 1}])
@@ -69,10 +70,10 @@ def test_arguments_are_copied_before_a_tool_may_keep_them():
 
 
 def test_ground_truth_states_are_not_reachable_through_an_episode():
-    first = toolbox.ground_truth(TASK.id)
+    first = checker.ground_truth(TASK)
     before = repr(first[0].instances["GorillaFileSystem"].root)
     Toolbox(TASK).execute(Call("mkdir", {"dir_name": "mine"}))
-    assert repr(toolbox.ground_truth(TASK.id)[0].instances["GorillaFileSystem"].root) == before
+    assert repr(checker.ground_truth(TASK)[0].instances["GorillaFileSystem"].root) == before
 
 
 arguments = st.dictionaries(st.sampled_from(["folder", "file_name", "source", "destination", "a", "path", "name", "lines", "x"]),

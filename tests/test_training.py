@@ -7,7 +7,8 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import agent, bfcl, practice, presets, splits, stages, training
+from envtune import agent, bfcl, practice, presets, stages, training
+from envtune.bfcl import splits
 from envtune.stages import STAGES
 
 COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}
@@ -155,7 +156,7 @@ def test_stages_are_the_papers():
     assert [(s.tasks, s.reward, s.hint_rate, s.rules) for s in STAGES] == [
         ("stage1", "stage1", 0.0, False), ("train_base", "progress", 1.0, False),
         ("train", "progress", 1.0, True), ("train", "progress", 0.0, True)]
-    from envtune.splits import load_splits
+    from envtune.bfcl.splits import load_splits
     assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
 
 

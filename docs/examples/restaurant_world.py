@@ -6,7 +6,7 @@
     >>> Episode("synthetic_base_7_RestaurantAPI"), Episode("synthetic_miss_param_7_t2_RestaurantAPI+TicketAPI")
 """
 from envtune.bfcl import Call
-from envtune.synthetic import Again, Family, World
+from envtune.bfcl.synthetic import Again, Family, World
 
 
 class Restaurant(World):

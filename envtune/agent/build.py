@@ -10,9 +10,10 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from envtune import bfcl, policies, synthetic
+from envtune import bfcl, policies
 from envtune.agent import FOLDER, card, measure, train
 from envtune.agent.train import Recipe
+from envtune.bfcl import synthetic
 
 HELD_OUT = range(400, 800)
 """Numbers of the 400 held-out base tasks that competence is measured on: not the test set, which only trained policies see."""

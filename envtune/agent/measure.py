@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from envtune import bfcl, policies, protocol, rewards, rollout, synthetic
+from envtune import bfcl, policies, protocol, rewards, rollout
 from envtune.agent.data import MAX_RESULT_CHARS
 from envtune.agent.script import call_message, prepares, unprepared
+from envtune.bfcl import synthetic
 from envtune.common.stats import clustered
 from envtune.episode import EVALUATION, TRAINING, Episode, EpisodeRecord, Limits
 from envtune.hints import is_error

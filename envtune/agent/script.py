@@ -13,8 +13,8 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envtune import bfcl, hints, toolbox
-from envtune.bfcl import Call
+from envtune import bfcl, hints
+from envtune.bfcl import Call, checker
 from envtune.episode import Episode, Outcome
 
 
@@ -154,7 +154,7 @@ def unprepared(episode: Episode, done: int) -> Call:
     """The call that the needed preparation leads to, as one writes it who skipped all that prepares: with the city where its code
     belongs, the person's name where an id belongs."""
     truth = episode.task.ground_truth[episode.turn]
-    results = toolbox.ground_truth(episode.task.id, episode._unjudged)[episode.turn].results
+    results = checker.ground_truth(episode.task, episode._unjudged)[episode.turn].results
     at = next((i for i in range(done + 1, len(truth)) if not prepares(truth[i])), len(truth) - 1)
     if truth[done].name in ("lockDoors", "pressBrakePedal") and any(c.name == "startEngine" for c in truth[done:]):
         at = next(i for i in range(done, len(truth)) if truth[i].name == "startEngine")

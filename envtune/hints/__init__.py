@@ -1,7 +1,8 @@
 """Actionable augmentation: a vague error carries a hint that names its cause and a direction, never the solution."""
+from envtune.bfcl.results import is_error
 from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
-from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, is_error, load_hints, match
+from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, load_hints, match
 
 
 def generate(*arguments, **settings):

@@ -25,10 +25,10 @@ import yaml
 
 from envtune import bfcl
 from envtune.bfcl import Call, Task
+from envtune.bfcl.results import is_error
 from envtune.common import paths
 from envtune.hints import constitution
 from envtune.hints.corruption import NONE, Corruption
-from envtune.toolbox import EXECUTION_ERROR
 
 CATEGORIES = ("dependency_missing", "parameter_constraint", "state_prerequisite", "format_mismatch", "resource_unavailable")
 TYPES = ("clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format")
@@ -119,23 +119,6 @@ def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
     if doubles := {i for i in ids if ids.count(i) > 1}:
         raise ValueError(f"{folder or 'the library'}: the id {', '.join(doubles)} occurs more than once")
     return tuple(hints)
-
-
-def is_error(result: str) -> str:
-    """The error text of a tool's result, or '' when the call succeeded."""
-    if result.startswith(EXECUTION_ERROR):
-        return result
-    if result.startswith(("[{'error': ", "['Error: ")):  # two tools return their error in a list, which BFCL prints by str()
-        return result.strip("[]{}").removeprefix("'error': ").strip("'\"")
-    if '"error"' not in result:
-        return ""
-    try:
-        content = json.loads(result)
-    except ValueError:
-        return ""
-    if not isinstance(content, dict) or "error" not in content:
-        return ""
-    return str(content["error"]) or "an error without a text"  # as a logarithm to the base 1 gives
 
 
 def match(classes: tuple[str, ...], call: Call, error: str) -> Hint | None:

@@ -1,7 +1,7 @@
 """A car: VehicleControlAPI. Prerequisites: locked doors and a pressed brake before the engine starts, the engine before cruise
 control, zip codes before a distance."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 DOORS = ("driver", "passenger", "rear_left", "rear_right")
 STATUS = ("fuel", "battery", "doors", "climate", "headlights", "parkingBrake", "brakePedal", "engine")

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import ClassVar
 
-from envtune.bfcl import Call
-from envtune.synthetic.draw import Draw, Names, share
+from envtune.bfcl.synthetic.draw import Draw, Names, share
+from envtune.bfcl.tasks import Call
 
 HELD_OUT_SHARES = 4
 """One of so many combinations of a request and its values is kept for validation and test."""

@@ -1,6 +1,6 @@
 """A workspace's messages: MessageAPI. Prerequisites: being logged in, and the id of the person written to."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 
 class Messages(World):

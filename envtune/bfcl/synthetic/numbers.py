@@ -1,6 +1,6 @@
 """Arithmetic: MathAPI, which has no state. Prerequisites: an earlier result that a later step works on."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Family, World
+from envtune.bfcl.synthetic.world import Family, World
+from envtune.bfcl.tasks import Call
 
 LISTS = {"mean": "mean", "sum": "sum_values", "largest": "max_value", "smallest": "min_value"}
 METRIC = ("km", "m", "cm", "mm")

@@ -5,8 +5,8 @@
 
 No signal handler of Python interrupts one long call into C, and a thread that waits for it keeps the interpreter. So the worker
 arms a CPU timer without a handler (ITIMER_PROF): when it fires, the kernel ends the process, whatever code runs; a limit on
-its memory does the same for size. The caller reads an execution error, the next call gets a new worker. The guards keep
-every accepted call to milliseconds (guards.py); this is what holds if one of them is ever wrong.
+its memory does the same for size. The caller reads an execution error, the next call gets a new worker. The limits on calls keep
+every accepted call to milliseconds (call_limits.py); this is what holds if one of them is ever wrong.
 
 The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's process. It is started at the
 first such call (about 0.2 s), serves one process, and ends with it.
@@ -19,7 +19,8 @@ import subprocess
 import sys
 import threading
 
-from envtune.bfcl import Call, tool_class
+from envtune.bfcl.results import printed
+from envtune.bfcl.tasks import Call, tool_class
 from envtune.common import paths
 
 TOOLS = frozenset({"logarithm", "square_root", "power", "round_number"})
@@ -39,7 +40,7 @@ class _Worker:
 
     def __init__(self):
         where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
-        self.process = subprocess.Popen([sys.executable, "-c", "from envtune import apart; apart.serve()"], bufsize=0,
+        self.process = subprocess.Popen([sys.executable, "-c", "from envtune.bfcl import worker; worker.serve()"], bufsize=0,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": where})
         self.answer = self.process.stdout.fileno()
         self.waiting = select.poll()
@@ -116,8 +117,6 @@ def serve() -> None:
     """The worker's loop: a JSON request a line, a JSON text a line."""
     import resource
     import signal
-
-    from envtune.toolbox import printed  # not above: the toolbox is built on this module
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent ends us by EOF
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -21,19 +21,19 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from envtune import domains, hints
-from envtune.bfcl import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
-from envtune.synthetic.draw import Draw, Names
-from envtune.synthetic.files import Files
-from envtune.synthetic.messages import Messages
-from envtune.synthetic.numbers import Numbers
-from envtune.synthetic.posting import Posting
-from envtune.synthetic.tickets import Tickets
-from envtune.synthetic.trading import Trading
-from envtune.synthetic.travel import Travel
-from envtune.synthetic.vehicle import Vehicle
-from envtune.synthetic.world import Again, Family, Plan, World
-from envtune.toolbox import Toolbox
+from envtune.bfcl.results import is_error
+from envtune.bfcl.synthetic.draw import Draw, Names
+from envtune.bfcl.synthetic.files import Files
+from envtune.bfcl.synthetic.messages import Messages
+from envtune.bfcl.synthetic.numbers import Numbers
+from envtune.bfcl.synthetic.posting import Posting
+from envtune.bfcl.synthetic.tickets import Tickets
+from envtune.bfcl.synthetic.trading import Trading
+from envtune.bfcl.synthetic.travel import Travel
+from envtune.bfcl.synthetic.vehicle import Vehicle
+from envtune.bfcl.synthetic.world import Again, Family, Plan, World
+from envtune.bfcl.tasks import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
+from envtune.bfcl.toolbox import Toolbox
 
 WORLDS: dict[str, type[World]] = {world.class_name: world for world in (
     Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)}
@@ -76,8 +76,7 @@ def add_world(world: type[World]) -> None:
     if world.class_name not in OWN_CLASSES:
         raise ValueError(f"there is no tool class {world.class_name!r}; make it known first, with domains.add(cls, [])")
     OWN_WORLDS[world.class_name] = world
-    domains.forget()  # in a notebook the same world is defined again and again
-    _made.cache_clear()
+    _made.cache_clear()  # in a notebook the same world is defined again and again
 
 
 def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, ...]]:
@@ -205,7 +204,7 @@ def _run(worlds: list[World], calls: Sequence[Sequence[Call]], long_context: boo
     doubtful = []
     for turn, turn_calls in enumerate(calls):
         results = [box.execute(call) for call in turn_calls]
-        if any(hints.is_error(result) for result in results):
+        if any(is_error(result) for result in results):
             raise Again
         # what a call prints is asked of the agent: only a text that an earlier turn printed too does not prove that it was made
         doubtful += [(turn, i) for i, result in enumerate(results) if result in seen]

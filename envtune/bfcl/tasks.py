@@ -1,4 +1,4 @@
-"""BFCL V3 multi-turn: 800 tasks, their tool docs, tool classes and official checker. Only here is bfcl_eval imported.
+"""BFCL V3 multi-turn: 800 tasks, their tool docs and tool classes.
 
     >>> task = load_tasks()["multi_turn_base_3"]
     >>> task.user_turns[1][:45], task.ground_truth[0][0]
@@ -13,7 +13,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import types
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -40,7 +39,8 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One problem instance. Shared by every episode, so nobody writes to its dicts (Toolbox copies what tools may keep)."""
+    """One problem instance. Shared by every episode, so nobody writes to its dicts (Toolbox copies what tools may keep). What is
+    computed once for a task is kept under the task itself: another one with the same id is another task."""
     id: str
     split: str
     scenario: int
@@ -60,6 +60,9 @@ class Task:
     @property
     def turns(self) -> int:
         return len(self.user_turns)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
 @lru_cache(maxsize=1)
@@ -101,8 +104,6 @@ def _raw() -> dict[str, list[dict]]:
 
 OWN_CLASSES: dict[str, tuple[type, list[dict]]] = {}
 """Tool classes that are not BFCL's, with their docs, by name; filled by domains.add."""
-OWN_TASKS: dict[str, Task] = {}
-"""Their tasks by id."""
 
 
 @cache
@@ -182,20 +183,6 @@ def load_tasks() -> dict[str, Task]:
     return tasks
 
 
-def load_task(task_id: str) -> Task:
-    """One task. KeyError with an example id when there is none of that name."""
-    if task_id in OWN_TASKS:
-        return OWN_TASKS[task_id]
-    if task_id.startswith("synthetic_"):
-        from envtune import synthetic  # its worlds are written with the types of this module, so it cannot be imported above
-        return synthetic.make(task_id)
-    tasks = load_tasks()
-    if task_id not in tasks:
-        raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or synthetic_<split>_<number>, split one of "
-                       f"{', '.join(SPLITS)}")
-    return tasks[task_id]
-
-
 def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict]:
     """The tool docs of some classes, in BFCL's order, without the hidden tools."""
     return [doc for c in classes for doc in _docs(c) if doc["name"] not in hidden]
@@ -204,85 +191,3 @@ def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict
 def tool_docs(task: Task, turn: int) -> list[dict]:
     """The tool docs that the model may read in a turn: all of the task's classes, without the tools still withheld."""
     return docs_of(task.classes, task.withheld if task.withheld and turn < task.withheld_until else ())
-
-
-@cache
-def _checker():
-    _package()
-    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker
-    return multi_turn_checker
-
-
-def brief(values, chars: int = 160, items: int = 3) -> str:
-    """A few values as text, each cut at `chars` characters: for a person who asks why."""
-    texts = [text if len(text) <= chars else f"{text[:chars]} …" for text in map(str, values[:items])]
-    return "; ".join(texts) + (f"; and {len(values) - items} more" if len(values) > items else "")
-
-
-def missing_results(results: list[str], truth_results: tuple[str, ...]) -> list[str]:
-    """What BFCL's response check misses: ground-truth results that are not among the agent's results so far (a multiset)."""
-    verdict = _checker().response_checker(results, truth_results, 0)
-    return [] if verdict["valid"] else verdict["details"]["missing_items"]
-
-
-def state_difference(model_instances: dict, truth_instances: dict) -> str:
-    """What BFCL's state check finds: the class and its public attributes that differ, with both values; '' when none does."""
-    verdict = _checker().state_checker(model_instances, truth_instances)
-    if verdict["valid"]:
-        return ""
-    found = []
-    for name, pair in verdict["details"]["differences"].items():
-        model, truth = pair["model"], pair["ground_truth"]
-        if hasattr(truth, "contents"):
-            found += [f"{name}: {difference}" for difference in _tree_differences(model, truth, "")]
-        else:
-            found += [f"{name} is {brief([model])}, ground truth {brief([truth])}"]
-    owner = next(c for c in truth_instances if f" {c} " in verdict["error_message"])
-    return f"{owner} differs from ground truth: {brief(found, 400)}"
-
-
-def _tree_differences(model, truth, path: str) -> list[str]:
-    """What differs between two directories of BFCL's file system, by path. As deep as the ground truth's tree, never deeper."""
-    if type(model) is not type(truth):
-        return [f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"]
-    if not hasattr(truth, "contents"):
-        return [] if model == truth else [f"{path} holds {brief([repr(model.content)], 60)}, "
-                                          f"ground truth {brief([repr(truth.content)], 60)}"]
-    found = [f"{path}/{name} is not in the ground truth" for name in model.contents if name not in truth.contents]
-    for name, item in truth.contents.items():
-        if name not in model.contents:
-            found.append(f"{path}/{name} is missing")
-        else:
-            found += _tree_differences(model.contents[name], item, f"{path}/{name}")
-    return found or ([] if model.name == truth.name else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"])
-
-
-def official_valid(record) -> bool:
-    """The verdict of BFCL's multi_turn_checker on an EpisodeRecord: every well-formed call of every turn, empty turns too.
-
-    The checker's own code runs, with one thing exchanged: where it would build strings and `eval` them, the calls go
-    through a Toolbox as data. An episode that did not reach its last turn, or was cut by a limit that ends an episode,
-    fails, as in BFCL's runner ("force-terminated").
-    """
-    if not record.completed:
-        return False
-    return official_check(load_task(record.task_id), record.calls_by_turn())
-
-
-def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
-    """multi_turn_checker on calls given as [turn][step][call]."""
-    from envtune.toolbox import Toolbox  # the toolbox is built from this module, so it cannot be imported above
-    boxes: dict[str, Toolbox] = {}
-
-    def execute(func_call_list, model_name, **_):
-        box = boxes.setdefault(model_name, Toolbox(task))
-        return [box.execute(call) for call in func_call_list], box.instances
-
-    checker = _checker()
-    # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
-    check = types.FunctionType(checker.multi_turn_checker.__code__,
-                               {**vars(checker), "execute_multi_turn_func_call": execute})
-    verdict = check(steps_by_turn, [list(turn) for turn in task.ground_truth],
-                    {"initial_config": task.initial_config, "involved_classes": list(task.classes), "id": task.id},
-                    f"multi_turn_{task.split}", "policy")
-    return bool(verdict["valid"])

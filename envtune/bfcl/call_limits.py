@@ -4,7 +4,7 @@
     4
     >>> weigh(Call("power", {"base": 9, "exponent": 999_999_999}))
     Traceback (most recent call last):
-    envtune.guards.Refused: argument 'exponent' is 999999999, at most 1000 in magnitude is accepted
+    envtune.bfcl.call_limits.Refused: argument 'exponent' is 999999999, at most 1000 in magnitude is accepted
 
 Every bound is far beyond what the 800 tasks need (tested) and low enough that the worst accepted call ends in milliseconds.
 Bounds count characters, items and magnitudes, never seconds, so a refusal is the same on every machine.
@@ -12,7 +12,7 @@ Bounds count characters, items and magnitudes, never seconds, so a refusal is th
 import math
 from typing import NamedTuple
 
-from envtune.bfcl import Call
+from envtune.bfcl.tasks import Call
 
 
 class Refused(ValueError):

@@ -1,6 +1,6 @@
 """A ticket queue: TicketAPI. Prerequisite: being logged in, where a ticket is made or one's own are listed."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 
 class Tickets(World):

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: 400/400 by scenario, validation, the stage-1 subset, and the export for verl.
+"""Who trains and who is tested: 400/400 by scenario, validation, and the stage-1 subset.
 
     >>> splits = load_splits()
     >>> len(splits.train), len(splits.validation), len(splits.test), len(splits.test_unseen), len(splits.stage1)
@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from envtune import bfcl, protocol, synthetic
-from envtune.bfcl import SPLITS
+from envtune.bfcl import synthetic
+from envtune.bfcl.lookup import load_task
+from envtune.bfcl.tasks import SPLITS, load_tasks
 from envtune.common import paths
 
 SCENARIOS, TRAIN_SCENARIOS, VALIDATION_SCENARIOS, STAGE1_TASKS = 200, 100, 25, 75
@@ -52,11 +53,11 @@ def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
         order = draw.sample(range(SCENARIOS), SCENARIOS)
         train |= {f"multi_turn_{split}_{i}" for i in order[:TRAIN_SCENARIOS]}
         validation |= {f"multi_turn_{split}_{i}" for i in order[TRAIN_SCENARIOS:TRAIN_SCENARIOS + VALIDATION_SCENARIOS]}
-    base = [t for t in bfcl.load_tasks() if t in train and t.startswith("multi_turn_base_")]
+    base = [t for t in load_tasks() if t in train and t.startswith("multi_turn_base_")]
     stage1 = set(random.Random(f"stage1 {mode} {seed}").sample(base, STAGE1_TASKS))
 
     def ordered(keep) -> tuple[str, ...]:
-        return tuple(t for t in bfcl.load_tasks() if keep(t))
+        return tuple(t for t in load_tasks() if keep(t))
     return Splits(mode, seed, train=ordered(train.__contains__), stage1=ordered(stage1.__contains__),
                   validation=ordered(validation.__contains__), test=ordered(lambda t: t not in train),
                   test_unseen=ordered(lambda t: t not in train | validation))
@@ -64,21 +65,21 @@ def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
 
 def is_base(task_id: str) -> bool:
     """Whether a task is of the variant `base`."""
-    return bfcl.load_task(task_id).split == "base"
+    return load_task(task_id).split == "base"
 
 
 def scenario_of(task_id: str) -> str:
     """The id of the base variant of a task's scenario, which its four variants share."""
-    return task_id.replace(f"_{bfcl.load_task(task_id).split}_", "_base_", 1)
+    return task_id.replace(f"_{load_task(task_id).split}_", "_base_", 1)
 
 
 def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
     """Those of `task_ids` that belong to the `count` scenarios with the least ground truth to write [characters], judged by
     their longest variant: what a small model can practise on."""
     def size(scenario: str) -> int:
-        variants = (bfcl.load_task(scenario.replace("_base_", f"_{split}_", 1)) for split in SPLITS)
+        variants = (load_task(scenario.replace("_base_", f"_{split}_", 1)) for split in SPLITS)
         return max(len(str(task.ground_truth_source)) + len(str(task.user_turns)) for task in variants)
-    by_number = sorted({scenario_of(t) for t in task_ids}, key=lambda s: bfcl.load_task(s).scenario)
+    by_number = sorted({scenario_of(t) for t in task_ids}, key=lambda s: load_task(s).scenario)
     scenarios = sorted(by_number, key=size)[:count]
     return tuple(t for t in task_ids if scenario_of(t) in scenarios)
 
@@ -123,42 +124,3 @@ def save_splits(splits: Splits) -> Path:
     lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in asdict(splits).items())
     file.write_text(f"{{\n{lines}\n}}\n")
     return file
-
-
-def verl_row(task_id: str, split: str, index: int) -> dict:
-    """One task in the format of the authors' stack (PAPER: the data format), nested values as their loader reads them."""
-    task = bfcl.load_task(task_id)
-    later = []
-    for turn, text in enumerate(task.user_turns[1:], start=1):
-        docs = [d for d in bfcl.tool_docs(task, turn) if d["name"] in task.withheld]
-        later.append(protocol.user_message(text, docs if turn == task.withheld_until else []))
-    ground_truth = json.dumps(task.ground_truth_source)
-    question = [[] if turn == task.withheld_until else [{"role": "user", "content": text}]
-                for turn, text in enumerate(task.user_turns)]
-    return {
-        "data_source": "envtune_synthetic" if task.id.startswith("synthetic_") else "bfcl_v3_multi_turn",
-        "prompt": [{"role": "system", "content": protocol.system_prompt(bfcl.tool_docs(task, 0))},
-                   {"role": "user", "content": task.user_turns[0]}],
-        "ability": "multi_turn_function_calling",
-        "reward_model": {"style": "interaction", "ground_truth": ground_truth},
-        "extra_info": {
-            "split": split, "index": index, "original_id": task.id, "dataset_type": task.split,
-            "interaction_kwargs": {
-                "name": "multi_turn_tool_call", "id": task.id, "initial_config": json.dumps(task.initial_config),
-                "involved_classes": list(task.classes), "ground_truth": ground_truth,
-                "processed_question": later, "question": json.dumps(question)}}}
-
-
-def export_verl(out: Path, splits: Splits | None = None, name: str = "bfcl") -> list[Path]:
-    """Write <name>_train_base, <name>_train and <name>_val as parquet for verl; data/verl_schema.md documents the columns."""
-    import pandas as pd
-    splits = splits or load_splits()
-    out.mkdir(parents=True, exist_ok=True)
-    parts = {f"{name}_train_base": [t for t in splits.train if is_base(t)], f"{name}_train": splits.train,
-             f"{name}_val": splits.validation}
-    files = []
-    for name, ids in parts.items():
-        split = "validation" if name.endswith("_val") else "train"
-        files.append(out / f"{name}.parquet")
-        pd.DataFrame([verl_row(t, split, i) for i, t in enumerate(ids)]).to_parquet(files[-1], index=False)
-    return files

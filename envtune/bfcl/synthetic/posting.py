@@ -1,6 +1,6 @@
 """Posts and followers: TwitterAPI. Prerequisite: being authenticated, for all that writes."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 
 class Posting(World):

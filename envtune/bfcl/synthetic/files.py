@@ -1,6 +1,6 @@
 """Files and folders: GorillaFileSystem. Prerequisites: being in the folder where the file is."""
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 _COUNTS = {"lines": "l", "words": "w", "characters": "c"}
 

@@ -1,8 +1,8 @@
 """Flights, cards and bookings: TravelAPI. Prerequisites: airport codes of cities, and the access token that the user gives once."""
 import random
 
-from envtune.bfcl import Call
-from envtune.synthetic.world import Again, Family, World
+from envtune.bfcl.synthetic.world import Again, Family, World
+from envtune.bfcl.tasks import Call
 
 AIRPORTS = {"Rivermist": "RMS", "Stonebrook": "SBK", "Maplecrest": "MPC", "Silverpine": "SVP", "Shadowridge": "SHD",
             "Sunset Valley": "SSV", "Oakendale": "OKD", "Willowbend": "WLB", "Crescent Hollow": "CRH", "Autumnville": "ATV",

@@ -1,0 +1,149 @@
+"""Whether a turn or an episode is right: BFCL's own checks, what they find missing or different, and what ground truth leaves behind.
+
+    >>> task = load_task("multi_turn_base_3")
+    >>> [len(turn.results) for turn in ground_truth(task)]
+    [1, 4]
+    >>> official_check(task, [[list(turn)] for turn in task.ground_truth])
+    True
+"""
+import operator
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from envtune.bfcl.lookup import load_task
+from envtune.bfcl.tasks import Call, Task, _package
+from envtune.bfcl.toolbox import Copies, Toolbox
+
+
+@cache
+def _checker():
+    _package()
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker
+    return multi_turn_checker
+
+
+def brief(values, chars: int = 160, items: int = 3) -> str:
+    """A few values as text, each cut at `chars` characters: for a person who asks why."""
+    texts = [text if len(text) <= chars else f"{text[:chars]} …" for text in map(str, values[:items])]
+    return "; ".join(texts) + (f"; and {len(values) - items} more" if len(values) > items else "")
+
+
+def missing_results(results: list[str], truth_results: tuple[str, ...]) -> list[str]:
+    """What BFCL's response check misses: ground-truth results that are not among the agent's results so far (a multiset)."""
+    verdict = _checker().response_checker(results, truth_results, 0)
+    return [] if verdict["valid"] else verdict["details"]["missing_items"]
+
+
+def state_difference(model_instances: dict, truth_instances: dict) -> str:
+    """What BFCL's state check finds: the class and its public attributes that differ, with both values; '' when none does."""
+    verdict = _checker().state_checker(model_instances, truth_instances)
+    if verdict["valid"]:
+        return ""
+    found = []
+    for name, pair in verdict["details"]["differences"].items():
+        model, truth = pair["model"], pair["ground_truth"]
+        if hasattr(truth, "contents"):
+            found += [f"{name}: {difference}" for difference in _tree_differences(model, truth, "")]
+        else:
+            found += [f"{name} is {brief([model])}, ground truth {brief([truth])}"]
+    owner = next(c for c in truth_instances if f" {c} " in verdict["error_message"])
+    return f"{owner} differs from ground truth: {brief(found, 400)}"
+
+
+def _tree_differences(model, truth, path: str) -> list[str]:
+    """What differs between two directories of BFCL's file system, by path. As deep as the ground truth's tree, never deeper."""
+    if type(model) is not type(truth):
+        return [f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"]
+    if not hasattr(truth, "contents"):
+        return [] if model == truth else [f"{path} holds {brief([repr(model.content)], 60)}, "
+                                          f"ground truth {brief([repr(truth.content)], 60)}"]
+    found = [f"{path}/{name} is not in the ground truth" for name in model.contents if name not in truth.contents]
+    for name, item in truth.contents.items():
+        if name not in model.contents:
+            found.append(f"{path}/{name} is missing")
+        else:
+            found += _tree_differences(model.contents[name], item, f"{path}/{name}")
+    return found or ([] if model.name == truth.name else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"])
+
+
+def official_valid(record) -> bool:
+    """The verdict of BFCL's multi_turn_checker on an EpisodeRecord: every well-formed call of every turn, empty turns too.
+
+    The checker's own code runs, with one thing exchanged: where it would build strings and `eval` them, the calls go
+    through a Toolbox as data. An episode that did not reach its last turn, or was cut by a limit that ends an episode,
+    fails, as in BFCL's runner ("force-terminated").
+    """
+    if not record.completed:
+        return False
+    return official_check(load_task(record.task_id), record.calls_by_turn())
+
+
+def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
+    """multi_turn_checker on calls given as [turn][step][call]."""
+    boxes: dict[str, Toolbox] = {}
+
+    def execute(func_call_list, model_name, **_):
+        box = boxes.setdefault(model_name, Toolbox(task))
+        return [box.execute(call) for call in func_call_list], box.instances
+
+    checker = _checker()
+    # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
+    check = types.FunctionType(checker.multi_turn_checker.__code__,
+                               {**vars(checker), "execute_multi_turn_func_call": execute})
+    verdict = check(steps_by_turn, [list(turn) for turn in task.ground_truth],
+                    {"initial_config": task.initial_config, "involved_classes": list(task.classes), "id": task.id},
+                    f"multi_turn_{task.split}", "policy")
+    return bool(verdict["valid"])
+
+
+@dataclass(frozen=True)
+class TurnTruth:
+    """What the ground truth leaves after one turn: results of its calls, and a copy of every instance."""
+    results: tuple[str, ...]
+    instances: dict
+    public: tuple[tuple[str, Callable, tuple], ...]
+    """(class, getter of its public attributes, their values): what BFCL's state check compares."""
+
+    def same_state(self, instances: dict) -> bool:
+        """Whether every public attribute equals the ground truth's: BFCL's state check without its report."""
+        for name, public_of, values in self.public:  # noqa: SIM110 -- a generator takes longer, at every turn
+            if public_of(instances[name]) != values:
+                return False
+        return True
+
+    def among(self, results: list[str]) -> bool:
+        """Whether every result of the ground truth is among these, as often: BFCL's response check without its report."""
+        left = results.copy()
+        try:
+            for result in self.results:
+                left.remove(result)
+        except ValueError:
+            return False
+        return True
+
+
+def _public(instance) -> tuple[Callable, tuple]:
+    """A getter of an instance's public attributes, and what it gets now."""
+    names = [name for name in vars(instance) if not name.startswith("_")]
+    public_of = operator.attrgetter(*names, "__class__") if names else type  # the class makes it a tuple for one name too
+    return public_of, public_of(instance)
+
+
+@lru_cache(maxsize=1024)
+def ground_truth(task: Task, skipped: tuple[int, ...] = ()) -> tuple[TurnTruth, ...]:
+    """Ground truth of a task, executed once and reused by every episode: states are copied, never handed out to tools.
+
+    `skipped` turns are not executed: the authors' environment leaves out a turn in which the agent made no call, so
+    later turns are judged from where the agent stands.
+    """
+    box, turns = Toolbox(task), []
+    for turn, calls in enumerate(task.ground_truth):
+        results = () if turn in skipped else tuple(box.execute(call) for call in calls)
+        if turns and not results:
+            turns.append(TurnTruth(results, turns[-1].instances, turns[-1].public))
+            continue
+        instances = Copies(box.instances)()
+        turns.append(TurnTruth(results, instances, tuple((c, *_public(i)) for c, i in instances.items())))
+    return tuple(turns)
