@@ -9,7 +9,8 @@ The flow, one module after the other: bfcl -> splits -> protocol, toolbox -> epi
 rollout -> stages, presets -> training -> evaluation -> figures. Importing this needs no torch.
 """
 from envtune import bfcl, rewards
-from envtune.episode import Episode, EpisodeRecord, read_records, replay, write_records
+from envtune.episode import Episode, replay
+from envtune.record import EpisodeRecord, read_records, write_records
 
 __version__ = "0.1.0"
 __all__ = ["Episode", "EpisodeRecord", "bfcl", "read_records", "replay", "rewards", "write_records"]

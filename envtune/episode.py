@@ -16,52 +16,20 @@ A turn that needs calls and saw none fails, and its ground truth is left out fro
 Departures from the paper: a verdict is given on all T turns, so those never reached count as failures (section 3.4 of the
 paper averages over turns; its code over turns reached).
 """
-import gzip
-import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
 from envtune import bfcl, hints, protocol
 from envtune.bfcl import Call, Task
 from envtune.bfcl.checker import ground_truth
 from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
-
-RECORD_VERSION = 2
-
-
-class Outcome(StrEnum):
-    """What one agent message led to."""
-    CALLS = "calls"
-    CALLS_WITH_ERROR = "calls_with_error"
-    """Calls of which at least one raised: an unknown tool or argument, a refused value, an exception in the tool."""
-    FORMAT_ERROR = "format_error"
-    ANSWER = "answer"
-    FORCED_END = "forced_end"
-    CALL_IN_EMPTY_TURN = "call_in_empty_turn"
-
-
-class Ending(StrEnum):
-    """Why an episode is over."""
-    RUNNING = "running"
-    COMPLETED = "completed"
-    TURN_STEP_LIMIT = "turn_step_limit"
-    """A turn took more steps than it may, where that ends the episode (evaluation)."""
-    EPISODE_STEP_LIMIT = "episode_step_limit"
-    TOKEN_LIMIT = "token_limit"
-    """No room for another message in the token budget."""
-    OBSERVATION_LIMIT = "observation_limit"
-    """The environment's last reply alone was longer than what was left of the token budget."""
-
+from envtune.record import Ending, EpisodeRecord, Outcome, Step, TurnVerdict
 
 # bound once: Python 3.11 looks up an enum member through its metaclass, at every step of every episode
 _ANSWER, _CALLS, _CALLS_WITH_ERROR, _RUNNING = Outcome.ANSWER, Outcome.CALLS, Outcome.CALLS_WITH_ERROR, Ending.RUNNING
-_CODES = {Outcome.CALLS: -1.0, Outcome.CALLS_WITH_ERROR: -2.0, Outcome.FORMAT_ERROR: -3.0}
 
 
 @dataclass(frozen=True)
@@ -85,112 +53,6 @@ class Limits:
 TRAINING = Limits("training", 5, limit_ends_episode=False, format_error_ends_turn=False, run_calls_in_empty_turns=False)
 EVALUATION = Limits("evaluation", 20, limit_ends_episode=True, format_error_ends_turn=True, run_calls_in_empty_turns=True)
 LIMITS = {limits.name: limits for limits in (TRAINING, EVALUATION)}
-
-
-class Step(NamedTuple):
-    """One agent message and what the environment made of it."""
-    turn: int
-    message: str
-    outcome: Outcome
-    calls: tuple[Call, ...] = ()
-    """The calls of a well-formed message, whether or not they were run."""
-    results: tuple[str, ...] = ()
-    """A result a call that was run, as the tools gave it: what verdicts are made of."""
-    hints: tuple[str | None, ...] = ()
-    """The id of the hint shown beside each result; None where the agent read the result alone."""
-    feedback: str = ""
-    """What the agent read next, without the next user message."""
-    truncated: int = 0
-    """Characters of its results that the agent did not read, because the observation was too long."""
-    verdict: bool | None = None
-    """Set on the step that ended a turn: whether the turn succeeded."""
-
-    @property
-    def code(self) -> float:
-        """The authors' number for a step: 0/1 for a turn's verdict, else -1 calls, -2 calls with error, -3 format error."""
-        return _CODES[self.outcome] if self.verdict is None else float(self.verdict)
-
-
-class TurnVerdict(NamedTuple):
-    """How a turn was judged: `why` says what differs from ground truth, '' on success."""
-    turn: int
-    success: bool
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class EpisodeRecord:
-    """All that happened in an episode; rewards and metrics are pure functions of it."""
-    task_id: str
-    turns: int
-    """T, the task's number of user turns, reached or not."""
-    limits: str
-    hints_on: bool
-    steps: tuple[Step, ...] = ()
-    verdicts: tuple[TurnVerdict, ...] = ()
-    ending: Ending = Ending.RUNNING
-    version: int = RECORD_VERSION
-
-    @property
-    def codes(self) -> list[float]:
-        """One number a step, as in the authors' code (see Step.code)."""
-        return [step.code for step in self.steps]
-
-    @property
-    def completed(self) -> bool:
-        """Whether every turn was played to its end."""
-        return self.ending is Ending.COMPLETED
-
-    def calls_by_turn(self) -> list[list[list[Call]]]:
-        """Well-formed calls as [turn][step][call], for BFCL's checker."""
-        return [[list(s.calls) for s in self.steps if s.turn == turn and s.calls] for turn in range(self.turns)]
-
-    def to_dict(self) -> dict:
-        """JSON-ready; `from_dict` gives an equal record back."""
-        steps = [{**step._asdict(), "calls": [call._asdict() for call in step.calls]} for step in self.steps]
-        return {**vars(self), "steps": steps, "verdicts": [verdict._asdict() for verdict in self.verdicts]}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> "EpisodeRecord":
-        """The record that `to_dict` wrote. ValueError for another version or a field that does not fit."""
-        if data.get("version") != RECORD_VERSION:
-            raise ValueError(f"expected an episode record of version {RECORD_VERSION}, got {data.get('version')!r}")
-        try:
-            steps = tuple(Step(**{**s, "outcome": Outcome(s["outcome"]), "calls": tuple(Call(**c) for c in s["calls"]),
-                                  "results": tuple(s["results"]), "hints": tuple(s["hints"])}) for s in data["steps"])
-            return cls(**{**data, "steps": steps, "ending": Ending(data["ending"]),
-                          "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no whole episode record: {error!r}") from error
-
-    def _repr_html_(self) -> str:
-        """The conversation, calls, results, hints and verdicts, for a notebook."""
-        from envtune import viewer  # the viewer reads records, so it cannot be imported above
-        return viewer.episode_html(self)
-
-
-def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
-    """Append records to a JSON-lines file, one a line; a name that ends in .gz is compressed."""
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "at", encoding="utf-8") as out:
-        for record in records:
-            out.write(json.dumps(record.to_dict()) + "\n")
-
-
-def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
-    """The records of a JSON-lines file, also of a run's episodes.jsonl.gz, whose lines carry the tags stage, step and kind.
-
-    `tags` choose among these: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the file and line
-    of what is no record of this version.
-    """
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                data = json.loads(line)
-                found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
-                if all(found[tag] in want if isinstance(want, range) else found[tag] == want for tag, want in tags.items()):
-                    yield EpisodeRecord.from_dict(data)
-            except (ValueError, AttributeError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
 
 
 @lru_cache(maxsize=256)

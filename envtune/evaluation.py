@@ -16,8 +16,9 @@ from envtune import bfcl, policies, recovery, rewards, rollout
 from envtune.bfcl import splits, synthetic
 from envtune.common import progress
 from envtune.common.stats import clustered, sign_test, wilson
-from envtune.episode import EVALUATION, Episode, EpisodeRecord
+from envtune.episode import EVALUATION, Episode
 from envtune.presets import Preset
+from envtune.record import EpisodeRecord
 
 
 def result_row(record: EpisodeRecord) -> dict:

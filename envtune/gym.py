@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import gymnasium
 
-from envtune.episode import TRAINING, Ending, Episode, Limits
+from envtune.episode import TRAINING, Episode, Limits
+from envtune.record import Ending
 
 
 class Text(gymnasium.spaces.Space[str]):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from envtune import bfcl, hints
 from envtune.common.stats import wilson
-from envtune.episode import EpisodeRecord
+from envtune.record import EpisodeRecord
 
 COLUMNS = ("task_id", "split", "turn", "step", "tool", "error", "category", "hinted", "hint", "retried", "recovered", "turn_won")
 

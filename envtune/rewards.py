@@ -12,7 +12,7 @@ from statistics import fmean
 
 from envtune import bfcl
 from envtune.bfcl import Call
-from envtune.episode import EpisodeRecord, Outcome
+from envtune.record import EpisodeRecord, Outcome
 
 
 def _count(record: EpisodeRecord, outcome: Outcome) -> int:

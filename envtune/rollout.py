@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from accelerate.utils import gather_object
 
 from envtune import bfcl, policies, recovery, rewards
-from envtune.episode import EVALUATION, Ending, Episode, EpisodeRecord, Limits, Outcome
+from envtune.episode import EVALUATION, Episode, Limits
+from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
 """Contexts as ids -> one sampled message each (EOS included where it was sampled), None where it is not complete and the same context

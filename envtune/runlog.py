@@ -28,7 +28,7 @@ from transformers import TrainerCallback
 from envtune import bfcl, rollout
 from envtune.common import progress
 from envtune.common.files import read_lines, write_json
-from envtune.episode import EpisodeRecord
+from envtune.record import EpisodeRecord
 
 Echo = Callable[[dict], None]
 """Told every line of metrics.jsonl as it is written, and three kinds that are not: "resumed" with the step that a stage goes on from,

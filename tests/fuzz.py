@@ -21,7 +21,8 @@ from adversary import ANSWER, Adversary
 
 from envtune import Episode, bfcl, replay, rewards
 from envtune.bfcl import checker, worker
-from envtune.episode import EVALUATION, TRAINING, Ending
+from envtune.episode import EVALUATION, TRAINING
+from envtune.record import Ending
 
 WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "tempfile.", "glob.")
 SLOW_SECONDS = 1.0

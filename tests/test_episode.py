@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envtune import Episode, EpisodeRecord, bfcl, replay, rewards
-from envtune.episode import EVALUATION, TRAINING, Ending, Outcome, read_records, write_records
+from envtune.episode import EVALUATION, TRAINING
+from envtune.record import Ending, Outcome, read_records, write_records
 
 BASE, MISSING = "multi_turn_base_3", "multi_turn_miss_func_3"
 LS = tool_call(("ls", {}))

@@ -7,7 +7,7 @@ from conftest import ANSWER, SMALL, tool_call
 from transformers import AutoTokenizer
 
 from envtune import Episode, bfcl, policies, rollout, stages, training
-from envtune.episode import Ending
+from envtune.record import Ending
 
 
 @pytest.fixture(scope="module")

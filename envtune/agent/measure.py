@@ -13,9 +13,10 @@ from envtune.agent.data import MAX_RESULT_CHARS
 from envtune.agent.script import call_message, prepares, unprepared
 from envtune.bfcl import synthetic
 from envtune.common.stats import clustered
-from envtune.episode import EVALUATION, TRAINING, Episode, EpisodeRecord, Limits
+from envtune.episode import EVALUATION, TRAINING, Episode, Limits
 from envtune.hints import is_error
 from envtune.presets import CPU_TINY
+from envtune.record import EpisodeRecord
 
 MESSAGE_TOKENS, EPISODE_TOKENS = CPU_TINY.message_tokens, CPU_TINY.completion_tokens
 """As training will play it."""

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from envtune import bfcl, hints
 from envtune.bfcl import Call, checker
-from envtune.episode import Episode, Outcome
+from envtune.episode import Episode
+from envtune.record import Outcome
 
 
 @dataclass(frozen=True)

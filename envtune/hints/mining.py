@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from envtune import bfcl, hints
 from envtune.bfcl import Call
-from envtune.episode import EpisodeRecord
+from envtune.record import EpisodeRecord
 
 TRAJECTORY_CHARS = 2_000
 
