@@ -19,7 +19,7 @@ import sys
 import time
 
 from envtune import Episode, bfcl
-from envtune.episode import EVALUATION
+from envtune.env.episode import EVALUATION
 
 TARGETS = {"base": 1.6, "long_context": 1.3}
 ANSWER = "<think>done</think><answer>Done.</answer>"

@@ -5,11 +5,12 @@
     record = envtune.replay("multi_turn_base_0", messages)   # assistant messages, in order
     record.codes, envtune.rewards.progress_reward(record), envtune.bfcl.official_valid(record)
 
-The flow, one module after the other: bfcl -> splits -> protocol, toolbox -> episode -> rewards ->
-rollout -> stages, presets -> training -> evaluation -> figures. Importing this needs no torch.
+The rooms, bottom up; each uses only what stands before it: common, bfcl, record, hints, env, policy, train, study. Importing this needs
+no torch.
 """
-from envtune import bfcl, rewards
-from envtune.episode import Episode, replay
+from envtune import bfcl
+from envtune.env import rewards
+from envtune.env.episode import Episode, replay
 from envtune.record import EpisodeRecord, read_records, write_records
 
 __version__ = "0.1.0"

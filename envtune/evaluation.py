@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, recovery, rewards, rollout
+from envtune import bfcl, policies, rollout
 from envtune.bfcl import splits, synthetic
 from envtune.common import progress
 from envtune.common.stats import clustered, sign_test, wilson
-from envtune.episode import EVALUATION, Episode
+from envtune.env import recovery, rewards
+from envtune.env.episode import EVALUATION, Episode
 from envtune.presets import Preset
 from envtune.record import EpisodeRecord
 

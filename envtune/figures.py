@@ -13,8 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from envtune import recovery
 from envtune.common import paths
+from envtune.env import recovery
 
 STAGE_LABELS = {"stage1_syntax": "1 syntax", "stage2_hints": "2 hints", "stage3_hard_tasks": "3 hard tasks",
                 "stage4_alignment": "4 alignment"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import TASKS
 from envtune.collapse import Guard
-from envtune.episode import TRAINING, Limits
+from envtune.env.episode import TRAINING, Limits
 
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from accelerate.utils import gather_object
 
-from envtune import bfcl, policies, recovery, rewards
-from envtune.episode import EVALUATION, Episode, Limits
+from envtune import bfcl, policies
+from envtune.env import recovery, rewards
+from envtune.env.episode import EVALUATION, Episode, Limits
 from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from envtune import bfcl, launch, policies
 from envtune.agent.script import Habits, Script, write
-from envtune.episode import Episode
+from envtune.env.episode import Episode
 from envtune.presets import Preset
 from envtune.rollout import Chat, Rollout
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal

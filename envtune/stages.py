@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import Splits, is_base
+from envtune.env.rewards import REWARDS
 from envtune.hints import Corruption
-from envtune.rewards import REWARDS
 from envtune.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")

@@ -26,9 +26,10 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from envtune import agent, collapse, launch, policies, rewards, rollout, runconfig, smollm2, transition
+from envtune import agent, collapse, launch, policies, rollout, runconfig, smollm2, transition
 from envtune.common import progress
 from envtune.common.files import write_json
+from envtune.env import rewards
 from envtune.hints import Corruption
 from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
 from envtune.packing import PackedGRPOTrainer

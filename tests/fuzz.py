@@ -19,9 +19,10 @@ import traceback
 
 from adversary import ANSWER, Adversary
 
-from envtune import Episode, bfcl, replay, rewards
+from envtune import Episode, bfcl, replay
 from envtune.bfcl import checker, worker
-from envtune.episode import EVALUATION, TRAINING
+from envtune.env import rewards
+from envtune.env.episode import EVALUATION, TRAINING
 from envtune.record import Ending
 
 WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "tempfile.", "glob.")

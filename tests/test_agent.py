@@ -13,10 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune import Episode, agent, bfcl, hints, policies, protocol, rewards
+from envtune import Episode, agent, bfcl, hints, policies
 from envtune.agent import card, data, measure, script, tokens, train
 from envtune.agent.script import Habits, Script
 from envtune.bfcl import synthetic
+from envtune.env import protocol, rewards
 from envtune.rollout import Chat
 
 RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)

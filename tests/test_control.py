@@ -7,9 +7,10 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import presets, read_records, rewards, training
+from envtune import presets, read_records, training
 from envtune.collapse import Guard
 from envtune.common import files
+from envtune.env import rewards
 from envtune.stages import STAGES
 
 BREAKING = replace(presets.CPU_TINY, prompts_per_step=2, device_batch=16, validate_every=100, validation_tasks=2, warmup_steps=0, save_every=1,

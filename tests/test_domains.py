@@ -4,8 +4,9 @@ import importlib.util
 import pytest
 from conftest import ANSWER, ground_truth_messages, tool_call
 
-from envtune import Episode, bfcl, domains, hints, replay, rewards
+from envtune import Episode, bfcl, hints, replay
 from envtune.common import paths
+from envtune.env import domains, rewards
 from envtune.hints import coverage, library
 
 SPEC = importlib.util.spec_from_file_location("restaurant", paths.ROOT / "docs" / "examples" / "restaurant.py")

@@ -6,8 +6,9 @@ from conftest import ANSWER, ground_truth_messages, tool_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envtune import Episode, EpisodeRecord, bfcl, replay, rewards
-from envtune.episode import EVALUATION, TRAINING
+from envtune import Episode, EpisodeRecord, bfcl, replay
+from envtune.env import rewards
+from envtune.env.episode import EVALUATION, TRAINING
 from envtune.record import Ending, Outcome, read_records, write_records
 
 BASE, MISSING = "multi_turn_base_3", "multi_turn_miss_func_3"

@@ -11,11 +11,12 @@ from conftest import ANSWER, tool_call
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from envtune import Episode, bfcl, rewards
+from envtune import Episode, bfcl
 from envtune.bfcl import Call, checker
 from envtune.bfcl.results import as_text
 from envtune.bfcl.toolbox import Toolbox
-from envtune.episode import EVALUATION
+from envtune.env import rewards
+from envtune.env.episode import EVALUATION
 
 TASKS = [t for t in bfcl.load_tasks().values() if t.scenario % 9 == 0 and not (t.split == "long_context" and "TravelAPI" in t.classes)]
 LEFT_OUT = {"get_outside_temperature_from_google", "logarithm", "square_root", "power"}

@@ -78,8 +78,8 @@ def test_a_run_without_metrics_says_what_to_do(tmp_path):
 
 
 def test_the_pictures_of_hints_show_their_numbers(tmp_path):
-    from envtune import recovery
     from envtune.common.stats import wilson
+    from envtune.env import recovery
     from envtune.hints import coverage
     bars = figures.coverage_bars(coverage.coverage())
     assert sum(round(p.get_width()) for p in bars.axes[0].patches) == len(coverage.error_sites())

@@ -6,7 +6,7 @@ import yaml
 from chat_server import ChatServer
 from conftest import ANSWER, ground_truth_messages, tool_call
 
-from envtune import hints, replay
+from envtune import replay
 from envtune.hints import generator, library
 from envtune.hints.generator import Endpoint, generate, tally
 from envtune.hints.mining import mine, pattern_of
@@ -151,7 +151,6 @@ def test_the_endpoint_comes_from_the_environment(monkeypatch):
         Endpoint.from_environment()
     monkeypatch.setenv("ENVTUNE_LLM_BASE_URL", "http://x/v1")
     assert Endpoint.from_environment(model="m") == Endpoint("http://x/v1", "m")
-    assert hints.generate is not None
 
 
 def test_the_commands_mine_and_generate(tmp_path, monkeypatch, capsys):

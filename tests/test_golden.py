@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ground_truth_messages
 
-from envtune import bfcl, replay, rewards
+from envtune import bfcl, replay
+from envtune.env import rewards
 
 FILE = Path(__file__).parent / "data" / "golden_episodes.jsonl.gz"
 CASES = [json.loads(line) for line in gzip.decompress(FILE.read_bytes()).decode().splitlines()]

@@ -5,9 +5,10 @@ import pytest
 from conftest import ANSWER, ground_truth_messages, tool_call
 from gymnasium.utils.env_checker import check_env
 
-from envtune import bfcl, rewards
-from envtune.episode import EVALUATION
-from envtune.gym import EpisodeEnv
+from envtune import bfcl
+from envtune.env import rewards
+from envtune.env.episode import EVALUATION
+from envtune.env.gym import EpisodeEnv
 
 BASE = "multi_turn_base_3"
 

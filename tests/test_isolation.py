@@ -17,7 +17,7 @@ from conftest import ANSWER, ground_truth_messages, tool_call
 from envtune import Episode, bfcl, replay
 from envtune.bfcl import Call, checker, toolbox
 from envtune.bfcl.toolbox import Toolbox
-from envtune.episode import EVALUATION, TRAINING
+from envtune.env.episode import EVALUATION, TRAINING
 
 TASKS = [f"multi_turn_{split}_{scenario}" for split in bfcl.SPLITS for scenario in (3, 20, 55, 77, 101, 130, 160, 190)]
 
@@ -166,7 +166,7 @@ def test_reusing_the_ground_truth_changes_no_verdict_and_no_episode_changes_it(s
         for kept, fresh in zip(checker.ground_truth(task), checker.ground_truth.__wrapped__(task), strict=True):
             assert kept.results == fresh.results and kept.same_state(fresh.instances) and fresh.same_state(kept.instances)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("envtune.episode.ground_truth", checker.ground_truth.__wrapped__)  # executed anew for every turn
+        patch.setattr("envtune.env.episode.ground_truth", checker.ground_truth.__wrapped__)  # executed anew for every turn
         assert list(records()) == reused
 
 

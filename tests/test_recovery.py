@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 from conftest import ANSWER, ground_truth_messages, tool_call
 
-from envtune import recovery, replay
-from envtune.recovery import errors, table
+from envtune import replay
+from envtune.env import recovery
+from envtune.env.recovery import errors, table
 
 CAT = ("cat", {"file_name": "nowhere"})
 LS, CD = ("ls", {}), ("cd", {"folder": "projects"})

@@ -1,8 +1,9 @@
 import pytest
 from conftest import ANSWER, ground_truth_messages, tool_call
 
-from envtune import bfcl, replay, rewards
+from envtune import bfcl, replay
 from envtune.bfcl import Call
+from envtune.env import rewards
 
 LS, UNKNOWN = tool_call(("ls", {})), tool_call(("teleport", {}))
 

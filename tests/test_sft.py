@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import bfcl, policies, practice, replay, rewards, sft
+from envtune import bfcl, policies, practice, replay, sft
 from envtune.bfcl import splits
 from envtune.common import files
+from envtune.env import rewards
 
 WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)
 

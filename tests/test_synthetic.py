@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from conftest import ground_truth_messages
 
-from envtune import bfcl, domains, hints, replay, rewards
+from envtune import bfcl, hints, replay
 from envtune.bfcl import splits, synthetic
 from envtune.bfcl.synthetic import draw, tasks
 from envtune.bfcl.synthetic.tasks import _FOLLOW_UPS, _HELD_OUT, _UNSEEN_FOLLOW_UPS
 from envtune.bfcl.toolbox import Toolbox
 from envtune.common import paths
+from envtune.env import domains, rewards
 
 FIXED, OPEN = range(400), range(1000, 5900)  # 20,000 training-side tasks and 1,200 held-out ones
 NUMBERS, COMPARED = [*FIXED, *OPEN], range(400, 1000)  # the latter are not played, only compared with the others

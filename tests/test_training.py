@@ -43,7 +43,8 @@ def test_metrics_have_every_part_and_every_step_once(curriculum):
 
 
 def test_the_reward_trl_saw_is_the_reward_of_the_recorded_episodes(curriculum):
-    from envtune import read_records, rewards
+    from envtune import read_records
+    from envtune.env import rewards
     data = pd.read_json(curriculum.folder / "metrics.jsonl", lines=True)
     for stage in STAGES:
         records = list(read_records(curriculum.folder / "episodes.jsonl.gz", stage=stage.name, kind="train", step=range(1, 2)))

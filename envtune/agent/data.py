@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from envtune.agent.script import Habits, Script
-from envtune.episode import TRAINING, Episode
+from envtune.env.episode import TRAINING, Episode
 from envtune.rollout import Chat
 
 FIRST_NUMBER = 1_000_000

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from envtune import bfcl, policies, protocol, rewards, rollout
+from envtune import bfcl, policies, rollout
 from envtune.agent.data import MAX_RESULT_CHARS
 from envtune.agent.script import call_message, prepares, unprepared
 from envtune.bfcl import synthetic
 from envtune.common.stats import clustered
-from envtune.episode import EVALUATION, TRAINING, Episode, Limits
+from envtune.env import protocol, rewards
+from envtune.env.episode import EVALUATION, TRAINING, Episode, Limits
 from envtune.hints import is_error
 from envtune.presets import CPU_TINY
 from envtune.record import EpisodeRecord

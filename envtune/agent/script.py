@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from envtune import bfcl, hints
 from envtune.bfcl import Call, checker
-from envtune.episode import Episode
+from envtune.env.episode import Episode
 from envtune.record import Outcome
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from envtune import bfcl, protocol
+from envtune import bfcl
+from envtune.env import protocol
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 TEMPLATE = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import gymnasium
 
-from envtune.episode import TRAINING, Episode, Limits
+from envtune.env.episode import TRAINING, Episode, Limits
 from envtune.record import Ending
 
 

@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from envtune import bfcl, hints, protocol
+from envtune import bfcl, hints
 from envtune.bfcl import Call, Task
 from envtune.bfcl.checker import ground_truth
 from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
+from envtune.env import protocol
 from envtune.record import Ending, EpisodeRecord, Outcome, Step, TurnVerdict
 
 # bound once: Python 3.11 looks up an enum member through its metaclass, at every step of every episode

@@ -10,10 +10,11 @@ what the environment does not protect from.
 import inspect
 from collections.abc import Sequence
 
-from envtune import bfcl, episode
+from envtune import bfcl
 from envtune.bfcl import checker, toolbox
 from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
+from envtune.env import episode
 
 _TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "dict"}
 
