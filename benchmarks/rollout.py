@@ -22,7 +22,8 @@ import torch
 import yaml
 from trl import GRPOTrainer
 
-from envtune import Episode, bfcl, policies, presets, rollout, training
+from envtune import Episode, bfcl, presets, training
+from envtune.policy import rollout, sampler
 from envtune.practice import practice_scenarios
 from envtune.stages import STAGES
 
@@ -67,7 +68,7 @@ def watched(clock: Clock, keep: bool, padded: bool):
     Undone at the end."""
     state = {"generating": False, "tokens": 0, "steps": 0}
 
-    class Sampler(policies.Sampler):
+    class Sampler(sampler.Sampler):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **{**kwargs, "keep": keep})
 
@@ -101,13 +102,13 @@ def watched(clock: Clock, keep: bool, padded: bool):
         if padded:
             _get_per_token_logps_and_entropies = GRPOTrainer._get_per_token_logps_and_entropies
 
-    before = policies.Sampler, training.StageTrainer, rollout.TRLRollout._play
-    policies.Sampler, training.StageTrainer = Sampler, Trainer
+    before = sampler.Sampler, training.StageTrainer, rollout.TRLRollout._play
+    sampler.Sampler, training.StageTrainer = Sampler, Trainer
     rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(self, *args)
     try:
         yield state
     finally:
-        policies.Sampler, training.StageTrainer, rollout.TRLRollout._play = before
+        sampler.Sampler, training.StageTrainer, rollout.TRLRollout._play = before
 
 
 def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, padded: bool = False) -> dict:
@@ -131,7 +132,7 @@ def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, p
 
 def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.DataFrame:
     """Tokens a second of one wave, decoded with a dynamic cache, a static one (compiled on CUDA), and continuous batching (CUDA)."""
-    model, tokenizer = policies.load(start, preset.bf16, device="cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = sampler.load(start, preset.bf16, device="cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
     tasks = practice_scenarios(replace(preset, max_scenarios=2))
     contexts = [chat.opening(Episode(bfcl.load_task(tasks[i % len(tasks)]), **preset.episode).messages) for i in range(rows)]
@@ -153,7 +154,7 @@ def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.Da
         done = model.generate_batch(contexts, generation_config=GenerationConfig(**settings), progress_bar=False)
         return count([list(out.generated_tokens) for out in done.values()])
 
-    ways = {"the sampler": lambda: sum(map(len, policies.Sampler(model, tokenizer, preset.message_tokens)(contexts)[0])),
+    ways = {"the sampler": lambda: sum(map(len, sampler.Sampler(model, tokenizer, preset.message_tokens)(contexts)[0])),
             "dynamic cache": plain, "static cache": lambda: plain(cache_implementation="static")}
     if torch.cuda.is_available():
         ways["continuous batching"] = continuous

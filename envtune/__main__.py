@@ -155,10 +155,11 @@ def main(arguments: list[str] | None = None) -> int:
             from envtune import claims  # it needs matplotlib
             claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
         elif options.command == "agent":
-            from envtune.agent import build  # it needs torch
+            from envtune.policy.agent import build  # they need torch
+            from envtune.study import agent_card
             print(build.build(paths.runs() / "agent"))
             if options.write:
-                print(build.publish(paths.runs() / "agent"))
+                print(agent_card.publish(paths.runs() / "agent"))
         elif options.command == "train":
             _train(options.job)
         elif options.command == "hints":

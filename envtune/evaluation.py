@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from envtune import bfcl, policies, rollout
+from envtune import bfcl
 from envtune.bfcl import splits, synthetic
 from envtune.common import progress
 from envtune.common.stats import clustered, sign_test, wilson
 from envtune.env import recovery, rewards
 from envtune.env.episode import EVALUATION, Episode
+from envtune.policy import rollout, sampler
 from envtune.presets import Preset
 from envtune.record import EpisodeRecord
 
@@ -42,9 +43,9 @@ def play(policy: Path | str, task_ids: Sequence[str], preset: Preset, rules: boo
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
     set_seed(seed)
-    model, tokenizer = policies.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = sampler.load(policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu")
     chat = rollout.Chat(tokenizer)
-    generate = policies.Sampler(model, tokenizer, preset.message_tokens, temperature, policies.WAIT)
+    generate = sampler.Sampler(model, tokenizer, preset.message_tokens, temperature, sampler.WAIT)
     batch_size = batch_size or max(32, preset.device_batch)
     records: list[EpisodeRecord] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:

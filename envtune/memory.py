@@ -14,7 +14,8 @@ import torch
 from packaging.version import Version
 from transformers import AutoConfig
 
-from envtune import agent, stages
+from envtune import stages
+from envtune.policy import agent
 from envtune.presets import Preset
 
 OPENING_TOKENS = 8_192

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from envtune.bfcl.splits import TASKS
 from envtune.collapse import Guard
 from envtune.env.episode import TRAINING, Limits
+from envtune.policy import agent
 
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
@@ -152,8 +153,9 @@ class Preset:
 PAPER = Preset(processes=8, parallel="zero3", vllm_sleep=True)
 CPU_TINY = Preset(
     name="cpu-tiny", model="tiny-agent", tasks="synthetic", compact=True, stage_steps=(8, 12, 14, 10), prompts_per_step=8, generations=8,
-    device_batch=64, message_tokens=64, completion_tokens=900, max_result_chars=160, learning_rate=5e-4, beta=0.02, warmup_steps=2,
-    bf16=False, gradient_checkpointing=False, use_vllm=False, validate_every=10, validation_tasks=40, save_every=10, fixed_length=True)
+    device_batch=64, message_tokens=agent.MESSAGE_TOKENS, completion_tokens=agent.EPISODE_TOKENS, max_result_chars=160,
+    learning_rate=5e-4, beta=0.02, warmup_steps=2, bf16=False, gradient_checkpointing=False, use_vllm=False,
+    validate_every=10, validation_tasks=40, save_every=10, fixed_length=True)
 """The embedded agent on synthetic tasks that it has never seen: what training does, in minutes on two cores."""
 CPU_SMOKE = replace(
     CPU_TINY, name="cpu-smoke", stage_steps=(1, 1, 1, 1), prompts_per_step=1, generations=4, device_batch=4, completion_tokens=300,

@@ -25,9 +25,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from envtune import bfcl, rollout
+from envtune import bfcl
 from envtune.common import progress
 from envtune.common.files import read_lines, write_json
+from envtune.policy import rollout
 from envtune.record import EpisodeRecord
 
 Echo = Callable[[dict], None]

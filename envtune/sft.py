@@ -17,11 +17,12 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from envtune import bfcl, launch, policies
-from envtune.agent.script import Habits, Script, write
+from envtune import bfcl, launch
 from envtune.env.episode import Episode
+from envtune.policy import sampler
+from envtune.policy.agent.script import Habits, Script, write
+from envtune.policy.rollout import Chat, Rollout
 from envtune.presets import Preset
-from envtune.rollout import Chat, Rollout
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal
 from envtune.training import adapters, hand_over
 
@@ -120,7 +121,7 @@ def train(rows: Sequence[dict[str, list[int]]], preset: Preset, start: Path | st
         log = MetricsLog(run_dir, name, 0, echo)
         checkpoint = last_good_checkpoint(out)
         log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else -1)
-        model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
+        model, tokenizer = sampler.load(start, preset.bf16, preset.four_bit)
         trainer = SFTTrainer(model=model, args=config, train_dataset=datasets.Dataset.from_list(list(rows)), processing_class=tokenizer,
                              peft_config=adapters(preset), callbacks=[_Log(log)])
         trainer.remove_callback(PrinterCallback)

@@ -26,13 +26,14 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from envtune import agent, collapse, launch, policies, rollout, runconfig, smollm2, transition
+from envtune import collapse, launch, runconfig, transition
 from envtune.common import progress
 from envtune.common.files import write_json
 from envtune.env import rewards
 from envtune.hints import Corruption
 from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
 from envtune.packing import PackedGRPOTrainer
+from envtune.policy import agent, rollout, sampler, smollm2
 from envtune.practice import practice_order, practice_tasks, validation_tasks
 from envtune.presets import Preset
 from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step
@@ -170,7 +171,7 @@ def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
              callbacks: list[TrainerCallback]) -> StageTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
     prompts = preset.prompts_per_step or stage.prompts_per_step
-    model, tokenizer = policies.load(start, preset.bf16, preset.four_bit)
+    model, tokenizer = sampler.load(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
         chat=rollout.Chat(tokenizer), reward=stage.reward, reward_scale=stage.reward_scale, hint_rate_at=stage.hint_rate_at,
         episode={"rules": stage.rules, "corruption": Corruption(stage.corruption, stage.corruption_rate), **preset.episode},

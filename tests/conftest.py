@@ -51,8 +51,8 @@ def small_policy(tmp_path_factory):
     import torch
     from transformers import AutoTokenizer, set_seed
 
-    from envtune import agent, rollout
-    from envtune.agent import script, train
+    from envtune.policy import agent, rollout
+    from envtune.policy.agent import script, train
     set_seed(0)
     recipe, folder = train.Recipe(hidden=32, mlp=64, layers=1, heads=2, pool=64), tmp_path_factory.mktemp("small") / "model"
     tokenizer = AutoTokenizer.from_pretrained(agent.FOLDER)

@@ -13,12 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envtune import Episode, agent, bfcl, hints, policies
-from envtune.agent import card, data, measure, script, tokens, train
-from envtune.agent.script import Habits, Script
+from envtune import Episode, bfcl, hints
 from envtune.bfcl import synthetic
 from envtune.env import protocol, rewards
-from envtune.rollout import Chat
+from envtune.policy import agent, sampler
+from envtune.policy.agent import data, measure, script, tokens, train
+from envtune.policy.agent.script import Habits, Script
+from envtune.policy.rollout import Chat
+from envtune.study import agent_card
 
 RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
 
@@ -146,7 +148,7 @@ def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
 def test_the_committed_agent_is_what_its_card_says():
     made = json.loads((agent.FOLDER / "made.json").read_text())
     assert (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
-    assert (agent.FOLDER / "README.md").read_text() == card.card(made, (agent.FOLDER / "model.safetensors").stat().st_size), "run: python -m envtune agent --write"
+    assert (agent.FOLDER / "README.md").read_text() == agent_card.card(made, (agent.FOLDER / "model.safetensors").stat().st_size), "run: python -m envtune agent --write"
     assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), "the dials are not those of the committed weights"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(agent.FOLDER), AutoTokenizer.from_pretrained(agent.FOLDER)
     assert model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
@@ -159,7 +161,7 @@ def test_the_committed_agent_is_what_its_card_says():
 def test_the_committed_agent_plays_as_its_card_says():
     """A part of what `make agent` measured, played again: its start, 100 tasks each way."""
     made = json.loads((agent.FOLDER / "made.json").read_text())["start"]
-    model, tokenizer = policies.load(agent.FOLDER, bf16=False)
+    model, tokenizer = sampler.load(agent.FOLDER, bf16=False)
     for way, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         records = measure.play(model, tokenizer, synthetic.task_ids(range(400, 425)), temperature)
         valid = sum(map(bfcl.official_valid, records)) / len(records)

@@ -41,8 +41,9 @@ def test_a_policy_that_says_the_ground_truth_is_valid_and_one_that_does_not_is_n
     from conftest import ANSWER, ground_truth_messages
     from transformers import AutoTokenizer
 
-    from envtune import Episode, bfcl, rollout
+    from envtune import Episode, bfcl
     from envtune.env.episode import EVALUATION
+    from envtune.policy import rollout
     tokenizer = AutoTokenizer.from_pretrained(small_policy)
     tasks = ["multi_turn_base_3", "multi_turn_miss_func_3"]
     for script, expected in (({t: ground_truth_messages(t) for t in tasks}, [True, True]), ({t: [ANSWER] * 9 for t in tasks}, [False, False])):

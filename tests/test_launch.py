@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import launch, presets, read_records, rollout, stages, training
+from envtune import launch, presets, read_records, stages, training
 from envtune.__main__ import main
 from envtune.common import files
+from envtune.policy import rollout
 
 TWO = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=4, validation_tasks=3, processes=2, parallel="cpu")
 

@@ -3,19 +3,21 @@ import pytest
 import torch
 from conftest import SMALL
 
-from envtune import Episode, bfcl, policies, rollout
+from envtune import Episode, bfcl
+from envtune.policy import rollout
+from envtune.policy.sampler import Sampler, load
 
 
 @pytest.fixture(scope="module")
 def loaded(small_policy):
-    return policies.load(small_policy, bf16=False)
+    return load(small_policy, bf16=False)
 
 
 def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(loaded):
     model, tokenizer = loaded
     contexts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file " * 9, "a", "list what is here")]
     model.train()
-    greedy = policies.Sampler(model, tokenizer, message_tokens=12, temperature=0.0)
+    greedy = Sampler(model, tokenizer, message_tokens=12, temperature=0.0)
     together, logprobs = greedy(contexts)
     assert logprobs is None and model.training  # the mode is put back
     assert together == greedy(contexts)[0] == [greedy([context])[0][0] for context in contexts]
@@ -28,7 +30,7 @@ def test_sampling_repeats_with_the_seed_and_differs_without(loaded):
 
     def draw(seed):
         torch.manual_seed(seed)
-        return policies.Sampler(model, tokenizer, message_tokens=12)(context)[0]
+        return Sampler(model, tokenizer, message_tokens=12)(context)[0]
     assert draw(1) == draw(1) != draw(2)
 
 
@@ -40,7 +42,7 @@ def play(loaded, keep=True, temperature=0.0, **settings):
     chat, read = rollout.Chat(tokenizer), []
     hook = model.register_forward_pre_hook(lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
     torch.manual_seed(0)
-    sampler = policies.Sampler(model, tokenizer, SMALL.message_tokens, temperature, keep=keep, **settings)
+    sampler = Sampler(model, tokenizer, SMALL.message_tokens, temperature, keep=keep, **settings)
     rollouts = rollout.play(episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens)
     hook.remove()
     return [r.completion_ids for r in rollouts], [len(r.record.steps) for r in rollouts], sum(read)
@@ -58,8 +60,8 @@ def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fr
 @pytest.mark.parametrize("waste", [0.0, 100.0])
 def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, waste):
     closed = []
-    close = policies.Sampler._close_holes
-    monkeypatch.setattr(policies.Sampler, "_close_holes", lambda self, chosen: closed.append(self.ids.shape[1]) or close(self, chosen))
+    close = Sampler._close_holes
+    monkeypatch.setattr(Sampler, "_close_holes", lambda self, chosen: closed.append(self.ids.shape[1]) or close(self, chosen))
     anew, *_ = play(loaded, keep=False, temperature=1.0)
     kept, *_ = play(loaded, waste=waste, temperature=1.0)
     assert kept == anew and bool(closed) == (waste == 0.0)
@@ -68,13 +70,13 @@ def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, wa
 @pytest.mark.parametrize(("temperature", "keep"), [(0.0, True), (1.0, True), (1.0, False)])
 @pytest.mark.parametrize("wait", [0.01, 0.5])
 def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypatch, wait, temperature, keep):
-    given, call = [], policies.Sampler.__call__
+    given, call = [], Sampler.__call__
 
     def watched(self, contexts):
         messages, _ = call(self, contexts)
         given.append([m is None for m in messages])
         return messages, None
-    monkeypatch.setattr(policies.Sampler, "__call__", watched)
+    monkeypatch.setattr(Sampler, "__call__", watched)
     patient, *_ = play(loaded, temperature=temperature)
     assert not any(map(any, given))
     hasty, *_ = play(loaded, keep=keep, temperature=temperature, wait=wait, waste=0.3)
@@ -86,10 +88,10 @@ def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypat
 def test_contexts_that_continue_nothing_start_anew(loaded):
     model, tokenizer = loaded
     first, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file ", "what is in the folder? "))
-    sampler = policies.Sampler(model, tokenizer, message_tokens=8, temperature=0.0)
+    sampler = Sampler(model, tokenizer, message_tokens=8, temperature=0.0)
     [message], _ = sampler([first])
-    assert sampler([other])[0] == policies.Sampler(model, tokenizer, 8, 0.0)([other])[0]
+    assert sampler([other])[0] == Sampler(model, tokenizer, 8, 0.0)([other])[0]
     [again], _ = sampler([first])
     assert again == message
     longer = first + message + other
-    assert sampler([longer])[0] == policies.Sampler(model, tokenizer, 8, 0.0)([longer])[0]
+    assert sampler([longer])[0] == Sampler(model, tokenizer, 8, 0.0)([longer])[0]

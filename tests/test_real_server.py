@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not all(map(importlib.util.find_spec, NEEDED)), 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory):
     """Model folder and base URL of a server that is ended with the tests."""
-    from envtune import smollm2
+    from envtune.policy import smollm2
     folder, logs = smollm2.unpacked(), tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -11,9 +11,10 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import rollout, runconfig, runlog, training
+from envtune import runconfig, runlog, training
 from envtune.common import files, paths
 from envtune.interrupt import Interrupted
+from envtune.policy import rollout
 from envtune.stages import STAGES
 from envtune.transition import Transition
 

@@ -6,7 +6,8 @@ import pytest
 from conftest import ANSWER, SMALL, tool_call
 from transformers import AutoTokenizer
 
-from envtune import Episode, bfcl, policies, rollout, stages, training
+from envtune import Episode, bfcl, stages, training
+from envtune.policy import rollout, sampler
 from envtune.record import Ending
 
 
@@ -115,7 +116,7 @@ def test_a_chat_template_that_cannot_be_taken_apart_is_refused(small_policy, tem
 def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path, monkeypatch):
     """One real GRPO step: the ids and the mask inside the trainer hold the sampled tokens, and only those count."""
     sampled, batches = [], []
-    sample = policies.Sampler.__call__
+    sample = sampler.Sampler.__call__
 
     def watched(self, contexts):
         ids, logprobs = sample(self, contexts)
@@ -130,7 +131,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
             if self.model.training:
                 batches.append((out, [token for wave in sampled for token in wave]))
             return out
-    monkeypatch.setattr(policies.Sampler, "__call__", watched)
+    monkeypatch.setattr(sampler.Sampler, "__call__", watched)
     monkeypatch.setattr(training, "StageTrainer", Watched)
     training.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
     [(batch, tokens)] = batches

@@ -4,17 +4,18 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import bfcl, policies, practice, replay, sft
+from envtune import bfcl, practice, replay, sft
 from envtune.bfcl import splits
 from envtune.common import files
 from envtune.env import rewards
+from envtune.policy import sampler
 
 WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(small_policy):
-    return policies.load(small_policy, bf16=False)[1]
+    return sampler.load(small_policy, bf16=False)[1]
 
 
 def assistant(row, tokenizer):
@@ -81,7 +82,7 @@ def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer,
     rows = sft.gold_rows(practice.practice_scenarios(SMALL), tokenizer, SMALL)
     policy = sft.train(rows, replace(SMALL, lora_rank=4), small_policy, tmp_path, "sft", 0, epochs=1, learning_rate=1e-2, batch=4)
     assert (policy.with_name("adapters") / "adapter_model.safetensors").exists()
-    before, after = (policies.load(p, bf16=False)[0].state_dict() for p in (small_policy, policy))
+    before, after = (sampler.load(p, bf16=False)[0].state_dict() for p in (small_policy, policy))
     assert set(before) == set(after) and any((before[k] != after[k]).any() for k in before)
 
 

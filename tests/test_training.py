@@ -7,8 +7,9 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import agent, bfcl, practice, presets, stages, training
+from envtune import bfcl, practice, presets, stages, training
 from envtune.bfcl import splits
+from envtune.policy import agent
 from envtune.stages import STAGES
 
 COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}

@@ -1,7 +1,9 @@
 """The text of a tool's result: how BFCL prints it, how it is shortened, and whether it is an error.
 
-    >>> as_text({"result": 3}), is_error('{"error": "no such file"}')
-    ('{"result": 3}', 'no such file')
+    >>> as_text({"result": 3})
+    '{"result": 3}'
+    >>> is_error('{"error": "no such file"}')
+    'no such file'
 """
 import json
 from collections.abc import Callable

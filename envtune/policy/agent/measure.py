@@ -8,19 +8,18 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from envtune import bfcl, policies, rollout
-from envtune.agent.data import MAX_RESULT_CHARS
-from envtune.agent.script import call_message, prepares, unprepared
+from envtune import bfcl
 from envtune.bfcl import synthetic
 from envtune.common.stats import clustered
 from envtune.env import protocol, rewards
 from envtune.env.episode import EVALUATION, TRAINING, Episode, Limits
 from envtune.hints import is_error
-from envtune.presets import CPU_TINY
+from envtune.policy import rollout
+from envtune.policy.agent import EPISODE_TOKENS, MESSAGE_TOKENS
+from envtune.policy.agent.data import MAX_RESULT_CHARS
+from envtune.policy.agent.script import call_message, prepares, unprepared
+from envtune.policy.sampler import WAIT, Sampler
 from envtune.record import EpisodeRecord
-
-MESSAGE_TOKENS, EPISODE_TOKENS = CPU_TINY.message_tokens, CPU_TINY.completion_tokens
-"""As training will play it."""
 
 
 def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: Limits = EVALUATION, hint_rate: float = 0.0,
@@ -32,7 +31,7 @@ def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: 
         episodes = [Episode(task, limits, hint_rate, seed * 1_000_003 + start + i, rules=True, compact=True,
                             max_result_chars=MAX_RESULT_CHARS)
                     for i, task in enumerate(task_ids[start:start + batch])]
-        sampler = policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, policies.WAIT)
+        sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, WAIT)
         records += [r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)]
     return records
 
@@ -95,7 +94,7 @@ def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temp
     for name, these in contexts.items():
         messages = []
         for i in range(0, len(these), 100):
-            messages += policies.Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i:i + 100])[0]
+            messages += Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i:i + 100])[0]
         right = sum(protocol.parse(chat.decode(ids)).calls == (call,) for ids, call in zip(messages, needed, strict=True))
         found[name] = right / len(needed)
     return found

@@ -3,9 +3,9 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envtune.agent.script import Habits, Script
 from envtune.env.episode import TRAINING, Episode
-from envtune.rollout import Chat
+from envtune.policy.agent.script import Habits, Script
+from envtune.policy.rollout import Chat
 
 FIRST_NUMBER = 1_000_000
 """Tasks of pre-training have numbers from here on: no training, validation or test task is among them."""

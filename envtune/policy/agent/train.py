@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from envtune.agent import data, tokens
-from envtune.agent.script import HABITS, STUMBLING, Habits
-from envtune.rollout import Chat
+from envtune.policy.agent import data, tokens
+from envtune.policy.agent.script import HABITS, STUMBLING, Habits
+from envtune.policy.rollout import Chat
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 from accelerate.utils import gather_object
 
-from envtune import bfcl, policies
+from envtune import bfcl
 from envtune.env import recovery, rewards
 from envtune.env.episode import EVALUATION, Episode, Limits
+from envtune.policy import sampler
 from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
@@ -186,8 +187,8 @@ class TRLRollout:
         if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
             return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
-        return policies.Sampler(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, self.message_tokens,
-                                self.temperature, policies.WAIT)
+        return sampler.Sampler(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, self.message_tokens,
+                                self.temperature, sampler.WAIT)
 
     def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
         """The episodes, `batch` at a time, and where the seconds went."""

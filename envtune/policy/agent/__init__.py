@@ -6,3 +6,5 @@ from envtune.common import paths
 
 FOLDER = paths.DATA / "tiny_agent"
 """Its committed weights, tokenizer, model card, and made.json with the numbers of how it was made."""
+MESSAGE_TOKENS, EPISODE_TOKENS = 64, 900
+"""How long a message and an episode after its opening may be where the agent is measured and trained (preset cpu-tiny) [tokens]."""

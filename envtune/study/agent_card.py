@@ -1,11 +1,21 @@
-"""The model card of the embedded agent, written from the numbers that `build` measured, and the picture of its losses."""
+"""The model card of the embedded agent, written from the numbers that agent.build measured, the picture of its losses, and its place."""
+import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune import figures
+from envtune import bfcl, figures
+from envtune.policy import sampler
+from envtune.policy.agent import FOLDER
+from envtune.policy.agent.train import Recipe
+
+REBUILT = ("On one machine the same recipe gives the same weights bit by bit, also when it was stopped and went on (tests/test_agent.py). "
+           "Another processor rounds otherwise.")
+"""How far `make agent` gives an agent's weights again."""
 
 
 def curves(made: Mapping) -> Figure:
@@ -66,7 +76,7 @@ def card(made: Mapping, size: int) -> str:
         "![Loss of pre-training](curves.png)", "",
         "## Habits: the dials", "",
         "Above one half a habit is what greedy decoding shows. A result on this agent has to name its dials; another agent is a change of",
-        "`HABITS` in envtune/agent/script.py and ten minutes of `make agent`, which goes on from the competent one.", "",
+        "`HABITS` in envtune/policy/agent/script.py and ten minutes of `make agent`, which goes on from the competent one.", "",
         *_table([{"dial": name, "value": value} for name, value in recipe["habit_phases"][0]["habits"].items()],
                 {"dial": "dial", "value": "value"}), "",
         "## Competence by group", "",
@@ -80,3 +90,20 @@ def write(made: Mapping, folder: Path) -> None:
     fig.savefig(folder / "curves.png", dpi=110)
     figures.plt.close(fig)
     (folder / "README.md").write_text(card(made, (folder / "model.safetensors").stat().st_size))
+
+
+def publish(folder: Path) -> Path:
+    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for file in (folder / "habits" / "model").iterdir():
+        shutil.copy(file, FOLDER / file.name)
+    curves = {part: [json.loads(line) for line in (folder / part / "log.jsonl").read_text().splitlines()]
+              for part in ("competence", "habits")}
+    made = {
+        "recipe": asdict(Recipe()), "bfcl_eval": bfcl.PACKAGE_VERSION, "rebuilt": REBUILT,
+        "parameters": sum(p.numel() for p in sampler.load(FOLDER, bf16=False)[0].parameters()),
+        "competence": json.loads((folder / "competence.json").read_text()), "start": json.loads((folder / "start.json").read_text()),
+        "curves": {part: [*lines[:-1:max(1, len(lines) // 40)], lines[-1]] for part, lines in curves.items()}}
+    (FOLDER / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    write(made, FOLDER)
+    return FOLDER
