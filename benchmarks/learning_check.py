@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from envtune import evaluation, presets, training
 from envtune.bfcl import synthetic
 from envtune.common import paths, progress
+from envtune.train import evaluation, grpo, presets
 
 RISE, LOSS = 0.20, 0.05
 
@@ -34,9 +34,9 @@ def measure(policy: Path, preset: presets.Preset, seed: int, out: Path) -> pd.Da
 def check(seed: int, preset: presets.Preset, folder: Path) -> pd.DataFrame:
     """Train the four stages and return `evaluation.after_stages` with the seed and the seconds of its training steps and validations."""
     folder.mkdir(parents=True, exist_ok=True)
-    start = training.starting_model(preset)
+    start = grpo.starting_model(preset)
     with progress.bar(sum(preset.stage_steps), f"seed {seed}", "step") as bar:
-        run = training.train_curriculum(preset, folder, seed, start=start, echo=lambda line: bar.update(line["kind"] == "train"))
+        run = grpo.train_curriculum(preset, folder, seed, start=start, echo=lambda line: bar.update(line["kind"] == "train"))
     measured = {"start": measure(start, preset, 0, folder.parent / "test_start.csv")}  # one policy, the same for every seed
     measured |= {name: measure(policy, preset, seed, folder / f"test_{name}.csv") for name, policy in run.checkpoints.items()}
     table = evaluation.after_stages(measured)

@@ -22,10 +22,10 @@ import torch
 import yaml
 from trl import GRPOTrainer
 
-from envtune import Episode, bfcl, presets, training
+from envtune import Episode, bfcl
 from envtune.policy import rollout, sampler
-from envtune.practice import practice_scenarios
-from envtune.stages import STAGES
+from envtune.train import grpo, presets
+from envtune.train.stages import STAGES, practice_scenarios
 
 TARGET = 0.03
 
@@ -80,7 +80,7 @@ def watched(clock: Clock, keep: bool, padded: bool):
             state["tokens"] += sum(len(m) for m in messages if m is not None)
             return messages, None
 
-    class Trainer(training.StageTrainer):
+    class Trainer(grpo.StageTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # within its adapters
@@ -102,13 +102,13 @@ def watched(clock: Clock, keep: bool, padded: bool):
         if padded:
             _get_per_token_logps_and_entropies = GRPOTrainer._get_per_token_logps_and_entropies
 
-    before = sampler.Sampler, training.StageTrainer, rollout.TRLRollout._play
-    sampler.Sampler, training.StageTrainer = Sampler, Trainer
+    before = sampler.Sampler, grpo.StageTrainer, rollout.TRLRollout._play
+    sampler.Sampler, grpo.StageTrainer = Sampler, Trainer
     rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(self, *args)
     try:
         yield state
     finally:
-        sampler.Sampler, training.StageTrainer, rollout.TRLRollout._play = before
+        sampler.Sampler, grpo.StageTrainer, rollout.TRLRollout._play = before
 
 
 def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, padded: bool = False) -> dict:
@@ -116,17 +116,17 @@ def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, p
     clock = Clock()
     quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
     with TemporaryDirectory() as folder, watched(clock, keep, padded) as state:
-        original = training.grpo_config
+        original = grpo.grpo_config
 
         def unvalidated(*args):
             config = original(*args)
             config.eval_strategy, config.eval_on_start = "no", False
             return config
-        training.grpo_config = unvalidated
+        grpo.grpo_config = unvalidated
         try:
-            training.train_stage(STAGES[1], quick, steps, start, Path(folder), seed=0, echo=lambda line: None)
+            grpo.train_stage(STAGES[1], quick, steps, start, Path(folder), seed=0, echo=lambda line: None)
         finally:
-            training.grpo_config = original
+            grpo.grpo_config = original
     return {"parts": dict(clock.seconds), "tokens": state["tokens"], "seconds": sum(clock.seconds.values())}
 
 
@@ -182,7 +182,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     preset = presets.get("smollm2" if options.model == "smollm2" else "cpu-tiny",
                          **{name: yaml.safe_load(value) for name, value in options.parameter})
-    start = training.starting_model(replace(preset, model=options.model))
+    start = grpo.starting_model(replace(preset, model=options.model))
     if options.decoders:
         print(decoders(preset, start).to_string(index=False))
         return

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, launch, notebook, presets, read_records, sweeps
+from envtune import bfcl, notebook, read_records, sweeps
 from envtune.bfcl import splits
 from envtune.common import paths
 from envtune.env import verl_export
 from envtune.hints import coverage, mining
+from envtune.train import cost, errors, launch, presets
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +123,7 @@ def _sweep(options) -> int:
 def _train(file: Path) -> None:
     from accelerate import PartialState
 
-    from envtune import training  # it needs torch
+    from envtune.train import grpo  # it needs torch
     job = launch.read_job(file)
     os.environ[launch.INSIDE] = "1"
     started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
@@ -133,7 +134,7 @@ def _train(file: Path) -> None:
     def say(line: str) -> None:
         sys.stdout.write(f"{line}\n")  # in one piece: processes share this pipe, and print() may send the line's end apart
         sys.stdout.flush()
-    say(str(training.train_stage(**job, echo=lambda line: say(launch.LINE + json.dumps(line)))))
+    say(str(grpo.train_stage(**job, echo=lambda line: say(launch.LINE + json.dumps(line)))))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,9 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "sweep":
             return _sweep(options)
         elif options.command == "check":
-            presets.check(presets.get(options.preset, **_values(options.parameter)))
+            from envtune.train import memory  # it needs torch
+            memory.check(presets.get(options.preset, **_values(options.parameter)))
         elif options.command == "cost":
-            from envtune import cost  # it needs matplotlib
             table = cost.cost(*cost.load(options.run, options.preset))
             print(table.to_json(orient="records", indent=1) if options.json else table.round(2).to_string(index=False))
         elif options.command == "claims":
@@ -168,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not options.notebook.exists():
                 raise ValueError(f"there is no notebook {options.notebook}")
             print(f"executed notebook: {notebook.run(options.notebook.resolve(), _values(options.parameter))}")
-    except (ValueError, OSError, ImportError, bfcl.BFCLUnavailable, notebook.NotebookFailed, launch.JobFailed) as error:
+    except (ValueError, OSError, ImportError, bfcl.BFCLUnavailable, notebook.NotebookFailed, errors.JobFailed) as error:
         print(f"envtune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

@@ -1,44 +1,17 @@
-"""What notebook 90_experiment does with its parameters, and the row of numbers that it leaves for a sweep.
+"""The numbers of one run: how its curves began and ended, and the row that notebook 90_experiment leaves for a sweep.
 
-    >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
-    [0.5]
+    >>> change(metrics[metrics["kind"] == "train"], "reward")
 """
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
-from envtune.evaluation import summary
-from envtune.presets import Preset
-from envtune.stages import BY_NAME, STAGES, Stage
+from envtune.train.evaluation import summary
 
 LAST = 5
 """Training steps that an end value is the mean of [steps]."""
 ENDS = ("reward", "progress", "entropy", "kl", "grad_norm", "recovery_rate", "format_reward")
 """Of what an end value is kept."""
-
-
-def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = "",
-              corruption: str = "none", corruption_rate: float = 0.0) -> list[Stage]:
-    """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
-    unknown = [name for name in names if name not in BY_NAME]
-    if unknown or not names:
-        raise ValueError(f"stages are any of {', '.join(BY_NAME)}, at least one; got {list(names)!r}")
-    chosen = []
-    for stage in (BY_NAME[name] for name in names):
-        own = stage.reward if stage.reward == "stage1" else reward or stage.reward
-        chosen.append(replace(stage, reward=own, reward_scale=reward_scale, hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
-                              hint_schedule=hint_schedule or stage.hint_schedule, corruption=corruption, corruption_rate=corruption_rate))
-    return chosen
-
-
-def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> list[int]:
-    """Steps of each stage: as given, or the preset's (a single-stage baseline takes all four together). ValueError for another count."""
-    own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
-    found = list(steps) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
-    if len(found) != len(stages) or any(n < 1 for n in found):
-        raise ValueError(f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}")
-    return found
 
 
 def ends(train: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 
-from envtune import bfcl, presets
+from envtune import bfcl
 from envtune.common import paths
+from envtune.train import presets
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a wall time
 settings.load_profile("no clock")

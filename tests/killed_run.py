@@ -13,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import SMALL  # noqa: E402
 
-from envtune import training  # noqa: E402
-from envtune.stages import STAGES  # noqa: E402
-from envtune.transition import Transition  # noqa: E402
+from envtune.train import grpo  # noqa: E402
+from envtune.train.stages import STAGES  # noqa: E402
+from envtune.train.transition import Transition  # noqa: E402
 
 PRESET = replace(SMALL, stage_steps=(5, 6, 0, 0), save_every=2, validate_every=2, max_scenarios=2, prompts_per_step=2, device_batch=8, fixed_length=False)
 # the second stage ends by its rule, at step 4 of 6: any run is a plateau when a gain of 2 is asked for
@@ -30,8 +30,8 @@ def die() -> None:
 def main(folder: Path, policy: Path, point: str) -> None:
     kind, _, number = point.partition(":")
     if kind == "checkpoint":
-        seal = training.seal
-        training.seal = lambda checkpoint, attempt: die() if checkpoint.name.endswith(f"-{number}") else seal(checkpoint, attempt)
+        seal = grpo.seal
+        grpo.seal = lambda checkpoint, attempt: die() if checkpoint.name.endswith(f"-{number}") else seal(checkpoint, attempt)
     if kind == "policy":
         from transformers import PreTrainedTokenizerBase
         save = PreTrainedTokenizerBase.save_pretrained
@@ -44,7 +44,7 @@ def main(folder: Path, policy: Path, point: str) -> None:
             die()
     warnings.simplefilter("ignore")
     try:
-        training.train_curriculum(PRESET, folder, seed=0, stages=CURRICULUM, start=policy, echo=echo)
+        grpo.train_curriculum(PRESET, folder, seed=0, stages=CURRICULUM, start=policy, echo=echo)
     except OSError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

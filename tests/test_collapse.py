@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envtune.collapse import KINDS, Guard, alarms
 from envtune.common import paths
+from envtune.train.collapse import KINDS, Guard, alarms
 
 GUARD = Guard(window=4)
 HEALTHY = {"reward": 0.5, "grad_norm": 0.3, "entropy": 0.5, "share_of_groups_without_signal": 0.2, "kl": 0.1, "format_reward": 0.9}

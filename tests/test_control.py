@@ -7,11 +7,12 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import presets, read_records, training
-from envtune.collapse import Guard
+from envtune import read_records
 from envtune.common import files
 from envtune.env import rewards
-from envtune.stages import STAGES
+from envtune.train import errors, grpo, presets
+from envtune.train.collapse import Guard
+from envtune.train.stages import STAGES
 
 BREAKING = replace(presets.CPU_TINY, prompts_per_step=2, device_batch=16, validate_every=100, validation_tasks=2, warmup_steps=0, save_every=1,
                    completion_tokens=320, learning_rate=1e-2, beta=0.01)
@@ -19,7 +20,7 @@ BREAKING = replace(presets.CPU_TINY, prompts_per_step=2, device_batch=16, valida
 
 @pytest.fixture(scope="module")
 def policy():
-    return training.starting_model(presets.CPU_TINY)
+    return grpo.starting_model(presets.CPU_TINY)
 
 
 def lines(folder, kind):
@@ -29,7 +30,7 @@ def lines(folder, kind):
 def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_warned(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="warn", window=3))
     with pytest.warns(UserWarning, match="collapse guard, stage1_syntax, step"):
-        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
+        grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     alarms = [(row["alarm"], row["step"]) for row in lines(tmp_path, "alarm")]
     assert {"no_signal", "kl_blowup"} <= {kind for kind, _ in alarms} and min(step for _, step in alarms) == 6
     assert len(alarms) == len({kind for kind, _ in alarms})  # a sign that lasts is told once
@@ -40,14 +41,14 @@ def test_entropy_collapse_of_a_real_run_is_found(policy, tmp_path):
     # paid for being sure, and with nothing to hold it back, the policy loses its entropy
     guard = Guard(action="stop", window=3, entropy_share=0.3, format_drop=1.0, silent_share=2.0)
     preset = replace(BREAKING, learning_rate=1e-3, beta=0.0, entropy_coef=-1.0, guard=guard)
-    with pytest.warns(UserWarning, match="entropy_collapse"), pytest.raises(training.Collapsed, match="step"):
-        training.train_stage(STAGES[0], preset, 12, policy, tmp_path, 0)
+    with pytest.warns(UserWarning, match="entropy_collapse"), pytest.raises(errors.Collapsed, match="step"):
+        grpo.train_stage(STAGES[0], preset, 12, policy, tmp_path, 0)
 
 
 def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="stop", window=3))
-    with pytest.warns(UserWarning), pytest.raises(training.Collapsed, match="stopped at step 6 by the collapse guard.*smaller learning rate"):
-        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
+    with pytest.warns(UserWarning), pytest.raises(errors.Collapsed, match="stopped at step 6 by the collapse guard.*smaller learning rate"):
+        grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     assert len(lines(tmp_path, "train")) == 6 and not (tmp_path / "stage1_syntax" / "policy").exists()
     assert {c.name for c in (tmp_path / "stage1_syntax").glob("checkpoint-*")} >= {"checkpoint-3", "checkpoint-5"}
 
@@ -55,7 +56,7 @@ def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_and_recovers(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="rollback", window=3, learning_rate_factor=0.03))
     with pytest.warns(UserWarning, match="rolled back"):
-        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
+        grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     out = tmp_path / "stage1_syntax"
     rollbacks = json.loads((out / "rollbacks.json").read_text())
     assert [r["to_step"] for r in rollbacks] == [3, 0]  # broken at step 3 already: the second goes further back, and helps
@@ -71,13 +72,13 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_an
 
 def test_rollbacks_have_an_end(policy, tmp_path):
     preset = replace(BREAKING, learning_rate=1.0, guard=Guard(action="rollback", window=2, learning_rate_factor=1.0, max_rollbacks=1))
-    with pytest.warns(UserWarning), pytest.raises(training.Collapsed, match="after 1 rollbacks"):
-        training.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
+    with pytest.warns(UserWarning), pytest.raises(errors.Collapsed, match="after 1 rollbacks"):
+        grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
 
 
 def test_numbers_go_to_tensorboard_when_asked_with_the_parts_of_the_reward(small_policy, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    training.train_stage(STAGES[0], replace(SMALL, report_to=("tensorboard",)), 2, small_policy, tmp_path, 0)
+    grpo.train_stage(STAGES[0], replace(SMALL, report_to=("tensorboard",)), 2, small_policy, tmp_path, 0)
     [file] = (tmp_path / "stage1_syntax").rglob("events.out.tfevents*")
     events = EventAccumulator(str(file)).Reload()
     tags = set(events.Tags()["scalars"])
@@ -87,11 +88,11 @@ def test_numbers_go_to_tensorboard_when_asked_with_the_parts_of_the_reward(small
 
 def test_two_stages_of_one_name_are_refused(small_policy, tmp_path):
     with pytest.raises(ValueError, match="a name of its own"):
-        training.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[0], STAGES[0]], start=small_policy)
+        grpo.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[0], STAGES[0]], start=small_policy)
 
 
 def test_stages_run_in_the_order_given(small_policy, tmp_path):
-    run = training.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[2], STAGES[0]], start=small_policy)
+    run = grpo.train_curriculum(SMALL, tmp_path, 0, stages=[STAGES[2], STAGES[0]], start=small_policy)
     assert list(run.checkpoints) == ["stage3_hard_tasks", "stage1_syntax"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["stages"]["stage1_syntax"]["start"] == "./stage3_hard_tasks/policy"
@@ -100,17 +101,17 @@ def test_stages_run_in_the_order_given(small_policy, tmp_path):
 def test_gradient_checkpointing_and_small_batches_of_episodes_change_no_reward(small_policy, tmp_path):
     rewards = []
     for name, changes in {"plain": {}, "checkpointing": {"gradient_checkpointing": True}}.items():
-        training.train_stage(STAGES[0], replace(SMALL, **changes), 2, small_policy, tmp_path / name, 0)
+        grpo.train_stage(STAGES[0], replace(SMALL, **changes), 2, small_policy, tmp_path / name, 0)
         rewards.append([row["reward"] for row in lines(tmp_path / name, "train")])
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
-    training.train_stage(STAGES[0], replace(SMALL, rollout_batch=3), 1, small_policy, tmp_path / "batches", 0)
+    grpo.train_stage(STAGES[0], replace(SMALL, rollout_batch=3), 1, small_policy, tmp_path / "batches", 0)
     assert lines(tmp_path / "batches", "train")[0]["episodes"] == 4
 
 
 def test_a_reward_of_calls_and_the_baselines_train(small_policy, tmp_path):
-    from envtune.stages import DIRECT_GRPO, TOOLRL
+    from envtune.train.stages import DIRECT_GRPO, TOOLRL
     for stage in (DIRECT_GRPO, TOOLRL):
-        training.train_stage(stage, SMALL, 1, small_policy, tmp_path, 0)
+        grpo.train_stage(stage, SMALL, 1, small_policy, tmp_path, 0)
     logged = {row["stage"]: row["reward"] for row in lines(tmp_path, "train")}
     for stage in (DIRECT_GRPO, TOOLRL):
         records = list(read_records(tmp_path / "episodes.jsonl.gz", stage=stage.name, kind="train"))

@@ -4,9 +4,9 @@ import json
 import pandas as pd
 import pytest
 
-from envtune import cost, presets
 from envtune.__main__ import main
 from envtune.common import paths
+from envtune.train import cost, presets
 
 REFERENCE = paths.DATA / "reference_runs" / "cpu_tiny_seed0.parquet"
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from envtune import evaluation, practice
+from envtune.train import evaluation, stages
 
 
 @pytest.mark.parametrize("successes, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)])
@@ -31,7 +31,7 @@ def test_summary_gives_each_split_and_all_with_n():
 
 
 def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
-    tasks = practice.practice_scenarios(SMALL)
+    tasks = stages.practice_scenarios(SMALL)
     one, two = (evaluation.evaluate(small_policy, tasks, SMALL) for _ in range(2))
     assert one.equals(two) and one["task_id"].tolist() == list(tasks)
 

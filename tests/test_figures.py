@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-from envtune import evaluation, figures
+from envtune import figures
 from envtune.common import files, paths  # noqa: E402
+from envtune.train import evaluation
 
 
 @pytest.fixture

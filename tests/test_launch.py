@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import launch, presets, read_records, stages, training
+from envtune import read_records
 from envtune.__main__ import main
 from envtune.common import files
 from envtune.policy import rollout
+from envtune.train import errors, grpo, launch, presets, stages
 
 TWO = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=4, validation_tasks=3, processes=2, parallel="cpu")
 
@@ -35,7 +36,7 @@ def test_every_way_to_share_a_model_has_its_accelerate_file_and_command(parallel
 
 def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     told = []
-    policy = training.train_stage(stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append)
+    policy = grpo.train_stage(stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append)
     assert policy == tmp_path / "run" / "stage2_hints" / "policy" and (policy / "model.safetensors").exists()
     written = list(files.read_lines(tmp_path / "run" / "metrics.jsonl"))
     assert told[:-1] == written and told[-1]["kind"] == "finished" and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
@@ -46,8 +47,8 @@ def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
 
 
 def test_a_job_that_fails_says_so_with_its_last_lines(tmp_path, capsys):
-    with pytest.raises(launch.JobFailed, match="exit code 1"):
-        training.train_stage(stages.STAGES[1], TWO, 2, tmp_path / "no policy here", tmp_path / "run", 0)
+    with pytest.raises(errors.JobFailed, match="exit code 1"):
+        grpo.train_stage(stages.STAGES[1], TWO, 2, tmp_path / "no policy here", tmp_path / "run", 0)
     launch.write_job(tmp_path / "job.json", stages.STAGES[1], TWO, 2, "x", tmp_path / "run", 0)
     assert launch.inside() is False
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from envtune import memory, presets
 from envtune.__main__ import main
+from envtune.train import memory, presets
 
 QWEN = memory.SHAPES["Qwen/Qwen2.5-7B-Instruct"]
 
@@ -44,19 +44,19 @@ def test_a_shape_counts_what_transformers_builds(small_policy, monkeypatch):
 def test_every_gpu_preset_fits_the_gpu_it_is_named_for_and_not_one_of_half_its_size(machine, capsys, name, gib):
     preset = presets.get(name)
     machine(preset.processes, gib)
-    presets.check(preset)
+    memory.check(preset)
     printed = capsys.readouterr().out
     assert preset.model in printed and f"of {gib}" in printed and "together, estimated" in printed
     machine(preset.processes, gib / 4)
     with pytest.raises(ValueError, match="GiB"):
-        presets.check(preset)
+        memory.check(preset)
 
 
 def test_seven_billion_fit_24_gib_in_four_bits_and_not_in_sixteen(machine):
     machine(1, 24.0)
-    presets.check(presets.get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))
+    memory.check(presets.get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))
     with pytest.raises(ValueError, match="needs about"):
-        presets.check(presets.get("gpu-24gb-vllm", model="Qwen/Qwen2.5-7B-Instruct"))
+        memory.check(presets.get("gpu-24gb-vllm", model="Qwen/Qwen2.5-7B-Instruct"))
 
 
 @pytest.mark.parametrize("name, changes, packages, part", [
@@ -76,7 +76,7 @@ def test_seven_billion_fit_24_gib_in_four_bits_and_not_in_sixteen(machine):
 def test_what_cannot_work_is_refused_with_its_reason(machine, name, changes, packages, part):
     machine(8, 80.0, **packages)
     with pytest.raises(ValueError, match=part):
-        presets.check(presets.get(name, **changes))
+        memory.check(presets.get(name, **changes))
 
 
 @pytest.mark.parametrize("changes, part", [

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from envtune import read_records, runlog
+from envtune import read_records
 from envtune.common import files
+from envtune.train import runlog
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 TIMES = ("seconds", "generation_seconds", "environment_seconds")

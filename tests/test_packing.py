@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from envtune import packing
+from envtune.train import packing
 
 
 @pytest.fixture

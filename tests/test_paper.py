@@ -6,10 +6,11 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
-from envtune import ablations, claims, experiments, paper
+from envtune import ablations, claims, paper
 from envtune.__main__ import main  # noqa: E402
 from envtune.common import paths  # noqa: E402
 from envtune.common.stats import sign_test  # noqa: E402
+from envtune.train import stages
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 
@@ -229,17 +230,17 @@ def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch)
 
 
 def test_an_experiments_parameters_make_its_stages():
-    from envtune import presets
-    [syntax, hints] = experiments.stages_of(["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear")
+    from envtune.train import presets
+    [syntax, hints] = stages.stages_of(["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear")
     assert (syntax.reward, hints.reward, hints.reward_scale, hints.hint_rate, hints.hint_schedule) == ("stage1", "binary", 2.0, 0.5, "linear")
     own = presets.CPU_TINY.stage_steps
-    assert experiments.steps_of([syntax, hints], [], presets.CPU_TINY) == list(own[:2]) and experiments.steps_of([syntax], [3], presets.CPU_TINY) == [3]
-    assert experiments.steps_of(experiments.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [sum(own)]
+    assert stages.steps_of([syntax, hints], [], presets.CPU_TINY) == list(own[:2]) and stages.steps_of([syntax], [3], presets.CPU_TINY) == [3]
+    assert stages.steps_of(stages.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [sum(own)]
     for names in ([], ["stage9"]):
         with pytest.raises(ValueError, match="at least one"):
-            experiments.stages_of(names)
+            stages.stages_of(names)
     with pytest.raises(ValueError, match="for each of 2"):
-        experiments.steps_of([syntax, hints], [1], presets.CPU_TINY)
+        stages.steps_of([syntax, hints], [1], presets.CPU_TINY)
 
 
 def test_reference_runs_are_described(tmp_path):

@@ -11,12 +11,12 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import runconfig, runlog, training
 from envtune.common import files, paths
-from envtune.interrupt import Interrupted
 from envtune.policy import rollout
-from envtune.stages import STAGES
-from envtune.transition import Transition
+from envtune.train import grpo, runconfig, runlog
+from envtune.train.errors import Interrupted
+from envtune.train.stages import STAGES
+from envtune.train.transition import Transition
 
 PRESET = replace(SMALL, validate_every=3, save_every=100, max_scenarios=2, prompts_per_step=2, device_batch=8)
 TIMES = ("seconds", "generation_seconds", "environment_seconds")
@@ -39,7 +39,7 @@ def lines(folder, *kinds):
 def whole(small_policy, tmp_path_factory):
     """Four steps of stage 1, in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    training.train_stage(STAGES[0], PRESET, 4, small_policy, folder, 0)
+    grpo.train_stage(STAGES[0], PRESET, 4, small_policy, folder, 0)
     return folder
 
 
@@ -72,12 +72,12 @@ def test_an_interrupt_saves_the_last_step_and_the_run_ends_as_one_that_was_not_i
     with monkeypatch.context() as patch:
         press_at(patch, where, count)
         with pytest.raises(Interrupted, match=f"stage1_syntax was interrupted at step {step} of 4 and is saved there"):
-            training.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
+            grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
     assert told[-1]["kind"] == "stopped" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert runlog.last_good_checkpoint(tmp_path / "stage1_syntax").name == f"checkpoint-{step}"
     told.clear()
     logging.getLogger("transformers").addHandler(caplog.handler)
-    policy = training.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
+    policy = grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert "missing keys" not in caplog.text
     assert [(line["kind"], line["step"]) for line in told if line["kind"] in ("resumed", "finished")] == [("resumed", step), ("finished", 4)]
@@ -90,7 +90,7 @@ def test_an_interrupt_before_the_first_step_ends_says_that_nothing_was_saved(sma
     with monkeypatch.context() as patch:
         press_at(patch, (rollout, "play"), 2)
         with pytest.raises(Interrupted, match="before a step was done"):
-            training.train_stage(STAGES[0], PRESET, 2, small_policy, tmp_path, 0)
+            grpo.train_stage(STAGES[0], PRESET, 2, small_policy, tmp_path, 0)
 
 
 def test_a_notebook_shows_an_interrupt_as_one_sentence():
@@ -108,52 +108,52 @@ def test_a_notebook_shows_an_interrupt_as_one_sentence():
 def test_more_steps_go_on_from_the_last_one_as_if_they_had_been_asked_for_at_once(whole, small_policy, tmp_path):
     told = []
     for steps in (2, 4):
-        policy = training.train_stage(STAGES[0], PRESET, steps, small_policy, tmp_path, 0, echo=told.append)
+        policy = grpo.train_stage(STAGES[0], PRESET, steps, small_policy, tmp_path, 0, echo=told.append)
     assert [(line["kind"], line["step"]) for line in told if line["kind"] in ("resumed", "finished")] == [("finished", 2), ("resumed", 2), ("finished", 4)]
     assert same(policy, whole / "stage1_syntax" / "policy") and lines(tmp_path, "train") == lines(whole, "train")
     assert [row["step"] for row in lines(tmp_path, "validation")] == [0, 2, 3, 4]
     with pytest.raises(ValueError, match="steps was 4, now 3, and steps made are not taken back"):
-        training.train_stage(STAGES[0], PRESET, 3, small_policy, tmp_path, 0)
+        grpo.train_stage(STAGES[0], PRESET, 3, small_policy, tmp_path, 0)
 
 
 def test_a_rerun_that_names_the_stages_own_policy_returns_it_or_goes_on(small_policy, tmp_path):
-    policy = training.train_stage(STAGES[0], PRESET, 1, small_policy, tmp_path, 0)
-    assert training.train_stage(STAGES[0], PRESET, 1, policy, tmp_path, 0) == policy
-    assert training.train_stage(STAGES[0], PRESET, 2, policy, tmp_path, 0) == policy
+    policy = grpo.train_stage(STAGES[0], PRESET, 1, small_policy, tmp_path, 0)
+    assert grpo.train_stage(STAGES[0], PRESET, 1, policy, tmp_path, 0) == policy
+    assert grpo.train_stage(STAGES[0], PRESET, 2, policy, tmp_path, 0) == policy
     assert [row["step"] for row in lines(tmp_path, "train")] == [1, 2]
 
 
 def test_a_stage_that_started_from_an_older_policy_is_named_stale_and_can_be_trained_anew(small_policy, tmp_path):
-    first = training.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, 0)
-    second = training.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
-    training.train_stage(STAGES[2], SMALL, 1, second, tmp_path, 0)
+    first = grpo.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, 0)
+    second = grpo.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
+    grpo.train_stage(STAGES[2], SMALL, 1, second, tmp_path, 0)
     with pytest.warns(UserWarning, match="stage2_hints, stage3_hard_tasks started from what stage1_syntax left before"):
-        training.train_stage(STAGES[0], SMALL, 2, small_policy, tmp_path, 0)
+        grpo.train_stage(STAGES[0], SMALL, 2, small_policy, tmp_path, 0)
     with pytest.raises(ValueError, match="stage2_hints is stale.*Delete"):
-        training.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
+        grpo.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
     shutil.rmtree(tmp_path / "stage2_hints")
-    training.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
+    grpo.train_stage(STAGES[1], SMALL, 1, first, tmp_path, 0)
     with pytest.raises(ValueError, match="stage3_hard_tasks is stale"):
-        training.train_stage(STAGES[2], SMALL, 1, second, tmp_path, 0)
+        grpo.train_stage(STAGES[2], SMALL, 1, second, tmp_path, 0)
 
 
 def test_a_stage_goes_on_only_where_that_is_exact(small_policy, tmp_path):
     fading = replace(STAGES[1], hint_schedule="linear")
-    training.train_stage(fading, SMALL, 1, small_policy, tmp_path, 0)
+    grpo.train_stage(fading, SMALL, 1, small_policy, tmp_path, 0)
     with pytest.raises(ValueError, match="linear hint schedule runs over its length"):
-        training.train_stage(fading, SMALL, 2, small_policy, tmp_path, 0)
-    training.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, 0)
+        grpo.train_stage(fading, SMALL, 2, small_policy, tmp_path, 0)
+    grpo.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, 0)
     shutil.rmtree(tmp_path / "stage1_syntax" / "checkpoint-1")
     with pytest.raises(ValueError, match="stage1_syntax/checkpoint-1, is gone"):
-        training.train_stage(STAGES[0], SMALL, 2, small_policy, tmp_path, 0)
+        grpo.train_stage(STAGES[0], SMALL, 2, small_policy, tmp_path, 0)
     assert (tmp_path / "stage1_syntax" / "policy").exists()
 
 
 def test_a_stage_that_its_rule_ended_stays_ended_when_it_may_take_more_steps(small_policy, tmp_path):
     rule = Transition(plateau_window=1, min_gain=2.0, norm_window=1, norm_spread=100.0, norm_ceiling=1e9, min_steps=1)
     stage, preset = replace(STAGES[0], transition=rule), replace(SMALL, fixed_length=False, validate_every=1)
-    training.train_stage(stage, preset, 3, small_policy, tmp_path, 0)
-    assert training.train_stage(stage, preset, 5, small_policy, tmp_path, 0).exists()
+    grpo.train_stage(stage, preset, 3, small_policy, tmp_path, 0)
+    assert grpo.train_stage(stage, preset, 5, small_policy, tmp_path, 0).exists()
     assert [row["step"] for row in lines(tmp_path, "train")] == [1]
 
 
@@ -162,18 +162,18 @@ def test_a_stage_that_its_rule_ended_stays_ended_when_it_may_take_more_steps(sma
     ({}, 2, "no/such model", "no/such model")])
 def test_a_bad_value_does_not_bind_the_run(small_policy, tmp_path, changes, steps, start, part):
     with pytest.raises((ValueError, OSError), match=part):
-        training.train_stage(STAGES[0], replace(SMALL, **changes), steps, start or small_policy, tmp_path / "run", 0)
+        grpo.train_stage(STAGES[0], replace(SMALL, **changes), steps, start or small_policy, tmp_path / "run", 0)
     if start is None:
         assert not (tmp_path / "run").exists()
-    assert training.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path / "run", 0).exists()
+    assert grpo.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path / "run", 0).exists()
 
 
 def test_a_copied_checkout_goes_on_where_the_other_stood(small_policy, tmp_path, monkeypatch):
     def call(root, steps, stage=STAGES[1]):
         monkeypatch.setattr(paths, "ROOT", root)
         monkeypatch.setenv("ENVTUNE_RUNS", str(root / "runs"))
-        first = training.train_stage(STAGES[0], SMALL, 1, root / "runs" / "models" / "m", root / "runs" / "mine", 0)
-        return training.train_stage(stage, SMALL, steps, first, root / "runs" / "mine", 0)
+        first = grpo.train_stage(STAGES[0], SMALL, 1, root / "runs" / "models" / "m", root / "runs" / "mine", 0)
+        return grpo.train_stage(stage, SMALL, steps, first, root / "runs" / "mine", 0)
     shutil.copytree(small_policy, tmp_path / "here" / "runs" / "models" / "m")
     call(tmp_path / "here", 1)
     (tmp_path / "here").rename(tmp_path / "there")
@@ -186,9 +186,9 @@ def test_a_copied_checkout_goes_on_where_the_other_stood(small_policy, tmp_path,
 
 def test_a_refusal_names_what_differs_with_both_values(whole, small_policy):
     with pytest.raises(ValueError, match=r"preset.beta was 0.\d+, now 0.5; seed was 0, now 1"):
-        training.train_stage(STAGES[0], replace(PRESET, beta=0.5), 4, small_policy, whole, 1)
+        grpo.train_stage(STAGES[0], replace(PRESET, beta=0.5), 4, small_policy, whole, 1)
     with pytest.raises(ValueError, match="stage1_syntax with other settings: reward_scale was 1.0, now 2.0"):
-        training.train_stage(replace(STAGES[0], reward_scale=2.0), PRESET, 4, small_policy, whole, 0)
+        grpo.train_stage(replace(STAGES[0], reward_scale=2.0), PRESET, 4, small_policy, whole, 0)
 
 
 def test_a_place_is_kept_as_another_checkout_finds_it(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_place_is_kept_as_another_checkout_finds_it(tmp_path, monkeypatch):
 
 
 def test_the_best_policy_of_a_run_is_named_with_its_place_in_the_folder(small_policy, tmp_path):
-    training.train_curriculum(SMALL, tmp_path, 0, STAGES[:2], small_policy)
+    grpo.train_curriculum(SMALL, tmp_path, 0, STAGES[:2], small_policy)
     best = json.loads((tmp_path / "best.json").read_text())
     assert set(best) == {"policy", "stage", "step", "accuracy", "tasks"} and (tmp_path / best["policy"]).is_dir()
     rows = list(files.read_lines(tmp_path / "metrics.jsonl"))

@@ -6,9 +6,10 @@ import pytest
 from conftest import ANSWER, SMALL, tool_call
 from transformers import AutoTokenizer
 
-from envtune import Episode, bfcl, stages, training
+from envtune import Episode, bfcl
 from envtune.policy import rollout, sampler
 from envtune.record import Ending
+from envtune.train import grpo, stages
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
         sampled.append([token for row in ids if row is not None for token in row])
         return ids, logprobs
 
-    class Watched(training.StageTrainer):
+    class Watched(grpo.StageTrainer):
         def _generate_and_score_completions(self, inputs):
             if self.model.training:
                 sampled.clear()  # the validation before
@@ -132,8 +133,8 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
                 batches.append((out, [token for wave in sampled for token in wave]))
             return out
     monkeypatch.setattr(sampler.Sampler, "__call__", watched)
-    monkeypatch.setattr(training, "StageTrainer", Watched)
-    training.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
+    monkeypatch.setattr(grpo, "StageTrainer", Watched)
+    grpo.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
     [(batch, tokens)] = batches
     trained = batch["completion_ids"][(batch["tool_mask"] * batch["completion_mask"]).bool()].tolist()
     assert sorted(trained) == sorted(tokens) and 0 < len(trained) < int(batch["completion_mask"].sum())
@@ -149,10 +150,10 @@ def test_all_generations_of_a_prompt_stand_together_and_evaluation_has_no_hints(
         return out
     monkeypatch.setattr(rollout.TRLRollout, "__call__", watch)
     told = []
-    monkeypatch.setattr(training.MetricsLog, "on_records",
+    monkeypatch.setattr(grpo.MetricsLog, "on_records",
                         lambda self, mode, records, timings: (told.append((mode, records)), self.records[mode].extend(records)))
     preset = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=8)
-    training.train_stage(stages.STAGES[2], preset, 1, small_policy, tmp_path, seed=0)
+    grpo.train_stage(stages.STAGES[2], preset, 1, small_policy, tmp_path, seed=0)
     for training_mode, ids in seen:
         if training_mode:
             groups = [ids[i:i + preset.generations] for i in range(0, len(ids), preset.generations)]

@@ -4,11 +4,12 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL
 
-from envtune import bfcl, practice, replay, sft
+from envtune import bfcl, replay
 from envtune.bfcl import splits
 from envtune.common import files
 from envtune.env import rewards
 from envtune.policy import sampler
+from envtune.train import sft, stages
 
 WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_chars=2_000)
 
@@ -69,7 +70,7 @@ def test_the_warm_up_shows_the_format_and_both_right_and_wrong_calls(tokenizer):
 
 
 def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(small_policy, tokenizer, tmp_path):
-    rows = sft.gold_rows(practice.practice_scenarios(SMALL), tokenizer, SMALL)
+    rows = sft.gold_rows(stages.practice_scenarios(SMALL), tokenizer, SMALL)
     told = []
     policy = sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, epochs=6, learning_rate=3e-3, batch=2, echo=told.append)
     losses = [row["loss"] for row in files.read_lines(tmp_path / "metrics.jsonl")]
@@ -79,7 +80,7 @@ def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(small_po
 
 
 def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer, tmp_path):
-    rows = sft.gold_rows(practice.practice_scenarios(SMALL), tokenizer, SMALL)
+    rows = sft.gold_rows(stages.practice_scenarios(SMALL), tokenizer, SMALL)
     policy = sft.train(rows, replace(SMALL, lora_rank=4), small_policy, tmp_path, "sft", 0, epochs=1, learning_rate=1e-2, batch=4)
     assert (policy.with_name("adapters") / "adapter_model.safetensors").exists()
     before, after = (sampler.load(p, bf16=False)[0].state_dict() for p in (small_policy, policy))

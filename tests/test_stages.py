@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from envtune.stages import SCHEDULES, STAGES
+from envtune.train.stages import SCHEDULES, STAGES
 
 GRADUAL = replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")
 

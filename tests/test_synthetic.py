@@ -412,7 +412,7 @@ def test_the_fixed_sets_have_their_sizes_and_their_new_fifths():
 
 
 def test_unseen_phrasings_and_names_have_rows_of_their_own_in_an_evaluation():
-    from envtune import evaluation  # it needs torch
+    from envtune.train import evaluation  # it needs torch
     rows = [evaluation.result_row(replay(t, ground_truth_messages(t))) for t in synthetic.task_ids(range(200, 210))]
     table = evaluation.summary(pd.DataFrame(rows)).set_index("split")
     assert list(table.index) == [*bfcl.SPLITS, "unseen_names", "unseen_phrasings", "all"]

@@ -7,10 +7,11 @@ import torch
 from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
-from envtune import bfcl, practice, presets, stages, training
+from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.policy import agent
-from envtune.stages import STAGES
+from envtune.train import grpo, presets, stages
+from envtune.train.stages import STAGES
 
 COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}
 
@@ -18,7 +19,7 @@ COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "ent
 @pytest.fixture(scope="module")
 def curriculum(small_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("curriculum")
-    return training.train_curriculum(SMALL, folder, seed=0, start=small_policy)
+    return grpo.train_curriculum(SMALL, folder, seed=0, start=small_policy)
 
 
 def weights(folder):
@@ -56,14 +57,14 @@ def test_the_reward_trl_saw_is_the_reward_of_the_recorded_episodes(curriculum):
 
 
 def test_the_same_config_and_seed_give_the_same_run(curriculum, small_policy, tmp_path):
-    again = training.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
+    again = grpo.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
     first, second = weights(curriculum.checkpoints["stage1_syntax"]), weights(again)
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
     told = []
-    training.train_stage(STAGES[0], SMALL, 1, small_policy, curriculum.folder, 0, echo=told.append)
+    grpo.train_stage(STAGES[0], SMALL, 1, small_policy, curriculum.folder, 0, echo=told.append)
     assert told == [{"stage": "stage1_syntax", "step": 1, "kind": "finished", "steps": 1}]
 
 
@@ -71,18 +72,18 @@ def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
     (replace(SMALL, beta=0.5), 0, "preset"), (SMALL, 1, "seed")])
 def test_a_folder_with_a_run_of_other_settings_is_refused(curriculum, small_policy, preset, seed, part):
     with pytest.raises(ValueError, match=part):
-        training.train_stage(STAGES[0], preset, 1, small_policy, curriculum.folder, seed)
+        grpo.train_stage(STAGES[0], preset, 1, small_policy, curriculum.folder, seed)
 
 
 def test_other_settings_of_one_stage_are_refused(curriculum, small_policy):
     with pytest.raises(ValueError, match="other settings"):
-        training.train_stage(replace(STAGES[0], hint_rate=0.5), SMALL, 1, small_policy, curriculum.folder, 0)
+        grpo.train_stage(replace(STAGES[0], hint_rate=0.5), SMALL, 1, small_policy, curriculum.folder, 0)
 
 
 def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_policy, tmp_path):
     # as many prompts a step as there are tasks: the checkpoint lies between two passes over them
     preset = replace(SMALL, save_every=2, validate_every=3, max_scenarios=2, prompts_per_step=2, device_batch=8)
-    whole = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "whole", seed=0)
+    whole = grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "whole", seed=0)
 
     class Killed(Exception):
         pass
@@ -91,11 +92,11 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
         if line["kind"] == "train" and line["step"] == 3:
             raise Killed
     with pytest.raises(Killed):
-        training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
+        grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
     with open(tmp_path / "cut" / "metrics.jsonl", "a") as metrics, open(tmp_path / "cut" / "episodes.jsonl.gz", "r+b") as episodes:
         metrics.write('{"stage": "stage1_sy')  # torn, as a kill in the middle of a write leaves them
         episodes.truncate(len(episodes.read()) - 7)
-    resumed = training.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0)
+    resumed = grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0)
     data = [pd.read_json(tmp_path / name / "metrics.jsonl", lines=True) for name in ("whole", "cut")]
     steps = [d[d["kind"] == "train"]["step"].tolist() for d in data]
     assert steps == [[1, 2, 3, 4]] * 2
@@ -109,7 +110,7 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
 
 def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(curriculum, small_policy, tmp_path):
     preset = replace(SMALL, lora_rank=4, learning_rate=1e-2)
-    run = training.train_curriculum(replace(preset, stage_steps=(2, 1, 0, 0)), tmp_path, 0, start=small_policy)
+    run = grpo.train_curriculum(replace(preset, stage_steps=(2, 1, 0, 0)), tmp_path, 0, start=small_policy)
     data = pd.read_json(tmp_path / "metrics.jsonl", lines=True)
     kl = data[data["kind"] == "train"].set_index(["stage", "step"])["kl"]
     assert kl["stage1_syntax", 1] == pytest.approx(0, abs=1e-6) and kl["stage1_syntax", 2] > 1e-6
@@ -120,14 +121,14 @@ def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(curric
 
 def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
     tasks = ("a", "b", "c")
-    order = training.practice_order(tasks, 8, seed=0)
+    order = grpo.practice_order(tasks, 8, seed=0)
     assert sorted(order[:3]) == sorted(order[3:6]) == list(tasks) and len(order) == 8
-    assert order == training.practice_order(tasks, 8, 0) != training.practice_order(tasks, 8, 1)
-    assert order[:3] == training.practice_order(tasks, 3, 0)  # a longer run begins like a shorter one
+    assert order == grpo.practice_order(tasks, 8, 0) != grpo.practice_order(tasks, 8, 1)
+    assert order[:3] == grpo.practice_order(tasks, 3, 0)  # a longer run begins like a shorter one
 
 
 def test_trl_gets_the_papers_settings(tmp_path):
-    config = training.grpo_config(STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0)
+    config = grpo.grpo_config(STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0)
     assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (0.1, 0.2, 0.28, 10.0)
     assert (config.loss_type, config.learning_rate, config.max_grad_norm, config.entropy_coef) == ("grpo", 1e-6, 1.0, 0.001)
     assert (config.num_generations, config.top_p, config.top_k, config.temperature) == (16, 1.0, 0, 1.0)
@@ -136,7 +137,7 @@ def test_trl_gets_the_papers_settings(tmp_path):
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(ValueError, match="device_batch"):
-        training.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
+        grpo.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
 
 
 @pytest.mark.parametrize("changes, part", [({"generations": 1}, "generations"), ({"stage_steps": (1, 2)}, "four counts"),
@@ -163,26 +164,26 @@ def test_stages_are_the_papers():
 
 
 def test_cpu_tiny_trains_the_committed_agent_on_tasks_apart_from_those_it_is_validated_and_tested_on():
-    assert training.starting_model(presets.CPU_TINY) == agent.FOLDER and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
+    assert grpo.starting_model(presets.CPU_TINY) == agent.FOLDER and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
     train, held_out = set(splits.of_tasks("synthetic").train), splits.of_tasks("synthetic")
     for stage in STAGES:
-        assert len(practice.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
-        assert set(practice.practice_tasks(stage, presets.CPU_TINY)) <= train
-    assert set(practice.validation_tasks(presets.CPU_TINY)) <= set(held_out.validation)
-    assert len(practice.validation_tasks(presets.CPU_TINY)) == presets.CPU_TINY.validation_tasks
-    assert practice.evaluation_tasks(presets.CPU_TINY) == held_out.test
+        assert len(stages.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+        assert set(stages.practice_tasks(stage, presets.CPU_TINY)) <= train
+    assert set(stages.validation_tasks(presets.CPU_TINY)) <= set(held_out.validation)
+    assert len(stages.validation_tasks(presets.CPU_TINY)) == presets.CPU_TINY.validation_tasks
+    assert stages.evaluation_tasks(presets.CPU_TINY) == held_out.test
 
 
 def test_validation_tasks_are_drawn_over_all_variants():
     for preset in (presets.CPU_TINY, presets.SMOLLM2, presets.PAPER):
-        chosen = [bfcl.load_task(t).split for t in practice.validation_tasks(preset)]
+        chosen = [bfcl.load_task(t).split for t in stages.validation_tasks(preset)]
         assert {chosen.count(split) for split in bfcl.SPLITS} == {len(chosen) // 4}
 
 
 def test_a_changed_stage_starts_where_its_place_in_the_curriculum_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "starting_model", lambda preset: "the model")
+    monkeypatch.setattr(grpo, "starting_model", lambda preset: "the model")
     gradual = replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")
-    assert training.last_policy(tmp_path, gradual, SMALL) == "the model"
+    assert grpo.last_policy(tmp_path, gradual, SMALL) == "the model"
     (tmp_path / "stage2_hints" / "policy").mkdir(parents=True)
-    assert training.last_policy(tmp_path, gradual, SMALL) == tmp_path / "stage2_hints" / "policy"
-    assert training.last_policy(tmp_path, replace(STAGES[3], name="my own"), SMALL) == "the model"
+    assert grpo.last_policy(tmp_path, gradual, SMALL) == tmp_path / "stage2_hints" / "policy"
+    assert grpo.last_policy(tmp_path, replace(STAGES[3], name="my own"), SMALL) == "the model"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envtune.transition import Transition, decide
+from envtune.train.transition import Transition, decide
 
 RULE = Transition(plateau_window=2, min_gain=0.02, norm_window=4, norm_spread=0.5, norm_ceiling=1.0, min_steps=10)
 FLAT = [(0, 0.10), (5, 0.30), (10, 0.30), (15, 0.31)]

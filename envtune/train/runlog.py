@@ -30,6 +30,7 @@ from envtune.common import progress
 from envtune.common.files import read_lines, write_json
 from envtune.policy import rollout
 from envtune.record import EpisodeRecord
+from envtune.train.errors import CannotWrite
 
 Echo = Callable[[dict], None]
 """Told every line of metrics.jsonl as it is written, and three kinds that are not: "resumed" with the step that a stage goes on from,
@@ -195,10 +196,6 @@ class MetricsLog(TrainerCallback):
             # several processes even out their batches with copies of a task
             records = list({record.task_id: record for record in self._episodes("eval")}.values())
             self.write(state.global_step, "validation", {"seconds": self._seconds(), **_accuracy(records)}, records)
-
-
-class CannotWrite(OSError):
-    """The disk took no more; the message says where the run stands."""
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

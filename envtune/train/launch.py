@@ -1,7 +1,7 @@
 """Training on several GPUs: the same stage through `accelerate launch`, its lines streamed back.
 
     $ python -m envtune train job.json                                                     # one process
-    $ accelerate launch --config_file envtune/accelerate/zero3.yaml --num_processes 8 -m envtune train job.json
+    $ accelerate launch --config_file envtune/train/accelerate/zero3.yaml --num_processes 8 -m envtune train job.json
 
 A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace` travels too. train_stage writes
 the job and starts the second command by itself where the preset has more than one process; a notebook reads on as if it trained itself.
@@ -14,20 +14,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from envtune.collapse import Guard
 from envtune.common import paths
-from envtune.presets import Preset
-from envtune.stages import Stage
-from envtune.transition import Transition
+from envtune.train.collapse import Guard
+from envtune.train.errors import Interrupted, JobFailed
+from envtune.train.presets import Preset
+from envtune.train.stages import Stage
+from envtune.train.transition import Transition
 
 CONFIGS = Path(__file__).parent / "accelerate"
 INSIDE = "ENVTUNE_INSIDE_JOB"
 LINE = "envtune-metrics: "
 """How a metrics line begins on the output of a launched job."""
-
-
-class JobFailed(RuntimeError):
-    """A launched job ended with an error; the message has its last lines."""
 
 
 def inside() -> bool:
@@ -43,7 +40,7 @@ def write_job(file: Path, stage: Stage, preset: Preset, steps: int, start: Path 
 
 
 def read_job(file: Path) -> dict:
-    """The arguments of training.train_stage. ValueError when the file is no job."""
+    """The arguments of grpo.train_stage. ValueError when the file is no job."""
     try:
         job = json.loads(file.read_text())
         stage, preset = job["stage"], job["preset"]
@@ -52,7 +49,8 @@ def read_job(file: Path) -> dict:
                 "preset": Preset(**{**preset, **tuples, "guard": Guard(**preset["guard"])}), "steps": job["steps"],
                 "start": job["start"], "run_dir": Path(job["run_dir"]), "seed": job["seed"]}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no training job ({type(error).__name__}: {error}); envtune.launch.write_job writes one") from None
+        raise ValueError(f"{file} is no training job ({type(error).__name__}: {error}); "
+                         "envtune.train.launch.write_job writes one") from None
 
 
 def command(preset: Preset, job: Path) -> list[str]:
@@ -68,7 +66,7 @@ def command(preset: Preset, job: Path) -> list[str]:
 
 def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
                 echo: Callable[[dict], None]) -> Path:
-    """What training.train_stage does, in `preset.processes` processes. Metrics lines go to `echo`, all other output is printed."""
+    """What grpo.train_stage does, in `preset.processes` processes. Metrics lines go to `echo`, all other output is printed."""
     job = run_dir / f"{stage.name}.job.json"
     write_job(job, stage, preset, steps, start, run_dir, seed)
     last: list[str] = []
@@ -82,7 +80,6 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
                 print(line, end="", flush=True)
                 last = [*last, line][-15:]
     except KeyboardInterrupt:
-        from envtune.interrupt import Interrupted  # it needs torch
         echo({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
         raise Interrupted(f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
                           "checkpoint") from None

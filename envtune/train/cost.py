@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from envtune import presets
 from envtune.common import files
-from envtune.presets import Preset
-from envtune.stages import STAGES
+from envtune.train import presets
+from envtune.train.presets import Preset
+from envtune.train.stages import STAGES
 
 
 def load(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:

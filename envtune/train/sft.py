@@ -17,14 +17,15 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from envtune import bfcl, launch
+from envtune import bfcl
 from envtune.env.episode import Episode
 from envtune.policy import sampler
 from envtune.policy.agent.script import Habits, Script, write
 from envtune.policy.rollout import Chat, Rollout
-from envtune.presets import Preset
-from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal
-from envtune.training import adapters, hand_over
+from envtune.train import launch
+from envtune.train.grpo import adapters, hand_over
+from envtune.train.presets import Preset
+from envtune.train.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal
 
 WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
 """The script of a format warm-up: every message well-formed, about half of them right."""

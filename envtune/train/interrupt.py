@@ -12,14 +12,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from envtune.runlog import SEAL
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted; the message says where the same call goes on. A notebook shows the message alone."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [f"Interrupted: {self}"]
+from envtune.train.runlog import SEAL
 
 
 def random_states() -> tuple:

@@ -14,9 +14,9 @@ import torch
 from packaging.version import Version
 from transformers import AutoConfig
 
-from envtune import stages
 from envtune.policy import agent
-from envtune.presets import Preset
+from envtune.train import stages
+from envtune.train.presets import Preset
 
 OPENING_TOKENS = 8_192
 """Longest opening: system prompt with tool docs and the first user message (PAPER: optimisation) [tokens]."""
@@ -193,3 +193,10 @@ def report(preset: Preset) -> tuple[str, list[str]]:
     room = gib if gpu or not preset.bf16 else preset.gpu_gib
     return "\n".join([*lines, f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}"]), problems
 
+
+def check(preset: Preset) -> None:
+    """Print what a preset needs a GPU, against what was found here. ValueError with every reason why it cannot work here."""
+    table, problems = report(preset)
+    print(table)
+    if problems:
+        raise ValueError(f"preset {preset.name!r} cannot work here:\n- " + "\n- ".join(problems))

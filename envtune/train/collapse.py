@@ -7,7 +7,7 @@
 (the gradient exploded, but the reward did not fall: no alarm yet). Alarms are a pure function of a stage's metrics lines, so a
 resumed run gives the same ones. Every level is a mean over the last `window` optimiser steps, compared with an earlier
 level of the same stage: a stage starts with its own reward and reference, so nothing is compared across stages.
-What happens then (warn, stop, roll back) is done by training.py.
+What happens then (warn, stop, roll back) is done by grpo.py.
 """
 import math
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """How large a run is: the paper's optimisation settings, and what a laptop or one GPU changes of them.
 
     >>> replace(CPU_TINY, stage_steps=(2, 2, 2, 2))
-    >>> check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))        # prints the memory it needs and the GPU found, or refuses
+    >>> memory.check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))     # prints the memory it needs and the GPU found, or refuses
 
 With one update a batch (num_iterations 1) the probability ratio is 1, so the clips below never act; they are the paper's
 and matter once a batch is used more than once.
@@ -9,9 +9,9 @@ and matter once a batch is used more than once.
 from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import TASKS
-from envtune.collapse import Guard
 from envtune.env.episode import TRAINING, Limits
 from envtune.policy import agent
+from envtune.train.collapse import Guard
 
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
@@ -89,7 +89,7 @@ class Preset:
     gpu_gib: float = 80.0
     """The GPU that the preset is made for, for an estimate where none is found [GiB]."""
     parallel: str = "ddp"
-    """How processes share the model: ddp, zero3 or fsdp, files of envtune/accelerate; cpu: several processes without a GPU, for tests."""
+    """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate; cpu: several processes without a GPU, for tests."""
     validate_every: int = 10
     """Optimiser steps between validations, besides one at each end of a stage [steps]."""
     validation_tasks: int = 100
@@ -202,12 +202,3 @@ def choose(preset: Preset, transition: str = "preset", guard: str = "warn", repo
         raise ValueError(f"transition is one of {', '.join(lengths)}, got {transition!r}")
     return replace(preset, tasks=preset.tasks if tasks == "preset" else tasks, fixed_length=lengths[transition],
                    guard=replace(preset.guard, action=guard), report_to=() if report_to == "none" else (report_to,))
-
-
-def check(preset: Preset) -> None:
-    """Print what a preset needs a GPU, against what was found here. ValueError with every reason why it cannot work here."""
-    from envtune import memory  # it needs torch
-    table, problems = memory.report(preset)
-    print(table)
-    if problems:
-        raise ValueError(f"preset {preset.name!r} cannot work here:\n- " + "\n- ".join(problems))

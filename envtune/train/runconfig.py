@@ -15,10 +15,9 @@ from pathlib import Path
 
 from envtune.common import paths
 from envtune.common.files import read_lines, write_json
-from envtune.practice import practice_tasks
-from envtune.presets import Preset
-from envtune.runlog import sealed_step, versions
-from envtune.stages import Stage
+from envtune.train.presets import Preset
+from envtune.train.runlog import sealed_step, versions
+from envtune.train.stages import Stage, practice_tasks
 
 
 def portable(place: Path | str, run_dir: Path) -> str:

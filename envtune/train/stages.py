@@ -1,17 +1,25 @@
-"""The four stages as data (PAPER: the four stages; paper section 3.1). An ablation is a stage made with `replace`.
+"""The four stages as data (PAPER: the four stages; paper section 3.1), and the tasks of a run. An ablation is a stage made with `replace`.
 
     >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
     >>> replace(STAGES[2], reward="binary")
     >>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
     >>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
+    >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
+    [0.5]
+    >>> practice_order(("a", "b", "c"), 5, seed=0)
+    ['b', 'a', 'c', 'b', 'c']
 """
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from envtune.bfcl.splits import Splits, is_base
+from envtune import bfcl
+from envtune.bfcl.splits import Splits, is_base, of_tasks, scenario_of, shortest_scenarios
 from envtune.env.rewards import REWARDS
 from envtune.hints import Corruption
-from envtune.transition import Transition
+from envtune.train.presets import Preset
+from envtune.train.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
 TASK_SETS = ("stage1", "train_base", "train")
@@ -89,3 +97,75 @@ def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
     if stage.tasks == "train_base":
         return tuple(t for t in splits.train if is_base(t))
     return splits.train
+
+
+def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
+    """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
+    tasks = stage_tasks(stage, of_tasks(preset.tasks))
+    if preset.max_scenarios is None:
+        return tasks
+    practised = set(practice_scenarios(preset))
+    return tuple(t for t in tasks if t in practised)
+
+
+def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
+
+    A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
+    """
+    draw, order = random.Random(f"order {seed}"), []
+    while len(order) < count:
+        order += draw.sample(tasks, len(tasks))
+    return order[:count]
+
+
+def practice_scenarios(preset: Preset) -> tuple[str, ...]:
+    """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
+    stage has some of them. Of a mixture, so many of each kind."""
+    practised: tuple[str, ...] = ()
+    for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
+        everything = of_tasks(tasks)
+        chosen = set(shortest_scenarios(everything.stage1, preset.max_scenarios))  # base tasks: they name their scenarios
+        practised += tuple(t for t in everything.train if scenario_of(t) in chosen)
+    return practised
+
+
+def spread(tasks: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` of the tasks, in their order: as many of each variant as there are, spread over all of them. No more than there are."""
+    by_variant, count = sorted(tasks, key=lambda t: bfcl.load_task(t).split), min(count, len(tasks))
+    chosen = {by_variant[i * len(tasks) // count] for i in range(count)}
+    return tuple(t for t in tasks if t in chosen)
+
+
+def validation_tasks(preset: Preset) -> tuple[str, ...]:
+    """Held-out tasks that a preset validates on."""
+    return spread(of_tasks(preset.tasks).validation, preset.validation_tasks)
+
+
+def evaluation_tasks(preset: Preset, count: int = 0) -> tuple[str, ...]:
+    """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of it."""
+    held_out = of_tasks(preset.tasks).test
+    return spread(held_out, count) if count else held_out
+
+
+def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = "",
+              corruption: str = "none", corruption_rate: float = 0.0) -> list[Stage]:
+    """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown or not names:
+        raise ValueError(f"stages are any of {', '.join(BY_NAME)}, at least one; got {list(names)!r}")
+    chosen = []
+    for stage in (BY_NAME[name] for name in names):
+        own = stage.reward if stage.reward == "stage1" else reward or stage.reward
+        chosen.append(replace(stage, reward=own, reward_scale=reward_scale, hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
+                              hint_schedule=hint_schedule or stage.hint_schedule, corruption=corruption, corruption_rate=corruption_rate))
+    return chosen
+
+
+def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> list[int]:
+    """Steps of each stage: as given, or the preset's (a single-stage baseline takes all four together). ValueError for another count."""
+    own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
+    found = list(steps) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
+    if len(found) != len(stages) or any(n < 1 for n in found):
+        raise ValueError(f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}")
+    return found

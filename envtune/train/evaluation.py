@@ -19,8 +19,8 @@ from envtune.common.stats import clustered, sign_test, wilson
 from envtune.env import recovery, rewards
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler
-from envtune.presets import Preset
 from envtune.record import EpisodeRecord
+from envtune.train.presets import Preset
 
 
 def result_row(record: EpisodeRecord) -> dict:

@@ -26,18 +26,18 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
-from envtune import collapse, launch, runconfig, transition
 from envtune.common import progress
 from envtune.common.files import write_json
 from envtune.env import rewards
 from envtune.hints import Corruption
-from envtune.interrupt import Interrupted, Interrupts, random_states, set_random_states
-from envtune.packing import PackedGRPOTrainer
 from envtune.policy import agent, rollout, sampler, smollm2
-from envtune.practice import practice_order, practice_tasks, validation_tasks
-from envtune.presets import Preset
-from envtune.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step
-from envtune.stages import STAGES, Stage
+from envtune.train import collapse, launch, runconfig, transition
+from envtune.train.errors import Collapsed, Interrupted
+from envtune.train.interrupt import Interrupts, random_states, set_random_states
+from envtune.train.packing import PackedGRPOTrainer
+from envtune.train.presets import Preset
+from envtune.train.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step
+from envtune.train.stages import STAGES, Stage, practice_order, practice_tasks, validation_tasks
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ class Run:
     start: Path
     """The policy before stage 1."""
     checkpoints: dict[str, Path]
-
-
-class Collapsed(RuntimeError):
-    """The collapse guard ended a stage; the message says by which sign and what can be done."""
 
 
 def starting_model(preset: Preset) -> Path | str:

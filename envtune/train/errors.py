@@ -1,0 +1,20 @@
+"""How training ends before its time, each with a message that says what to do. Light: a command can catch them without torch."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; the message says where the same call goes on. A notebook shows the message alone."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [f"Interrupted: {self}"]
+
+
+class JobFailed(RuntimeError):
+    """A launched job ended with an error; the message has its last lines."""
+
+
+class Collapsed(RuntimeError):
+    """The collapse guard ended a stage; the message says by which sign and what can be done."""
+
+
+class CannotWrite(OSError):
+    """The disk took no more; the message says where the run stands."""
