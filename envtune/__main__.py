@@ -7,11 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from envtune import bfcl, notebook, read_records, sweeps
+from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.common import paths
 from envtune.env import verl_export
 from envtune.hints import coverage, mining
+from envtune.record import read_records
+from envtune.study import notebook, sweeps
 from envtune.train import cost, errors, launch, presets
 
 
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="a field of the preset to change; the value is read as YAML")
     table = commands.add_parser("claims", help="the paper's claims, the evidence here, and a verdict, from the committed runs")
     table.add_argument("--write", action="store_true", help="write docs/claims.md anew")
-    train = commands.add_parser("train", help="train the stage of a job file (see envtune.launch); what `accelerate launch` runs")
+    train = commands.add_parser("train", help="train the stage of a job file (see envtune.train.launch); what `accelerate launch` runs")
     train.add_argument("job", type=Path)
     spent = commands.add_parser("cost", help="what a whole run of a preset takes, from what a few steps took")
     spent.add_argument("run", type=Path, help="a run folder, or a parquet file of metrics")
@@ -153,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
             table = cost.cost(*cost.load(options.run, options.preset))
             print(table.to_json(orient="records", indent=1) if options.json else table.round(2).to_string(index=False))
         elif options.command == "claims":
-            from envtune import claims  # it needs matplotlib
+            from envtune.study import claims  # it needs matplotlib
             claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
         elif options.command == "agent":
             from envtune.policy.agent import build  # they need torch

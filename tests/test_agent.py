@@ -119,7 +119,7 @@ def test_pre_training_ends_in_a_model_and_a_log_and_is_not_done_twice(tmp_path):
 STOPPED = """
 from pathlib import Path
 from test_agent import RECIPE, PHASES
-from envtune.agent import train
+from envtune.policy.agent import train
 if __name__ == "__main__":
     train.pretrain(RECIPE, Path({folder!r}), PHASES)
 """

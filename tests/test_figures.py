@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-from envtune import figures
 from envtune.common import files, paths  # noqa: E402
+from envtune.study import figures
 from envtune.train import evaluation
 
 
@@ -127,6 +127,6 @@ def test_a_method_has_one_colour_in_both_panels():
     (5, ["first 2 steps", "last 2 steps"], "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the last 2 steps)."),
     (20, ["first 5 steps", "last 5 steps"], "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the last 5 steps).")])
 def test_first_and_last_steps_do_not_overlap(steps, columns, words):
-    from envtune import experiments
+    from envtune.study import experiments
     train = pd.DataFrame({"progress": [0.1 * (i + 1) for i in range(steps)]})
     assert list(experiments.ends(train, ["progress"])) == columns and experiments.change(train, "progress") == words

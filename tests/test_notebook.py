@@ -4,9 +4,9 @@ import json
 import nbformat
 import pytest
 
-from envtune import notebook
 from envtune.__main__ import main
 from envtune.common import paths
+from envtune.study import live, notebook
 
 NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 
@@ -97,7 +97,7 @@ def stage_lines(stage, first, last, planned):
 def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path, monkeypatch, headless):
     import IPython.display
 
-    from envtune import figures
+    from envtune.study import figures
     shown, drawn = [], []
 
     class Handle:
@@ -115,7 +115,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
         return real(data, source) if len(drawn) == 1 else figures.plt.figure()
     monkeypatch.setattr(figures, "stage_dynamics", draw)
     monkeypatch.setenv("ENVTUNE_PROGRESS", str(tmp_path / "progress.json")) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    echo = notebook.live(tmp_path, "made up, for a test", total=8, every=2)
+    echo = live.live(tmp_path, "made up, for a test", total=8, every=2)
     for line in [*stage_lines("s", 1, 3, 4), *stage_lines("t", 1, 4, 4)]:  # the first stage was ended by its rule
         if line["kind"] in ("train", "validation"):
             with open(tmp_path / "metrics.jsonl", "a") as out:
@@ -132,7 +132,7 @@ def bars(monkeypatch, lines, total):
     made, real = [], progress.bar
     monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
-    echo = notebook.step_bar(total)
+    echo = live.step_bar(total)
     over = [echo(line) for line in lines]
     return [(bar.initial, bar.n, bar.total, bar.disable) for bar in made], over[-1]
 

@@ -5,8 +5,8 @@ import json
 import nbformat
 import pytest
 
-from envtune import notebook
 from envtune.common import paths
+from envtune.study import notebook
 from envtune.train import stages
 
 SMALLEST = {"00_quickstart": {"stage_steps": [1, 1, 1, 1], "run_name": "test_quickstart", "held_out_tasks": 8, "bfcl_tasks": 2}, "01_data_splits": {}, "02_environment_tour": {},

@@ -6,10 +6,10 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
-from envtune import ablations, claims, paper
 from envtune.__main__ import main  # noqa: E402
 from envtune.common import paths  # noqa: E402
 from envtune.common.stats import sign_test  # noqa: E402
+from envtune.study import ablations, claims, paper
 from envtune.train import stages
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")

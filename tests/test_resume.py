@@ -99,7 +99,7 @@ def test_a_notebook_shows_an_interrupt_as_one_sentence():
     shell = InteractiveShell.instance()
     try:
         shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
-        shell.run_cell("from envtune.interrupt import Interrupted\nraise Interrupted('stage1_syntax was interrupted at step 3')")
+        shell.run_cell("from envtune.train.errors import Interrupted\nraise Interrupted('stage1_syntax was interrupted at step 3')")
     finally:
         InteractiveShell.clear_instance()
     assert shown == ["Interrupted: stage1_syntax was interrupted at step 3"]

@@ -11,9 +11,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from envtune import sweeps
 from envtune.__main__ import main
 from envtune.common import paths
+from envtune.study import sweeps
 
 SOURCE = """import json, os, time
 from envtune.common import paths

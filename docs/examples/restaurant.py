@@ -1,6 +1,7 @@
 """A ninth domain, as an example: a small restaurant's desk (docs/new_domain.md).
 
-    >>> from envtune import Episode, domains
+    >>> from envtune import Episode
+    >>> from envtune.env import domains
     >>> domains.add(RestaurantAPI, TASKS)
     >>> Episode("restaurant_0")
 """

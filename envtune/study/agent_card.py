@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune import bfcl, figures
+from envtune import bfcl
 from envtune.policy import sampler
 from envtune.policy.agent import FOLDER
 from envtune.policy.agent.train import Recipe
+from envtune.study import figures
 
 REBUILT = ("On one machine the same recipe gives the same weights bit by bit, also when it was stopped and went on (tests/test_agent.py). "
            "Another processor rounds otherwise.")

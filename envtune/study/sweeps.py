@@ -27,9 +27,9 @@ from queue import Queue
 
 import pandas as pd
 
-from envtune import notebook
 from envtune.common import paths, progress
 from envtune.common.files import read_lines
+from envtune.study import notebook
 
 PORT_RACE = re.compile(r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond")
 """How the error of a start reads that lost the race for a port (papermill#511): such a start is tried again."""

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune import ablations, figures
 from envtune.common import files, paths
+from envtune.study import ablations, figures
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
 OURS = "tiny-agent (no evidence about large models)"

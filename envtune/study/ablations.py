@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune import figures
 from envtune.common import paths
 from envtune.common.stats import wilson
+from envtune.study import figures
 
 VALIDATED = ("accuracy", *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")))
 """Columns of curves that validations have; all others are of training steps."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from envtune import ablations
 from envtune.common import paths
 from envtune.common.stats import sign_test
-from envtune.paper import Chosen, sweep
+from envtune.study import ablations
+from envtune.study.paper import Chosen, sweep
 
 FILE = paths.ROOT / "docs" / "claims.md"
 NOT_TESTED = "not tested"
@@ -185,8 +185,8 @@ def claims(chosen: Chosen | None = None) -> list[Claim]:
         ("400 problems without demonstrations bring a 7B model near far larger ones", "Table 1", gpu),
         ("What is learned carries over to other benchmarks", "Table 2", gpu),
         ("An exact, reproducible transition rule", "readers",
-         ("envtune/transition.py, tests/test_transition.py; a resumed run decides as an uninterrupted one (tests/test_nothing_lost.py)",
-          "given")),
+         ("envtune/train/transition.py, tests/test_transition.py; a resumed run decides as an uninterrupted one "
+          "(tests/test_nothing_lost.py)", "given")),
         ("Stage 1 before stage 2 ends above the order swapped", "readers",
          compare(chosen.curriculum, "four stages", "1 and 2 swapped", "figures/ablations/ablation_curriculum.png", chosen)),
         ("The reward's scale cancels out when rewards are normalised", "readers", _scale(chosen)),

@@ -11,12 +11,11 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from envtune.common import paths, progress
+from envtune.common import paths
 
 
 class NotebookFailed(RuntimeError):
@@ -65,62 +64,6 @@ def check_parameters(name: str) -> None:
             for node in ast.parse(cell).body:
                 given |= {target.id: shell.user_ns[target.id] for target in node.targets} if isinstance(node, ast.Assign) else {}
     refuse_wrong(given, declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb"), name)
-
-
-def step_bar(total: int) -> Callable[[dict], bool]:
-    """An `echo` for training: a progress bar over the `total` optimiser steps of all its stages, with the latest numbers. It stands where
-    a resumed or finished stage stands, and returns whether all stages are finished."""
-    bar, steps, planned = None, {}, total
-
-    def echo(line: dict) -> bool:
-        nonlocal bar, planned
-        kind, stage = line["kind"], line.get("stage")
-        if kind == "resumed":
-            print(f"{stage}: resumed at step {line['step']} of {line['steps']}")
-        if kind in ("train", "resumed", "finished"):
-            steps[stage] = line["step"]
-            if kind == "finished":
-                planned -= line["steps"] - line["step"]  # its rule ended it
-            done = sum(steps.values())
-            if bar is None:
-                bar = progress.bar(total, "training", "step", initial=done - (kind == "train"))
-            if kind == "train":
-                bar.set_postfix_str(f"{stage} reward {line['reward']:.2f} progress {line['progress']:.2f}", refresh=False)
-            bar.total = planned
-            bar.update(done - bar.n)
-        over = kind == "finished" and sum(steps.values()) >= planned
-        if bar is not None and (over or kind == "stopped"):
-            bar.close()
-        return over
-    return echo
-
-
-def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
-    """An `echo` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
-    a stage's end, in the cell's output and in run_dir/live.png. Without a reader (`envtune run`) the cell keeps one picture, the last."""
-    from IPython.display import Image, display
-
-    from envtune import figures
-    from envtune.common import files
-    bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
-    handle, begun = None, False
-
-    def echo(line: dict) -> None:
-        nonlocal handle, begun
-        over, kind = bar(line), line["kind"]
-        first, begun = not begun, begun or kind in ("train", "resumed", "finished")
-        if not begun or not (first or kind in ("validation", "alarm", "finished") or kind == "train" and line["step"] % every == 0):
-            return
-        fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
-        fig.savefig(picture, dpi=90)
-        figures.plt.close(fig)
-        if headless and over:
-            display(Image(picture))
-        elif not headless and handle is None:
-            handle = display(Image(picture), display_id=True)
-        elif not headless:
-            handle.update(Image(picture))
-    return echo
 
 
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
