@@ -1,5 +1,7 @@
 """The rooms of the package: imports point downward, nothing goes in a circle, and no import is hidden in a function."""
 import ast
+import re
+import tomllib
 
 from importlinter.cli import lint_imports
 
@@ -26,3 +28,9 @@ def test_only_a_command_imports_our_own_modules_when_it_is_called():
 def test_every_room_says_what_lives_in_it():
     rooms = [folder for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()]
     assert len(rooms) == 7 and all(ast.get_docstring(ast.parse((room / "__init__.py").read_text())) for room in rooms)
+
+
+def test_the_readme_draws_the_rooms_in_the_order_of_the_contract():
+    [picture] = re.findall(r"```mermaid\n(.*?)```", (paths.ROOT / "README.md").read_text(), re.DOTALL)
+    contracts = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert re.sub(r"\[.*?\]", "", picture.splitlines()[1]).strip().split(" --> ") == contracts[0]["layers"]
