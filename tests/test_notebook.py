@@ -6,7 +6,7 @@ import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.study import live, notebook
+from envtune.study import notebook, watch
 
 NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 
@@ -115,7 +115,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
         return real(data, source) if len(drawn) == 1 else figures.plt.figure()
     monkeypatch.setattr(figures, "stage_dynamics", draw)
     monkeypatch.setenv("ENVTUNE_PROGRESS", str(tmp_path / "progress.json")) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    echo = live.live(tmp_path, "made up, for a test", total=8, every=2)
+    echo = watch.live(tmp_path, "made up, for a test", total=8, every=2)
     for line in [*stage_lines("s", 1, 3, 4), *stage_lines("t", 1, 4, 4)]:  # the first stage was ended by its rule
         if line["kind"] in ("train", "validation"):
             with open(tmp_path / "metrics.jsonl", "a") as out:
@@ -132,7 +132,7 @@ def bars(monkeypatch, lines, total):
     made, real = [], progress.bar
     monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
-    echo = live.step_bar(total)
+    echo = watch.step_bar(total)
     over = [echo(line) for line in lines]
     return [(bar.initial, bar.n, bar.total, bar.disable) for bar in made], over[-1]
 
