@@ -37,7 +37,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
-quickstart: setup  ## the main job: a small agent before and after the four stages, on unseen tasks (ten minutes, install included)
+quickstart: setup  ## the main job: a small agent before and after the four stages, on unseen tasks (eight minutes, install included)
 	@echo "[2/2] running notebooks/00_quickstart.ipynb"
 	@$(BIN)/python -m envtune run notebooks/00_quickstart.ipynb
 	@echo "Done. Look at:"
