@@ -68,7 +68,7 @@ lab: setup  ## open JupyterLab on notebooks/
 bench: setup  ## does GRPO teach the agent unseen tasks: four stages, five seeds (20 minutes a seed on two cores, half of it measuring; a stopped one goes on)
 	@$(BIN)/python benchmarks/learning_check.py
 
-profile: setup  ## where the time of a training step goes (one minute)
+profile: setup  ## where the time of a training step goes (some four minutes)
 	@$(BIN)/python benchmarks/rollout.py
 
 speed: setup  ## the environment against the bare tools (ten seconds)
