@@ -1,11 +1,11 @@
 """Does GRPO teach the embedded agent tasks that it never saw? The four stages with the preset cpu-tiny, five seeds; prints two tables.
 
-    $ python benchmarks/learning_check.py [--seeds 0 1 2 3 4] [--out runs/learning_check] [-p FIELD VALUE] [--json]
+    $ python benchmarks/learning_check.py [--seeds 0 1 2 3 4] [--out runs/learning_check] [-p FIELD VALUE] [--json] [--write]
 
 Measured before training and after every stage on the 400 synthetic test tasks, without hints, under BFCL's limits and checker, greedy
 and sampled, with 95% intervals clustered by scenario. Targets, every seed: both rise by at least 20 points from start to end, no stage
 loses more than 5. Printed beside them, and judged by nobody but the reader: the seconds of training steps and validations (aim: 12
-minutes on two cores). A seed that was stopped goes on; a finished one is not run again.
+minutes on two cores). A seed that was stopped goes on; a finished one is not run again. `--write` replaces the committed reference runs.
 """
 import argparse
 import json
@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from envtune.bfcl import synthetic
-from envtune.common import paths, progress
+from envtune.common import files, paths, progress
 from envtune.train import evaluation, grpo, presets
 
 RISE, LOSS = 0.20, 0.05
@@ -55,6 +55,15 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def write(rows: pd.DataFrame, runs: Path, folder: Path = paths.DATA / "reference_runs") -> None:
+    """Replace the reference runs: the table, and each seed's metrics."""
+    for old in folder.glob("cpu_tiny_seed*.parquet"):
+        old.unlink()
+    rows.round(4).to_csv(folder / "learning_check.csv", index=False)
+    for seed in rows["seed"].unique():
+        files.load_metrics(runs / f"seed{seed}").to_parquet(folder / f"cpu_tiny_seed{seed}.parquet")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -62,11 +71,14 @@ def main() -> int:
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
                         help="a field of the preset to change; the value is read as YAML")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--write", action="store_true", help="replace data/reference_runs by these runs")
     options = parser.parse_args()
     changes = {name: yaml.safe_load(value) for name, value in options.parameter}
     preset = replace(presets.CPU_TINY, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
     rows = pd.concat([check(seed, preset, options.out / f"seed{seed}") for seed in options.seeds], ignore_index=True)
     result = verdicts(rows)
+    if options.write:
+        write(rows, options.out)
     if options.json:
         print(json.dumps({"rows": rows.to_dict("records"), "verdicts": result.to_dict("records")}))
     else:

@@ -3,9 +3,10 @@
     $ python benchmarks/rollout.py [--model tiny-agent|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
     $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
 
-A few real training steps of stage 2 are run three times in one process, on the same tasks and seeds: as they are, with the
-contexts of every wave read anew, and with TRL's padding in the loss. "environment" is everything that is neither generation nor
-loss: parsing, tools, verdicts, hints, records, tokenising the replies, masks. Its target is below 3% of a step.
+A few real training steps of stage 2 are run four times in one process, on the same tasks and seeds: as they are, with the
+contexts of every wave read anew, with waves that wait for their last message, and with TRL's padding in the loss. "environment" is
+everything that is neither generation nor loss: parsing, tools, verdicts, hints, records, tokenising the replies, masks. Its target is
+below 3% of a step.
 """
 import argparse
 import json
@@ -63,14 +64,15 @@ class Clock:
 
 
 @contextmanager
-def watched(clock: Clock, keep: bool, padded: bool):
-    """Training with the clock around its parts, the sampler keeping its cache or not, the loss with TRL's padding or without.
-    Undone at the end."""
+def watched(clock: Clock, keep: bool, padded: bool, wait: float):
+    """Training with the clock around its parts, the sampler keeping its cache or not and waiting for this share of a wave's messages,
+    the loss with TRL's padding or without. Undone at the end."""
     state = {"generating": False, "tokens": 0, "steps": 0}
 
     class Sampler(sampler.Sampler):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, **{**kwargs, "keep": keep})
+            super().__init__(*args, **kwargs)
+            self.keep, self.wait = keep, wait
 
         def __call__(self, contexts):
             state["generating"] = True
@@ -111,11 +113,12 @@ def watched(clock: Clock, keep: bool, padded: bool):
         sampler.Sampler, grpo.StageTrainer, rollout.TRLRollout._play = before
 
 
-def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool, padded: bool = False) -> dict:
+def measure(preset: presets.Preset, start: Path | str, steps: int, keep: bool = True, padded: bool = False,
+            wait: float = sampler.WAIT) -> dict:
     """Train `steps` steps of stage 2 without validation in between; seconds by part, tokens, and the whole."""
     clock = Clock()
     quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
-    with TemporaryDirectory() as folder, watched(clock, keep, padded) as state:
+    with TemporaryDirectory() as folder, watched(clock, keep, padded, wait) as state:
         original = grpo.grpo_config
 
         def unvalidated(*args):
@@ -186,7 +189,8 @@ def main() -> None:
     if options.decoders:
         print(decoders(preset, start).to_string(index=False))
         return
-    kept, anew, padded = (measure(preset, start, options.steps, *way) for way in ((True,), (False,), (True, True)))
+    kept, anew, patient, padded = (measure(preset, start, options.steps, **way)
+                                   for way in ({}, {"keep": False}, {"wait": 1.0}, {"padded": True}))
     table = pd.DataFrame([{"part": part, "seconds a step": round(seconds / options.steps, 3), "share": round(seconds / kept["seconds"], 4)}
                           for part, seconds in sorted(kept["parts"].items(), key=lambda item: -item[1])])
 
@@ -200,6 +204,7 @@ def main() -> None:
              "environment_share": share, "environment_target": TARGET, "met": share < TARGET,
              "generation_anew_over_kept": (generation(anew) / anew["tokens"]) / (generation(kept) / kept["tokens"]),
              "step_anew_over_kept": anew["seconds"] / kept["seconds"],
+             "generation_waiting_for_all_over_half": (generation(patient) / patient["tokens"]) / (generation(kept) / kept["tokens"]),
              "training_padded_over_packed": (padded["seconds"] - generation(padded)) / (kept["seconds"] - generation(kept)),
              "step_padded_over_packed": padded["seconds"] / kept["seconds"]}
     if options.json:
