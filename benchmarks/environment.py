@@ -11,6 +11,7 @@ A step is one agent message, the same number in both. The two are measured in tu
 is (b)'s time over (a)'s. The table also shows the ratio over a barer floor, whose results are thrown away as objects. Targets: at
 most 1.6 on base, 1.3 on long_context, loading all tasks at most 1 s, importing at most 0.3 s.
 """
+
 import argparse
 import gc
 import json
@@ -49,7 +50,10 @@ def text_of(result) -> str:
 def floor(tasks, text_of=text_of) -> None:
     """Build BFCL's tool objects and call their methods."""
     for task, calls in tasks:
-        instances = {c: bfcl.new_instance(c, task.initial_config, task.split == "long_context") for c in task.classes}
+        instances = {
+            c: bfcl.new_instance(c, task.initial_config, task.split == "long_context")
+            for c in task.classes
+        }
         for owner, call in calls:
             try:
                 text_of(getattr(instances[owner], call.name)(**call.arguments))
@@ -73,7 +77,9 @@ def episodes(tasks) -> int:
         record = episode.record
         steps += len(record.steps)
         if not all(verdict.success for verdict in record.verdicts):
-            raise RuntimeError(f"the ground truth of {task.id} lost a turn: this measures a broken environment")
+            raise RuntimeError(
+                f"the ground truth of {task.id} lost a turn: this measures a broken environment"
+            )
     return steps
 
 
@@ -81,9 +87,14 @@ def measure(split: str, rounds: int) -> tuple[dict[str, float], float]:
     """Steps a second of both ways and their ratio; and the ratio over the bare floor."""
     tasks = [task for task in bfcl.load_tasks().values() if task.split == split]
     owner = {name: c for c in bfcl.CLASSES for name in bfcl.tool_names(c)}
-    direct = [(task, [(owner[call.name], call) for turn in task.ground_truth for call in turn]) for task in tasks]
+    direct = [
+        (task, [(owner[call.name], call) for turn in task.ground_truth for call in turn])
+        for task in tasks
+    ]
     spoken = [(task, messages_of(task)) for task in tasks]
-    steps = episodes(spoken)  # also fills the caches that every later episode uses: ground truth, initial states, prompts
+    steps = episodes(
+        spoken
+    )  # also fills the caches that every later episode uses: ground truth, initial states, prompts
     ways = ((floor, direct), (bare_floor, direct), (episodes, spoken))
     best = dict.fromkeys((way for way, _ in ways), float("inf"))
     for _ in range(rounds):
@@ -92,33 +103,50 @@ def measure(split: str, rounds: int) -> tuple[dict[str, float], float]:
             start = time.perf_counter()
             way(work)
             best[way] = min(best[way], time.perf_counter() - start)
-    row = {"floor_steps_per_second": steps / best[floor], "steps_per_second": steps / best[episodes],
-           "ratio": best[episodes] / best[floor]}
+    row = {
+        "floor_steps_per_second": steps / best[floor],
+        "steps_per_second": steps / best[episodes],
+        "ratio": best[episodes] / best[floor],
+    }
     return row, best[episodes] / best[bare_floor]
 
 
 def seconds_of(statement: str, before: str = "") -> float:
     """Wall time of a statement in a fresh interpreter [s], the best of five."""
     code = f"import time; {before}\nstart = time.perf_counter()\n{statement}\nprint(time.perf_counter() - start)"
-    return min(float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-               for _ in range(5))
+    return min(
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for _ in range(5)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="how often each way is measured")
     options = parser.parse_args()
     results = {split: measure(split, options.rounds) for split in TARGETS}
     if options.json:
         print(json.dumps({split: row for split, (row, _) in results.items()}))
         return
-    print(f"{'split':14}{'floor steps/s':>15}{'episode steps/s':>17}{'ratio':>8}{'target':>8}{'over bare floor':>18}")
+    print(
+        f"{'split':14}{'floor steps/s':>15}{'episode steps/s':>17}{'ratio':>8}{'target':>8}{'over bare floor':>18}"
+    )
     for split, (row, bare) in results.items():
-        print(f"{split:14}{row['floor_steps_per_second']:15,.0f}{row['steps_per_second']:17,.0f}{row['ratio']:8.2f}"
-              f"{TARGETS[split]:8.1f}{bare:18.2f}")
+        print(
+            f"{split:14}{row['floor_steps_per_second']:15,.0f}{row['steps_per_second']:17,.0f}{row['ratio']:8.2f}"
+            f"{TARGETS[split]:8.1f}{bare:18.2f}"
+        )
     print(f"import envtune: {seconds_of('import envtune'):.2f} s (target 0.3)")
-    print(f"load all 800 tasks: {seconds_of('bfcl.load_tasks()', 'from envtune import bfcl'):.2f} s (target 1)")
+    print(
+        f"load all 800 tasks: {seconds_of('bfcl.load_tasks()', 'from envtune import bfcl'):.2f} s (target 1)"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and sampled, with 95% intervals clustered by scenario. Targets, every seed: both
 loses more than 5. Printed beside them, and judged by nobody but the reader: the seconds of training steps and validations (aim: 12
 minutes on two cores). A seed that was stopped goes on; a finished one is not run again. `--write` replaces the committed reference runs.
 """
+
 import argparse
 import json
 import os
@@ -27,7 +28,9 @@ RISE, LOSS = 0.20, 0.05
 def measure(policy: Path, preset: presets.Preset, seed: int, out: Path) -> pd.DataFrame:
     """`evaluation.both_ways` of a policy on the test tasks, kept in `out`."""
     if not out.exists():
-        evaluation.both_ways(policy, synthetic.task_ids(synthetic.TEST), preset, seed).to_csv(out, index=False)
+        evaluation.both_ways(policy, synthetic.task_ids(synthetic.TEST), preset, seed).to_csv(
+            out, index=False
+        )
     return pd.read_csv(out)
 
 
@@ -36,9 +39,16 @@ def check(seed: int, preset: presets.Preset, folder: Path) -> pd.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     start = grpo.starting_model(preset)
     with progress.bar(sum(preset.stage_steps), f"seed {seed}", "step") as bar:
-        run = grpo.train_curriculum(preset, folder, seed, start=start, echo=lambda line: bar.update(line["kind"] == "train"))
-    measured = {"start": measure(start, preset, 0, folder.parent / "test_start.csv")}  # one policy, the same for every seed
-    measured |= {name: measure(policy, preset, seed, folder / f"test_{name}.csv") for name, policy in run.checkpoints.items()}
+        run = grpo.train_curriculum(
+            preset, folder, seed, start=start, echo=lambda line: bar.update(line["kind"] == "train")
+        )
+    measured = {
+        "start": measure(start, preset, 0, folder.parent / "test_start.csv")
+    }  # one policy, the same for every seed
+    measured |= {
+        name: measure(policy, preset, seed, folder / f"test_{name}.csv")
+        for name, policy in run.checkpoints.items()
+    }
     table = evaluation.after_stages(measured)
     lines = pd.read_json(folder / "metrics.jsonl", lines=True)
     return table.assign(seed=seed, train_seconds=lines["seconds"].sum())
@@ -49,9 +59,22 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (seed, way), part in rows.groupby(["seed", "way"], sort=False):
         values = part["accuracy"].tolist()
-        rise, worst = values[-1] - values[0], min(b - a for a, b in zip(values, values[1:], strict=False))
-        found.append({"seed": seed, "way": way, "start": values[0], "end": values[-1], "rise": rise, "worst_stage": worst,
-                      "met": bool(rise >= RISE and worst >= -LOSS), "train_seconds": part["train_seconds"].iloc[0]})
+        rise, worst = (
+            values[-1] - values[0],
+            min(b - a for a, b in zip(values, values[1:], strict=False)),
+        )
+        found.append(
+            {
+                "seed": seed,
+                "way": way,
+                "start": values[0],
+                "end": values[-1],
+                "rise": rise,
+                "worst_stage": worst,
+                "met": bool(rise >= RISE and worst >= -LOSS),
+                "train_seconds": part["train_seconds"].iloc[0],
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -68,14 +91,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=paths.runs() / "learning_check")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"),
-                        help="a field of the preset to change; the value is read as YAML")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FIELD", "VALUE"),
+        help="a field of the preset to change; the value is read as YAML",
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--write", action="store_true", help="replace data/reference_runs by these runs")
+    parser.add_argument(
+        "--write", action="store_true", help="replace data/reference_runs by these runs"
+    )
     options = parser.parse_args()
     changes = {name: yaml.safe_load(value) for name, value in options.parameter}
-    preset = replace(presets.CPU_TINY, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
-    rows = pd.concat([check(seed, preset, options.out / f"seed{seed}") for seed in options.seeds], ignore_index=True)
+    preset = replace(
+        presets.CPU_TINY, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    )
+    rows = pd.concat(
+        [check(seed, preset, options.out / f"seed{seed}") for seed in options.seeds],
+        ignore_index=True,
+    )
     result = verdicts(rows)
     if options.write:
         write(rows, options.out)

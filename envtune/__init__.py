@@ -8,6 +8,7 @@
 The rooms, bottom up; each uses only what stands before it: common, bfcl, record, hints, env, policy, train, study. Importing this needs
 no torch.
 """
+
 from envtune import bfcl
 from envtune.env import rewards
 from envtune.env.episode import Episode, replay

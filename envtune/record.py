@@ -6,6 +6,7 @@
 
 In HTML all text is escaped: what a model wrote is shown, never interpreted.
 """
+
 import gzip
 import html
 import json
@@ -23,6 +24,7 @@ RECORD_VERSION = 2
 
 class Outcome(StrEnum):
     """What one agent message led to."""
+
     CALLS = "calls"
     CALLS_WITH_ERROR = "calls_with_error"
     """Calls of which at least one raised: an unknown tool or argument, a refused value, an exception in the tool."""
@@ -34,6 +36,7 @@ class Outcome(StrEnum):
 
 class Ending(StrEnum):
     """Why an episode is over."""
+
     RUNNING = "running"
     COMPLETED = "completed"
     TURN_STEP_LIMIT = "turn_step_limit"
@@ -50,6 +53,7 @@ _CODES = {Outcome.CALLS: -1.0, Outcome.CALLS_WITH_ERROR: -2.0, Outcome.FORMAT_ER
 
 class Step(NamedTuple):
     """One agent message and what the environment made of it."""
+
     turn: int
     message: str
     outcome: Outcome
@@ -74,6 +78,7 @@ class Step(NamedTuple):
 
 class TurnVerdict(NamedTuple):
     """How a turn was judged: `why` says what differs from ground truth, '' on success."""
+
     turn: int
     success: bool
     why: str = ""
@@ -82,6 +87,7 @@ class TurnVerdict(NamedTuple):
 @dataclass(frozen=True)
 class EpisodeRecord:
     """All that happened in an episode; rewards and metrics are pure functions of it."""
+
     task_id: str
     turns: int
     """T, the task's number of user turns, reached or not."""
@@ -104,23 +110,51 @@ class EpisodeRecord:
 
     def calls_by_turn(self) -> list[list[list[Call]]]:
         """Well-formed calls as [turn][step][call], for BFCL's checker."""
-        return [[list(s.calls) for s in self.steps if s.turn == turn and s.calls] for turn in range(self.turns)]
+        return [
+            [list(s.calls) for s in self.steps if s.turn == turn and s.calls]
+            for turn in range(self.turns)
+        ]
 
     def to_dict(self) -> dict:
         """JSON-ready; `from_dict` gives an equal record back."""
-        steps = [{**step._asdict(), "calls": [call._asdict() for call in step.calls]} for step in self.steps]
-        return {**vars(self), "steps": steps, "verdicts": [verdict._asdict() for verdict in self.verdicts]}
+        steps = [
+            {**step._asdict(), "calls": [call._asdict() for call in step.calls]}
+            for step in self.steps
+        ]
+        return {
+            **vars(self),
+            "steps": steps,
+            "verdicts": [verdict._asdict() for verdict in self.verdicts],
+        }
 
     @classmethod
     def from_dict(cls, data: dict) -> "EpisodeRecord":
         """The record that `to_dict` wrote. ValueError for another version or a field that does not fit."""
         if data.get("version") != RECORD_VERSION:
-            raise ValueError(f"expected an episode record of version {RECORD_VERSION}, got {data.get('version')!r}")
+            raise ValueError(
+                f"expected an episode record of version {RECORD_VERSION}, got {data.get('version')!r}"
+            )
         try:
-            steps = tuple(Step(**{**s, "outcome": Outcome(s["outcome"]), "calls": tuple(Call(**c) for c in s["calls"]),
-                                  "results": tuple(s["results"]), "hints": tuple(s["hints"])}) for s in data["steps"])
-            return cls(**{**data, "steps": steps, "ending": Ending(data["ending"]),
-                          "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"])})
+            steps = tuple(
+                Step(
+                    **{
+                        **s,
+                        "outcome": Outcome(s["outcome"]),
+                        "calls": tuple(Call(**c) for c in s["calls"]),
+                        "results": tuple(s["results"]),
+                        "hints": tuple(s["hints"]),
+                    }
+                )
+                for s in data["steps"]
+            )
+            return cls(
+                **{
+                    **data,
+                    "steps": steps,
+                    "ending": Ending(data["ending"]),
+                    "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"]),
+                }
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no whole episode record: {error!r}") from error
 
@@ -147,16 +181,27 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
             try:
                 data = json.loads(line)
                 found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
-                if all(found[tag] in want if isinstance(want, range) else found[tag] == want for tag, want in tags.items()):
+                if all(
+                    found[tag] in want if isinstance(want, range) else found[tag] == want
+                    for tag, want in tags.items()
+                ):
                     yield EpisodeRecord.from_dict(data)
             except (ValueError, AttributeError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-_COLOURS = {Outcome.CALLS: "#1b7837", Outcome.ANSWER: "#2166ac", Outcome.FORMAT_ERROR: "#b2182b",
-            Outcome.CALLS_WITH_ERROR: "#d6604d", Outcome.FORCED_END: "#b2182b", Outcome.CALL_IN_EMPTY_TURN: "#b2182b"}
-_BOX = ("margin:2px 0 2px {}px;padding:3px 8px;border-left:4px solid {};font-family:monospace;white-space:pre-wrap;"
-        "overflow-wrap:anywhere")
+_COLOURS = {
+    Outcome.CALLS: "#1b7837",
+    Outcome.ANSWER: "#2166ac",
+    Outcome.FORMAT_ERROR: "#b2182b",
+    Outcome.CALLS_WITH_ERROR: "#d6604d",
+    Outcome.FORCED_END: "#b2182b",
+    Outcome.CALL_IN_EMPTY_TURN: "#b2182b",
+}
+_BOX = (
+    "margin:2px 0 2px {}px;padding:3px 8px;border-left:4px solid {};font-family:monospace;white-space:pre-wrap;"
+    "overflow-wrap:anywhere"
+)
 _HINT = "#e08214"
 
 
@@ -176,7 +221,13 @@ def _hint_text(line: str) -> str:
 
 def _step(step: Step, limit: int) -> list[str]:
     """One agent message, what its calls gave, and the hints that stood beside the results."""
-    parts = [_box(f"agent, {step.outcome} ({step.code:+.0f}): {step.message}", limit, _COLOURS[step.outcome])]
+    parts = [
+        _box(
+            f"agent, {step.outcome} ({step.code:+.0f}): {step.message}",
+            limit,
+            _COLOURS[step.outcome],
+        )
+    ]
     lines = step.feedback.splitlines()
     if not step.results:
         return parts + ([_box(step.feedback, limit, "#888888", 32)] if step.feedback else [])
@@ -184,9 +235,20 @@ def _step(step: Step, limit: int) -> list[str]:
     for call, result, hint in zip(step.calls, step.results, step.hints, strict=True):
         parts.append(_box(f"{call.name} → {result}", limit, "#888888", 32))
         if hint:
-            parts.append(_box(f"hint {hint}: {next(read, '(cut from what the agent read)')}", limit, _HINT, 32))
+            parts.append(
+                _box(
+                    f"hint {hint}: {next(read, '(cut from what the agent read)')}", limit, _HINT, 32
+                )
+            )
     if step.truncated:
-        parts.append(_box(f"{step.truncated} characters of the results were not shown to the agent", limit, _HINT, 32))
+        parts.append(
+            _box(
+                f"{step.truncated} characters of the results were not shown to the agent",
+                limit,
+                _HINT,
+                32,
+            )
+        )
     if step.outcome is Outcome.FORCED_END:
         parts.append(_box(lines[-1], limit, "#b2182b", 32))
     return parts
@@ -196,9 +258,11 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
     """The record as one HTML fragment; texts longer than `limit` characters are cut."""
     task = bfcl.load_task(record.task_id)
     won = sum(verdict.success for verdict in record.verdicts)
-    parts = [f"<b>{html.escape(record.task_id)}</b> · {html.escape(record.limits)} limits · "
-             f"hints {'on' if record.hints_on else 'off'} · {len(record.steps)} steps · {won} of {record.turns} turns won · "
-             f"{record.ending}"]
+    parts = [
+        f"<b>{html.escape(record.task_id)}</b> · {html.escape(record.limits)} limits · "
+        f"hints {'on' if record.hints_on else 'off'} · {len(record.steps)} steps · {won} of {record.turns} turns won · "
+        f"{record.ending}"
+    ]
     for turn in range(record.turns):
         verdict = next((v for v in record.verdicts if v.turn == turn), None)
         steps = [step for step in record.steps if step.turn == turn]
@@ -207,9 +271,13 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
         else:
             mark = "✓ success" if verdict.success else f"✗ lost: {verdict.why}"
         if not steps and verdict is None:
-            parts.append(f"<div style='margin-top:6px;opacity:.6'>Turn {turn + 1}: not reached</div>")
+            parts.append(
+                f"<div style='margin-top:6px;opacity:.6'>Turn {turn + 1}: not reached</div>"
+            )
             continue
-        parts.append(f"<div style='margin-top:8px'><b>Turn {turn + 1}, user:</b> {html.escape(task.user_turns[turn])}</div>")
+        parts.append(
+            f"<div style='margin-top:8px'><b>Turn {turn + 1}, user:</b> {html.escape(task.user_turns[turn])}</div>"
+        )
         for step in steps:
             parts += _step(step, limit)
         parts.append(f"<div style='margin-left:16px'><b>{html.escape(mark)}</b></div>")
@@ -218,6 +286,10 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
 
 def side_by_side(records: Mapping[str, EpisodeRecord], limit: int = 600) -> str:
     """Episodes in columns, each under its name: the same task before and after training, or with and without hints."""
-    columns = "".join(f'<div style="flex:1 1 320px;min-width:0"><h4>{html.escape(name)}</h4>{episode_html(record, limit)}</div>'
-                      for name, record in records.items())
-    return f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{columns}</div>'
+    columns = "".join(
+        f'<div style="flex:1 1 320px;min-width:0"><h4>{html.escape(name)}</h4>{episode_html(record, limit)}</div>'
+        for name, record in records.items()
+    )
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{columns}</div>'
+    )

@@ -1,4 +1,5 @@
 """A scripted OpenAI-style chat server on loopback, for tests: it reads out answers and keeps what it was asked."""
+
 import json
 import threading
 import time
@@ -18,15 +19,38 @@ class ChatServer:
                 prompt = body["messages"][-1]["content"]
                 with outer.lock:
                     outer.asked.append(body)
-                    answer = outer.answers.pop(0) if len(outer.answers) > 1 or not callable(outer.answers[0]) else outer.answers[0]
+                    answer = (
+                        outer.answers.pop(0)
+                        if len(outer.answers) > 1 or not callable(outer.answers[0])
+                        else outer.answers[0]
+                    )
                 answer = answer(prompt) if callable(answer) else answer
                 if isinstance(answer, float):
                     time.sleep(answer)
                     answer = "{}"
                 status = answer if isinstance(answer, int) else 200
-                content = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                                      "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}],
-                                      "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}} if status == 200 else {"error": {"message": "no"}})
+                content = json.dumps(
+                    {
+                        "id": "x",
+                        "object": "chat.completion",
+                        "created": 0,
+                        "model": body["model"],
+                        "choices": [
+                            {
+                                "index": 0,
+                                "finish_reason": "stop",
+                                "message": {"role": "assistant", "content": answer},
+                            }
+                        ],
+                        "usage": {
+                            "prompt_tokens": 100,
+                            "completion_tokens": 10,
+                            "total_tokens": 110,
+                        },
+                    }
+                    if status == 200
+                    else {"error": {"message": "no"}}
+                )
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")

@@ -1,4 +1,5 @@
 """Shared fixtures: a run folder of the session, and a model small enough to train in seconds."""
+
 import json
 from dataclasses import replace
 
@@ -43,7 +44,9 @@ def runs_folder(tmp_path_factory):
         yield folder
 
 
-SMALL = replace(presets.CPU_SMOKE, max_scenarios=1, message_tokens=24, completion_tokens=200, validation_tasks=2)
+SMALL = replace(
+    presets.CPU_SMOKE, max_scenarios=1, message_tokens=24, completion_tokens=200, validation_tasks=2
+)
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +57,17 @@ def small_policy(tmp_path_factory):
 
     from envtune.policy import agent, rollout
     from envtune.policy.agent import script, train
+
     set_seed(0)
-    recipe, folder = train.Recipe(hidden=32, mlp=64, layers=1, heads=2, pool=64), tmp_path_factory.mktemp("small") / "model"
+    recipe, folder = (
+        train.Recipe(hidden=32, mlp=64, layers=1, heads=2, pool=64),
+        tmp_path_factory.mktemp("small") / "model",
+    )
     tokenizer = AutoTokenizer.from_pretrained(agent.FOLDER)
-    model, phase = train.new_model(recipe, tokenizer), train.Phase("small", 64, (1,), None, 1e-2, script.HABITS, learn_all=True)
+    model, phase = (
+        train.new_model(recipe, tokenizer),
+        train.Phase("small", 64, (1,), None, 1e-2, script.HABITS, learn_all=True),
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate)
     for ids, labels in train.pool(rollout.Chat(tokenizer), phase, recipe, 0, 0):
         loss, _ = train.loss_of(model, ids, labels, tokenizer.pad_token_id, 0.0)

@@ -8,6 +8,7 @@ started, socket made, module imported or code compiled while an episode plays, a
 is a message that takes more than a second a call, the worker for number tools included. Prints the seed, the counts and the slowest
 messages; exit code 1 when anything was found.
 """
+
 import argparse
 import collections
 import os
@@ -25,7 +26,19 @@ from envtune.env import rewards
 from envtune.env.episode import EVALUATION, TRAINING
 from envtune.record import Ending
 
-WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "tempfile.", "glob.")
+WATCHED = (
+    "open",
+    "exec",
+    "compile",
+    "import",
+    "os.",
+    "subprocess.",
+    "socket.",
+    "shutil.",
+    "ctypes.",
+    "tempfile.",
+    "glob.",
+)
 SLOW_SECONDS = 1.0
 CALL = '<think>w</think><tool_call>{"name": "cat", "arguments": {"file_name": "x"}}</tool_call>'
 
@@ -49,7 +62,9 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.messages} messages")
     tasks = list(bfcl.load_tasks().values())
-    for task in tasks:  # what is read from disk or imported once a process is there before the watch begins
+    for task in (
+        tasks
+    ):  # what is read from disk or imported once a process is there before the watch begins
         checker.ground_truth(task)
     replay("multi_turn_base_3", [CALL, ANSWER], hint_rate=1.0)
     worker.run("MathAPI", bfcl.Call("power", {"base": 2, "exponent": 2}))
@@ -62,7 +77,9 @@ def main() -> int:
     while played < options.messages:
         task = tasks[(number * 7919 + options.seed) % len(tasks)]
         adversary = Adversary(task, options.seed * 1_000_003 + number)
-        episode = Episode(task, (TRAINING, EVALUATION)[number % 2], hint_rate=float(number % 3 == 0), seed=number)
+        episode = Episode(
+            task, (TRAINING, EVALUATION)[number % 2], hint_rate=float(number % 3 == 0), seed=number
+        )
         for _ in range(60):
             if episode.done:
                 break
@@ -72,7 +89,9 @@ def main() -> int:
             try:
                 episode.step(message)
             except BaseException:  # whatever it is: none may leave a step
-                failures.append(f"{task.id}, episode {number}: {message[:200]!r}\n{traceback.format_exc()}")
+                failures.append(
+                    f"{task.id}, episode {number}: {message[:200]!r}\n{traceback.format_exc()}"
+                )
                 break
             finally:
                 watch.on = False
@@ -82,21 +101,40 @@ def main() -> int:
                 slow.append(f"{spent:.2f} s a call: {task.id}, episode {number}: {message[:200]!r}")
         record = episode.record
         outcomes.update(str(step.outcome) for step in record.steps)
-        endings[str(record.ending if record.ending is not Ending.RUNNING else "stopped after 60 messages")] += 1
-        if not (0 <= rewards.progress_reward(record) <= 1 and 0 <= rewards.stage1_reward(record) <= 2):
+        endings[
+            str(
+                record.ending
+                if record.ending is not Ending.RUNNING
+                else "stopped after 60 messages"
+            )
+        ] += 1
+        if not (
+            0 <= rewards.progress_reward(record) <= 1 and 0 <= rewards.stage1_reward(record) <= 2
+        ):
             failures.append(f"{task.id}, episode {number}: rewards out of range")
         number += 1
         if number == 1500:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if number % 1000 == 0:
-            print(f"{played} messages, {number} episodes, {time.perf_counter() - start:.0f} s", file=sys.stderr)
+            print(
+                f"{played} messages, {number} episodes, {time.perf_counter() - start:.0f} s",
+                file=sys.stderr,
+            )
     left = os.listdir(".")
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024 if memory else float("nan")
-    print(f"{played} messages in {number} episodes, {time.perf_counter() - start:.0f} s; peak memory grew by {grown:.0f} MiB after 1,500 episodes")
+    grown = (
+        (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+        if memory
+        else float("nan")
+    )
+    print(
+        f"{played} messages in {number} episodes, {time.perf_counter() - start:.0f} s; peak memory grew by {grown:.0f} MiB after 1,500 episodes"
+    )
     print("outcomes:", dict(outcomes.most_common()))
     print("endings:", dict(endings.most_common()))
     print(f"slowest message: {longest:.3f} s a call")
-    print(f"host effects: {sum(watch.seen.values()) + len(left)} {dict(watch.seen.most_common(5)) or ''}{left or ''}")
+    print(
+        f"host effects: {sum(watch.seen.values()) + len(left)} {dict(watch.seen.most_common(5)) or ''}{left or ''}"
+    )
     print(f"uncaught exceptions: {len(failures)}")
     print(f"stalls over {SLOW_SECONDS} s: {len(slow)}")
     print(*failures[:5], *slow[:5], sep="\n")

@@ -1,4 +1,5 @@
 """The embedded agent's making: a script that wins without habits and errs with them, tokens that can be copied, pre-training that ends in a model."""
+
 import json
 import os
 import random
@@ -22,7 +23,9 @@ from envtune.policy.agent.script import Habits, Script
 from envtune.policy.rollout import Chat
 from envtune.study import agent_card
 
-RECIPE = train.Recipe(vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024)
+RECIPE = train.Recipe(
+    vocabulary=600, hidden=32, mlp=64, layers=1, heads=2, pool=8, batch_tokens=1024
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,10 @@ def tokenizer():
 
 
 def played(task_id, habits, seed=0, hint_rate=0.0):
-    episode, player = Episode(task_id, compact=True, hint_rate=hint_rate, seed=seed), Script(habits, seed)
+    episode, player = (
+        Episode(task_id, compact=True, hint_rate=hint_rate, seed=seed),
+        Script(habits, seed),
+    )
     while not episode.done:
         episode.step(player.message(episode).text)
     return episode.record
@@ -47,24 +53,45 @@ def test_each_habit_shows():
     ids = synthetic.task_ids(range(1000, 1040))
 
     def mean(measure, **habits):
-        return sum(measure(played(task, Habits(**habits), seed=i, hint_rate=1.0)) for i, task in enumerate(ids)) / len(ids)
+        return sum(
+            measure(played(task, Habits(**habits), seed=i, hint_rate=1.0))
+            for i, task in enumerate(ids)
+        ) / len(ids)
 
     def errors(record):
         return sum(bool(hints.is_error(result)) for step in record.steps for result in step.results)
+
     assert mean(errors) == 0 < mean(errors, skip=1.0)
-    assert mean(rewards.progress_reward, skip=1.0, follow=1.0) > mean(rewards.progress_reward, skip=1.0, follow=0.0)
+    assert mean(rewards.progress_reward, skip=1.0, follow=1.0) > mean(
+        rewards.progress_reward, skip=1.0, follow=0.0
+    )
     assert mean(rewards.format_reward) == 1.0 > mean(rewards.format_reward, broken=0.3) > 0.4
-    for habit in ({"ask": 0.0}, {"early": 0.5}, {"tired": 1.0}, {"wrong": 0.5, "recover": 0.0, "follow": 0.0}):
+    for habit in (
+        {"ask": 0.0},
+        {"early": 0.5},
+        {"tired": 1.0},
+        {"wrong": 0.5, "recover": 0.0, "follow": 0.0},
+    ):
         assert mean(rewards.progress_reward, **habit) < 0.95, habit
     stuck = {"skip": 1.0, "follow": 0.0, "give_up": 1.0}
-    assert mean(rewards.format_reward, **stuck) == 1.0 > mean(rewards.format_reward, **stuck, broken_when_stuck=1.0)
+    assert (
+        mean(rewards.format_reward, **stuck)
+        == 1.0
+        > mean(rewards.format_reward, **stuck, broken_when_stuck=1.0)
+    )
 
 
 def test_who_skips_a_look_up_writes_what_the_user_said():
-    task = next(t for t in map(bfcl.load_task, synthetic.task_ids(range(1000, 1400), ("base",)))
-                if t.ground_truth[0][0].name == "get_user_id")
+    task = next(
+        t
+        for t in map(bfcl.load_task, synthetic.task_ids(range(1000, 1400), ("base",)))
+        if t.ground_truth[0][0].name == "get_user_id"
+    )
     call = script.unprepared(Episode(task), 0)
-    assert call.name == "send_message" and call.arguments["receiver_id"] == task.ground_truth[0][0].arguments["user"]
+    assert (
+        call.name == "send_message"
+        and call.arguments["receiver_id"] == task.ground_truth[0][0].arguments["user"]
+    )
 
 
 def test_a_value_is_the_same_tokens_in_the_users_words_and_in_a_call(tokenizer):
@@ -72,7 +99,8 @@ def test_a_value_is_the_same_tokens_in_the_users_words_and_in_a_call(tokenizer):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def within(part, whole):
-        return any(whole[i:i + len(part)] == part for i in range(len(whole)))
+        return any(whole[i : i + len(part)] == part for i in range(len(whole)))
+
     for value in ("budget_12.txt", "plitpree", "USR023", "card_4750", "2026-02-03", "gustav90"):
         call = protocol.json.dumps([{"name": "cat", "arguments": {"file_name": value}}])
         assert within(of(value), of(f"Show {value} now.")) and within(of(value), of(call))
@@ -86,9 +114,16 @@ def test_what_is_learnt_is_what_the_script_wrote_rightly(tokenizer):
     clean = data.play("synthetic_base_1000000_t2", chat, script.COMPETENT, 0, draw, learn_all=False)
     learnt = tokenizer.decode([label for label in clean.labels if label != -100])
     truth = bfcl.load_task("synthetic_base_1000000_t2").ground_truth
-    assert learnt.count("<tool_call>") == sum(map(len, truth)) and learnt.count("<answer>") == 2 and "<tool_response>" not in learnt
+    assert (
+        learnt.count("<tool_call>") == sum(map(len, truth))
+        and learnt.count("<answer>") == 2
+        and "<tool_response>" not in learnt
+    )
     wrong = Habits(broken=1.0)
-    right_only, all_of_it = (data.play("synthetic_base_1000000_t2", chat, wrong, 0, random.Random(0), learn) for learn in (False, True))
+    right_only, all_of_it = (
+        data.play("synthetic_base_1000000_t2", chat, wrong, 0, random.Random(0), learn)
+        for learn in (False, True)
+    )
     assert set(right_only.labels) == {-100} != set(all_of_it.labels)
     user = tokenizer.convert_tokens_to_ids("<|user|>")
     for piece in data.windows(clean, user, 40):
@@ -98,19 +133,40 @@ def test_what_is_learnt_is_what_the_script_wrote_rightly(tokenizer):
 def test_pre_training_sees_no_task_of_the_fixed_sets():
     draw = random.Random(0)
     numbers = {bfcl.load_task(data.task_id(n, draw, None)).scenario for n in range(50)}
-    assert min(numbers) >= data.FIRST_NUMBER > max(*synthetic.TRAIN, *synthetic.VALIDATION, *synthetic.TEST)
-    assert not any(synthetic.novelty(f"synthetic_base_{n}") for n in numbers)  # all on the training side of the held-out line
+    assert (
+        min(numbers)
+        >= data.FIRST_NUMBER
+        > max(*synthetic.TRAIN, *synthetic.VALIDATION, *synthetic.TEST)
+    )
+    assert not any(
+        synthetic.novelty(f"synthetic_base_{n}") for n in numbers
+    )  # all on the training side of the held-out line
     assert not any("miss_func" in data.task_id(n, draw, 1, prompt=False) for n in range(200))
 
 
 def test_pre_training_ends_in_a_model_and_a_log_and_is_not_done_twice(tmp_path):
-    phases = (train.Phase("short", 32, (1,), 96, 3e-3), train.Phase("whole", 16, (None,), None, 1e-3, context=0.5))
+    phases = (
+        train.Phase("short", 32, (1,), 96, 3e-3),
+        train.Phase("whole", 16, (None,), None, 1e-3, context=0.5),
+    )
     folder = train.pretrain(RECIPE, tmp_path / "agent", phases)
-    rows = [json.loads(line) for line in (tmp_path / "agent" / "log.jsonl").read_text().splitlines()]
-    assert [(row["phase"], row["episodes"]) for row in rows] == [("short", 16), ("short", 32), ("whole", 16)]
+    rows = [
+        json.loads(line) for line in (tmp_path / "agent" / "log.jsonl").read_text().splitlines()
+    ]
+    assert [(row["phase"], row["episodes"]) for row in rows] == [
+        ("short", 16),
+        ("short", 32),
+        ("whole", 16),
+    ]
     assert rows[1]["loss"] < rows[0]["loss"] and not (tmp_path / "agent" / "checkpoint.pt").exists()
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) == model.config.vocab_size and Chat(tokenizer).eos_id == tokenizer.eos_token_id
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    assert (
+        len(tokenizer) == model.config.vocab_size
+        and Chat(tokenizer).eos_id == tokenizer.eos_token_id
+    )
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert train.pretrain(RECIPE, tmp_path / "agent", phases) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
@@ -129,7 +185,11 @@ PHASES = (train.Phase("short", 160, (1,), 96, 3e-3), train.Phase("whole", 32, (N
 def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
     whole = train.pretrain(RECIPE, tmp_path / "whole", PHASES)
     (tmp_path / "stopped.py").write_text(STOPPED.format(folder=str(tmp_path / "stopped")))
-    process = subprocess.Popen([sys.executable, tmp_path / "stopped.py"], start_new_session=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "stopped.py"],
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )
     log = tmp_path / "stopped" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
         time.sleep(0.02)
@@ -138,24 +198,50 @@ def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
     process.wait()
     assert not (tmp_path / "stopped" / "model").exists()
     again = train.pretrain(RECIPE, tmp_path / "stopped", PHASES)
-    one, two = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, again))
+    one, two = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (whole, again)
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
-    one, two = ([(row["phase"], row["episodes"], row["loss"]) for row in map(json.loads, file.read_text().splitlines())]
-                for file in (tmp_path / "whole" / "log.jsonl", log))
+    one, two = (
+        [
+            (row["phase"], row["episodes"], row["loss"])
+            for row in map(json.loads, file.read_text().splitlines())
+        ]
+        for file in (tmp_path / "whole" / "log.jsonl", log)
+    )
     assert one == two and len(one) == 12
 
 
 def test_the_committed_agent_is_what_its_card_says():
     made = json.loads((agent.FOLDER / "made.json").read_text())
     assert (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
-    assert (agent.FOLDER / "README.md").read_text() == agent_card.card(made, (agent.FOLDER / "model.safetensors").stat().st_size), "run: python -m envtune agent --write"
-    assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), "the dials are not those of the committed weights"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(agent.FOLDER), AutoTokenizer.from_pretrained(agent.FOLDER)
-    assert model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
+    assert (agent.FOLDER / "README.md").read_text() == agent_card.card(
+        made, (agent.FOLDER / "model.safetensors").stat().st_size
+    ), "run: python -m envtune agent --write"
+    assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), (
+        "the dials are not those of the committed weights"
+    )
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(agent.FOLDER),
+        AutoTokenizer.from_pretrained(agent.FOLDER),
+    )
+    assert (
+        model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
+    )
     competence, start = {row["group"]: row for row in made["competence"]}, made["start"]
-    assert competence["all"]["n"] == 400 and competence["all"]["accuracy"] >= 0.8 and min(competence[c]["accuracy"] for c in synthetic.WORLDS) >= 0.6
-    assert all(0.05 <= start[way] <= 0.25 for way in ("greedy", "sampled")) and abs(start["greedy"] - start["sampled"]) <= 0.15
-    assert 0.7 <= start["sampled_format_reward"] <= 0.85 and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
+    assert (
+        competence["all"]["n"] == 400
+        and competence["all"]["accuracy"] >= 0.8
+        and min(competence[c]["accuracy"] for c in synthetic.WORLDS) >= 0.6
+    )
+    assert (
+        all(0.05 <= start[way] <= 0.25 for way in ("greedy", "sampled"))
+        and abs(start["greedy"] - start["sampled"]) <= 0.15
+    )
+    assert (
+        0.7 <= start["sampled_format_reward"] <= 0.85
+        and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
+    )
 
 
 def test_the_committed_agent_plays_as_its_card_says():

@@ -17,7 +17,11 @@ def test_there_are_200_tasks_a_split_and_variants_share_a_scenario():
 
 def test_documented_tools_are_exactly_the_public_methods():
     for name in bfcl.CLASSES:
-        public = {n for n, _ in inspect.getmembers(bfcl.tool_class(name), inspect.isfunction) if not n.startswith("_")}
+        public = {
+            n
+            for n, _ in inspect.getmembers(bfcl.tool_class(name), inspect.isfunction)
+            if not n.startswith("_")
+        }
         assert public == set(bfcl.tool_names(name))
 
 
@@ -33,16 +37,27 @@ def test_only_miss_func_withholds_and_empty_turns_are_where_the_paper_says():
     for task in bfcl.load_tasks().values():
         assert bool(task.withheld) == (task.split == "miss_func")
         assert len(task.ground_truth) == task.turns
-    with_empty = {s: sum(any(not turn for turn in t.ground_truth) for t in bfcl.load_tasks().values() if t.split == s)
-                  for s in bfcl.SPLITS}
+    with_empty = {
+        s: sum(
+            any(not turn for turn in t.ground_truth)
+            for t in bfcl.load_tasks().values()
+            if t.split == s
+        )
+        for s in bfcl.SPLITS
+    }
     assert with_empty["miss_func"] == with_empty["miss_param"] == 200
 
 
 def test_positional_arguments_of_ground_truth_are_named():
-    assert bfcl.parse_call("sort('a.txt')", ("GorillaFileSystem",)) == ("sort", {"file_name": "a.txt"})
+    assert bfcl.parse_call("sort('a.txt')", ("GorillaFileSystem",)) == (
+        "sort",
+        {"file_name": "a.txt"},
+    )
 
 
-@pytest.mark.parametrize("source", ["f", "__import__('os').system('x')", "cd(folder=open('x'))", "nothing(x=1)"])
+@pytest.mark.parametrize(
+    "source", ["f", "__import__('os').system('x')", "cd(folder=open('x'))", "nothing(x=1)"]
+)
 def test_a_ground_truth_that_is_no_plain_call_is_refused(source):
     with pytest.raises(ValueError):
         bfcl.parse_call(source, ("GorillaFileSystem",))
@@ -56,6 +71,7 @@ def test_an_unknown_task_is_named():
 def test_a_missing_install_says_which_command_to_run(monkeypatch):
     def missing(name):
         raise tasks.PackageNotFoundError(name)
+
     monkeypatch.setattr(tasks, "version", missing)
     tasks._package.cache_clear()
     with pytest.raises(bfcl.BFCLUnavailable, match="pip install --no-deps bfcl-eval=="):
@@ -80,4 +96,5 @@ def test_importing_the_package_needs_no_torch():
 
 def test_an_episode_that_did_not_end_is_not_valid():
     from envtune import replay
+
     assert not bfcl.official_valid(replay("multi_turn_base_0", []))

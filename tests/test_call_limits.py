@@ -15,7 +15,9 @@ def of_size(measure: str, size: int):
     return size if measure == "magnitude" else {"characters": "x", "items": [1]}[measure] * size
 
 
-@pytest.mark.parametrize("bound", call_limits.GUARDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}")
+@pytest.mark.parametrize(
+    "bound", call_limits.GUARDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}"
+)
 def test_every_bound_accepts_its_limit_and_refuses_one_more(bound):
     tool, argument = bound.tool.replace("*", "echo"), bound.argument.replace("*", "content")
     call_limits.weigh(Call(tool, {argument: of_size(bound.measure, bound.at_most)}))
@@ -26,15 +28,32 @@ def test_every_bound_accepts_its_limit_and_refuses_one_more(bound):
             call_limits.weigh(Call(tool, {argument: -bound.at_most * 1.01}))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), [1, [float("nan")]], {"a": 10**31}, {"x" * 20_001: 1},
-                                   [["y" * 20_001]], object(), b"x", (1,), 10**5000], ids=list("0123456789x"))
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        [1, [float("nan")]],
+        {"a": 10**31},
+        {"x" * 20_001: 1},
+        [["y" * 20_001]],
+        object(),
+        b"x",
+        (1,),
+        10**5000,
+    ],
+    ids=list("0123456789x"),
+)
 def test_a_bad_value_is_refused_wherever_it_lies(value):
     with pytest.raises(call_limits.Refused, match="argument 'content'"):
         call_limits.weigh(Call("echo", {"content": value}))
 
 
 def test_a_number_written_as_text_does_not_pass_the_bound_on_numbers():
-    with pytest.raises(call_limits.Refused, match="10 characters"):  # mpmath would read it and compute for hours
+    with pytest.raises(
+        call_limits.Refused, match="10 characters"
+    ):  # mpmath would read it and compute for hours
         call_limits.weigh(Call("logarithm", {"value": 2, "base": 3, "precision": "1000000000"}))
 
 
@@ -42,8 +61,18 @@ def test_a_refusal_says_why_counts_as_execution_error_and_leaves_the_state_alone
     episode = Episode(FILES)
     episode.step(tool_call(("mkdir", {"dir_name": "kept"})))
     before = repr(episode._toolbox.instances["GorillaFileSystem"].root)
-    reply = episode.step(tool_call(("mkdir", {"dir_name": "x" * 256}), ("echo", {"content": "y" * 30_000}), ("open", {"file": "z", "mode": "w"})))
-    assert "256 characters, at most 255" in reply and "30000 characters, at most 20000" in reply and "name 'open' is not defined" in reply
+    reply = episode.step(
+        tool_call(
+            ("mkdir", {"dir_name": "x" * 256}),
+            ("echo", {"content": "y" * 30_000}),
+            ("open", {"file": "z", "mode": "w"}),
+        )
+    )
+    assert (
+        "256 characters, at most 255" in reply
+        and "30000 characters, at most 20000" in reply
+        and "name 'open' is not defined" in reply
+    )
     assert episode.record.codes == [-1.0, -2.0] and not episode.done
     assert repr(episode._toolbox.instances["GorillaFileSystem"].root) == before
 
@@ -60,10 +89,21 @@ def bomb(levels: int) -> Toolbox:
     return box
 
 
-@pytest.mark.parametrize("walk", [Call("find", {}), Call("find", {"path": "/", "name": "p0"}), Call("du", {}), Call("find", {"path": "p32"})])
+@pytest.mark.parametrize(
+    "walk",
+    [
+        Call("find", {}),
+        Call("find", {"path": "/", "name": "p0"}),
+        Call("du", {}),
+        Call("find", {"path": "p32"}),
+    ],
+)
 def test_a_tree_of_billions_built_by_a_hundred_calls_is_not_walked(walk):
     box = bomb(32)
-    assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree has more than {call_limits.TREE_ENTRIES} entries"
+    assert (
+        box.execute(walk)
+        == f"{EXECUTION_ERROR}the directory tree has more than {call_limits.TREE_ENTRIES} entries"
+    )
     assert "p32" in box.execute(Call("ls", {}))
 
 
@@ -72,7 +112,10 @@ def test_a_folder_copied_into_itself_is_a_circle_that_is_not_walked():
     box.execute(Call("mkdir", {"dir_name": "a"}))
     box.execute(Call("cp", {"source": "a", "destination": "a"}))
     for walk in (Call("find", {}), Call("du", {"human_readable": True})):
-        assert box.execute(walk) == f"{EXECUTION_ERROR}the directory tree is deeper than {call_limits.TREE_DEPTH} levels"
+        assert (
+            box.execute(walk)
+            == f"{EXECUTION_ERROR}the directory tree is deeper than {call_limits.TREE_DEPTH} levels"
+        )
 
 
 def test_long_names_nested_deep_are_not_walked():
@@ -118,5 +161,10 @@ def test_a_very_long_result_is_cut_and_says_so():
 
 
 def test_no_result_of_a_ground_truth_is_near_the_length_that_is_cut():
-    longest = max(len(r) for t in bfcl.load_tasks().values() for turn in checker.ground_truth(t) for r in turn.results)
+    longest = max(
+        len(r)
+        for t in bfcl.load_tasks().values()
+        for turn in checker.ground_truth(t)
+        for r in turn.results
+    )
     assert 3 * longest < call_limits.RESULT_CHARS

@@ -1,4 +1,5 @@
 """Every error has its hint or its reason, no hint leaks, and none lies."""
+
 import ast
 import inspect
 import json
@@ -35,12 +36,20 @@ def test_no_error_of_the_sources_is_missed():
         cls = bfcl.tool_class(class_name)
         source, start = inspect.getsourcelines(cls)
         code = "".join(source)
-        docstrings = {n for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node)
-                      for n in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
+        docstrings = {
+            n
+            for node in ast.walk(ast.parse(code))
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node)
+            for n in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+        }
         lines = {s.line for s in coverage.error_sites() if s.class_name == class_name}
         for number, text in enumerate(source, 1):
-            if number not in docstrings and re.search(r"""["'](error|verification_failure)["']\s*[\]:]|^\s*raise\b""", text):
-                near = range(start + number - 1, start + number + 3)  # a value may begin on the lines after its key
+            if number not in docstrings and re.search(
+                r"""["'](error|verification_failure)["']\s*[\]:]|^\s*raise\b""", text
+            ):
+                near = range(
+                    start + number - 1, start + number + 3
+                )  # a value may begin on the lines after its key
                 assert lines & set(near), (class_name, number, text)
 
 
@@ -50,12 +59,18 @@ def test_a_clear_record_that_matches_nothing_is_no_reason():
     assert used == {r["reason"] for r in coverage._clear()}
 
 
-@pytest.mark.parametrize("hint_id, class_name, call, result, follow", PLAYED, ids=[f"{p[0]}-{p[2].name}" for p in PLAYED])
-def test_a_provoked_error_shows_its_hint_and_the_direction_can_succeed(hint_id, class_name, call, result, follow):
+@pytest.mark.parametrize(
+    "hint_id, class_name, call, result, follow", PLAYED, ids=[f"{p[0]}-{p[2].name}" for p in PLAYED]
+)
+def test_a_provoked_error_shows_its_hint_and_the_direction_can_succeed(
+    hint_id, class_name, call, result, follow
+):
     shown, shown_id = hints.augment(a_task_with(class_name), call, result)
     assert shown_id == hint_id, result
     content = json.loads(shown)
-    assert content["hint"] and (str(content["error"]) or "an error without a text") == hints.is_error(result)
+    assert content["hint"] and (
+        str(content["error"]) or "an error without a text"
+    ) == hints.is_error(result)
     assert not follow or not hints.is_error(follow[-1]), follow
 
 
@@ -77,6 +92,7 @@ def unseen_values(task: bfcl.Task) -> set[str]:
                 take(item)
         else:
             found.add(str(value))
+
     for turn in task.ground_truth:
         for call in turn:
             take(list(call.arguments.values()))
@@ -99,9 +115,17 @@ def test_no_task_gets_a_leak_from_any_provoked_error():
             shown_count += 1
             text = json.loads(shown)["hint"]
             words = set(re.findall(r"[\w@#$.:/-]+", text)) | {w.strip(".,;:") for w in text.split()}
-            assert not (words & values) - set(re.findall(r"[\w@#$.:/-]+", f"{json.dumps(call.arguments)} {result}")), (task.id, hint_id)
-            assert not [v for v in values if " " in v and v in text and v not in result + json.dumps(call.arguments)]
-            assert not re.search(r"\w\([^)]*\)", text) and not re.search(r"(?i)\bstep [0-9]|^[0-9][.)]", text)
+            assert not (words & values) - set(
+                re.findall(r"[\w@#$.:/-]+", f"{json.dumps(call.arguments)} {result}")
+            ), (task.id, hint_id)
+            assert not [
+                v
+                for v in values
+                if " " in v and v in text and v not in result + json.dumps(call.arguments)
+            ]
+            assert not re.search(r"\w\([^)]*\)", text) and not re.search(
+                r"(?i)\bstep [0-9]|^[0-9][.)]", text
+            )
             assert len(words & tools - {call.name}) <= 1 and len(text.split()) <= 60
     assert shown_count > 20_000
 
@@ -121,7 +145,12 @@ def test_the_report_on_disk_and_the_command_say_what_the_code_says():
     table = coverage.coverage()
     kept = pd.read_csv(paths.DATA / "hints" / "coverage.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(kept, table)  # stale: python -m envtune hints coverage --write
-    done = subprocess.run([sys.executable, "-m", "envtune", "hints", "coverage", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "envtune", "hints", "coverage", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     report = json.loads(done.stdout)
     assert report["summary"] == coverage.summary(table) and len(report["sites"]) == len(table)
 
@@ -133,7 +162,19 @@ def test_any_tool_class_has_its_sites_found():
 
 
 def test_an_error_in_a_list_is_an_error():
-    assert hints.is_error("[{'error': 'User not authenticated. Please log in to view tickets.'}]") == "User not authenticated. Please log in to view tickets."
-    assert hints.is_error("['Error: User not authenticated. Please log in to view the watchlist.']").startswith("Error: User")
+    assert (
+        hints.is_error("[{'error': 'User not authenticated. Please log in to view tickets.'}]")
+        == "User not authenticated. Please log in to view tickets."
+    )
+    assert hints.is_error(
+        "['Error: User not authenticated. Please log in to view the watchlist.']"
+    ).startswith("Error: User")
     assert hints.is_error("['NVDA']") == "" and hints.is_error("[]") == ""
-    assert hints.augment(a_task_with("TicketAPI"), Call("get_user_tickets", {}), "[{'error': 'User not authenticated. x'}]")[1] == "ticket-login"
+    assert (
+        hints.augment(
+            a_task_with("TicketAPI"),
+            Call("get_user_tickets", {}),
+            "[{'error': 'User not authenticated. x'}]",
+        )[1]
+        == "ticket-login"
+    )

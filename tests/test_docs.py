@@ -1,4 +1,5 @@
 """The code on the pages runs as it stands, and what the pages point at exists."""
+
 import re
 import sys
 
@@ -48,20 +49,46 @@ def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(monkey
         bfcl.tool_class.cache_clear()
         library.load_hints.cache_clear()
         sys.modules.pop("restaurant", None)
-    assert names["episode"].record.steps[0].hints == ("restaurant-guest",) and "Table too small." in capsys.readouterr().out
-    lines = [line for line in (paths.ROOT / "docs/examples/restaurant.py").read_text().splitlines() if line.strip()]
+    assert (
+        names["episode"].record.steps[0].hints == ("restaurant-guest",)
+        and "Table too small." in capsys.readouterr().out
+    )
+    lines = [
+        line
+        for line in (paths.ROOT / "docs/examples/restaurant.py").read_text().splitlines()
+        if line.strip()
+    ]
     start, tasks = lines.index("class RestaurantAPI:"), lines.index("TASKS = [")
-    written = [line for line in (paths.ROOT / "docs/examples/restaurant_hints/restaurant.yaml").read_text().splitlines() if line[0] != "#"]
-    assert f"{tasks - start} lines of class, {len(lines) - tasks} of tasks, {len(written)} of hints" in page
+    written = [
+        line
+        for line in (paths.ROOT / "docs/examples/restaurant_hints/restaurant.yaml")
+        .read_text()
+        .splitlines()
+        if line[0] != "#"
+    ]
+    assert (
+        f"{tasks - start} lines of class, {len(lines) - tasks} of tasks, {len(written)} of hints"
+        in page
+    )
 
 
 def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):
     """The server here only reads out a script; the page was tried by hand with `transformers serve`."""
     [code] = [code for code in blocks(ENVIRONMENT) if "urllib" in code]
     with ChatServer(ground_truth_messages("multi_turn_base_3")) as server:
-        exec(compile(code.replace("http://127.0.0.1:8000", server.url.removesuffix("/v1")), "docs/environment.md", "exec"), {})
+        exec(
+            compile(
+                code.replace("http://127.0.0.1:8000", server.url.removesuffix("/v1")),
+                "docs/environment.md",
+                "exec",
+            ),
+            {},
+        )
     assert capsys.readouterr().out == "completed 1.0 True\n"
-    assert [m["role"] for m in server.asked[-1]["messages"]] == ["system", "user"] + ["assistant", "user"] * 3
+    assert [m["role"] for m in server.asked[-1]["messages"]] == ["system", "user"] + [
+        "assistant",
+        "user",
+    ] * 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -72,5 +99,11 @@ def test_every_link_to_a_file_leads_somewhere(page):
 
 
 def test_the_numbers_of_the_security_section_are_those_of_the_code():
-    for number in (call_limits.EPISODE_ARGUMENT_CHARS, call_limits.EPISODE_RESULT_CHARS, call_limits.RESULT_CHARS, call_limits.TREE_ENTRIES, call_limits.TREE_PATH_CHARS):
+    for number in (
+        call_limits.EPISODE_ARGUMENT_CHARS,
+        call_limits.EPISODE_RESULT_CHARS,
+        call_limits.RESULT_CHARS,
+        call_limits.TREE_ENTRIES,
+        call_limits.TREE_PATH_CHARS,
+    ):
         assert f"{number:,}" in ENVIRONMENT

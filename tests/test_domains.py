@@ -1,4 +1,5 @@
 """A domain that is not BFCL's: from class to coverage, hints and a playable episode, as docs/new_domain.md tells it."""
+
 import importlib.util
 
 import pytest
@@ -9,7 +10,9 @@ from envtune.common import paths
 from envtune.env import domains, rewards
 from envtune.hints import coverage, library
 
-SPEC = importlib.util.spec_from_file_location("restaurant", paths.ROOT / "docs" / "examples" / "restaurant.py")
+SPEC = importlib.util.spec_from_file_location(
+    "restaurant", paths.ROOT / "docs" / "examples" / "restaurant.py"
+)
 HINTS = paths.ROOT / "docs" / "examples" / "restaurant_hints"
 
 
@@ -17,6 +20,7 @@ HINTS = paths.ROOT / "docs" / "examples" / "restaurant_hints"
 def restaurant(monkeypatch):
     """The example domain, known for one test."""
     import sys
+
     module = importlib.util.module_from_spec(SPEC)
     monkeypatch.setitem(sys.modules, "restaurant", module)
     SPEC.loader.exec_module(module)
@@ -32,31 +36,60 @@ def restaurant(monkeypatch):
 def test_the_ground_truth_of_a_domain_of_ones_own_wins(restaurant):
     record = replay("restaurant_0", ground_truth_messages("restaurant_0"))
     assert rewards.progress_reward(record) == 1.0 and bfcl.official_valid(record)
-    lost = replay("restaurant_0", [tool_call(("reserve", {"guest_id": "G-17", "table": "T2", "hour": 19, "party": 2})), ANSWER])
+    lost = replay(
+        "restaurant_0",
+        [
+            tool_call(("reserve", {"guest_id": "G-17", "table": "T2", "hour": 19, "party": 2})),
+            ANSWER,
+        ],
+    )
     assert "RestaurantAPI differs from ground truth" in lost.verdicts[0].why
-    assert replay("restaurant_1", [*ground_truth_messages("restaurant_1")[:2], ANSWER]).codes[-1] == 1.0  # asking is right
+    assert (
+        replay("restaurant_1", [*ground_truth_messages("restaurant_1")[:2], ANSWER]).codes[-1]
+        == 1.0
+    )  # asking is right
 
 
 def test_docs_are_read_from_the_class(restaurant):
     system = Episode("restaurant_0").messages[0]["content"]
-    assert '"name": "reserve"' in system and "full hour from 0 to 23" in system and "_load_scenario" not in system
+    assert (
+        '"name": "reserve"' in system
+        and "full hour from 0 to 23" in system
+        and "_load_scenario" not in system
+    )
     [doc] = [d for d in bfcl.docs_of(("RestaurantAPI",)) if d["name"] == "reserve"]
-    assert doc["parameters"]["required"] == ["guest_id", "table", "hour", "party"] and doc["parameters"]["properties"]["hour"]["type"] == "integer"
+    assert (
+        doc["parameters"]["required"] == ["guest_id", "table", "hour", "party"]
+        and doc["parameters"]["properties"]["hour"]["type"] == "integer"
+    )
 
 
 def test_coverage_says_what_is_open_and_the_hints_close_it(restaurant):
     sites = tuple(coverage.sites_of(restaurant.RestaurantAPI, bfcl.tool_names("RestaurantAPI")))
     before = coverage.coverage(sites)
-    assert set(before.loc[before["state"] == "open", "error"]) == {"Unknown guest.", "Invalid guest.", "Not possible at this hour.", "Table too small.",
-                                                                   "Conflict.", "Not found.", "Table '{}' does not exist. The tables are: {}."}
+    assert set(before.loc[before["state"] == "open", "error"]) == {
+        "Unknown guest.",
+        "Invalid guest.",
+        "Not possible at this hour.",
+        "Table too small.",
+        "Conflict.",
+        "Not found.",
+        "Table '{}' does not exist. The tables are: {}.",
+    }
     hints.add_folder(HINTS)
     after = coverage.coverage(sites)
-    assert list(after.loc[after["state"] == "open", "error"]) == ["Table '{}' does not exist. The tables are: {}."]  # clear as it is
+    assert list(after.loc[after["state"] == "open", "error"]) == [
+        "Table '{}' does not exist. The tables are: {}."
+    ]  # clear as it is
 
 
 def test_its_hints_are_shown_and_leak_nothing(restaurant):
     hints.add_folder(HINTS)
-    record = replay("restaurant_0", [tool_call(("reserve", {"guest_id": "Ada", "table": "T1", "hour": 19, "party": 2}))], hint_rate=1.0)
+    record = replay(
+        "restaurant_0",
+        [tool_call(("reserve", {"guest_id": "Ada", "table": "T1", "hour": 19, "party": 2}))],
+        hint_rate=1.0,
+    )
     assert record.steps[0].hints == ("restaurant-guest",)
     for hint in library.load_hints(HINTS):
         for task in bfcl.OWN_TASKS.values():
@@ -75,6 +108,7 @@ def test_a_domain_that_cannot_be_is_refused(restaurant):
     class Ls:
         def ls(self) -> dict:
             """List."""
+
     with pytest.raises(ValueError, match="no docstring"):
         domains.add(Silent, [])
     with pytest.raises(ValueError, match="needs an annotation"):
@@ -82,9 +116,22 @@ def test_a_domain_that_cannot_be_is_refused(restaurant):
     with pytest.raises(ValueError, match="BFCL has ls"):
         domains.add(Ls, [])
     with pytest.raises(ValueError, match="2 user turns and 1 lists"):
-        domains.add(restaurant.RestaurantAPI, [{"id": "x", "user_turns": ["a", "b"], "initial_config": {}, "ground_truth": [[]]}])
+        domains.add(
+            restaurant.RestaurantAPI,
+            [{"id": "x", "user_turns": ["a", "b"], "initial_config": {}, "ground_truth": [[]]}],
+        )
     with pytest.raises(ValueError, match="ground truth fails"):
-        domains.add(restaurant.RestaurantAPI, [{"id": "x", "user_turns": ["a"], "initial_config": {}, "ground_truth": [["cancel(reservation=[])"]]}])
+        domains.add(
+            restaurant.RestaurantAPI,
+            [
+                {
+                    "id": "x",
+                    "user_turns": ["a"],
+                    "initial_config": {},
+                    "ground_truth": [["cancel(reservation=[])"]],
+                }
+            ],
+        )
 
 
 def test_hints_for_it_can_be_generated_from_mined_failures_without_an_example(restaurant, tmp_path):
@@ -92,15 +139,24 @@ def test_hints_for_it_can_be_generated_from_mined_failures_without_an_example(re
 
     from envtune.hints.generator import Endpoint, generate
     from envtune.hints.mining import mine
+
     late = tool_call(("reserve", {"guest_id": "G-17", "table": "T1", "hour": 3, "party": 2}))
     failures = mine([replay("restaurant_0", [late, ANSWER]) for _ in range(2)])
-    assert [(f.class_name, f.tool, f.error) for f in failures] == [("RestaurantAPI", "reserve", "Not possible at this hour.")]
-    written = ('{"reasoning": "r", "need_augmentation": true, "error_category": "parameter_constraint", "augmentation_type": "clarify_constraint", '
-               '"augmented_feedback": "The restaurant is open in the evening only."}')
-    judged = ('{"reasoning": "r", "solution_leakage": false, "exploration_constraint": false, "actionability": true, "hint_quality": "high", '
-              '"overall_approved": true, "suggestions": ""}')
+    assert [(f.class_name, f.tool, f.error) for f in failures] == [
+        ("RestaurantAPI", "reserve", "Not possible at this hour.")
+    ]
+    written = (
+        '{"reasoning": "r", "need_augmentation": true, "error_category": "parameter_constraint", "augmentation_type": "clarify_constraint", '
+        '"augmented_feedback": "The restaurant is open in the evening only."}'
+    )
+    judged = (
+        '{"reasoning": "r", "solution_leakage": false, "exploration_constraint": false, "actionability": true, "hint_quality": "high", '
+        '"overall_approved": true, "suggestions": ""}'
+    )
     with ChatServer([written, judged]) as server:
-        [outcome] = generate(failures, Endpoint(server.url, "scripted"), tmp_path / "run", tmp_path, few_shot=0)
+        [outcome] = generate(
+            failures, Endpoint(server.url, "scripted"), tmp_path / "run", tmp_path, few_shot=0
+        )
     assert outcome.status == "approved"
     hints.add_folder(tmp_path)
     assert replay("restaurant_0", [late], hint_rate=1.0).steps[0].hints == (outcome.record["id"],)

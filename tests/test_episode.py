@@ -17,7 +17,9 @@ LS = tool_call(("ls", {}))
 
 def test_the_sixth_step_without_an_answer_ends_the_turn_after_its_calls_ran():
     record = replay(BASE, [LS] * 6)
-    assert record.codes == [-1, -1, -1, -1, -1, 0] and record.steps[-1].outcome is Outcome.FORCED_END
+    assert (
+        record.codes == [-1, -1, -1, -1, -1, 0] and record.steps[-1].outcome is Outcome.FORCED_END
+    )
     assert record.steps[-1].results and record.verdicts[0].success is False
 
 
@@ -35,7 +37,9 @@ def test_evaluation_allows_twenty_steps_and_the_next_ends_the_episode():
 
 
 def test_a_call_in_an_empty_turn_is_not_run_in_training_and_is_run_in_evaluation():
-    training, evaluation = (replay(MISSING, [LS], limits=limits) for limits in ("training", "evaluation"))
+    training, evaluation = (
+        replay(MISSING, [LS], limits=limits) for limits in ("training", "evaluation")
+    )
     assert training.codes == [0.0] and not training.steps[0].results and training.steps[0].calls
     assert evaluation.codes == [-1.0] and evaluation.steps[0].results
 
@@ -66,7 +70,10 @@ def test_an_aborted_episode_scores_over_all_turns():
     for message in ground_truth_messages(BASE)[:2]:
         episode.step(message)
     episode.abort(Ending.TOKEN_LIMIT)
-    assert rewards.progress_reward(episode.record) == 0.5 and rewards.binary_reward(episode.record) == 0.0
+    assert (
+        rewards.progress_reward(episode.record) == 0.5
+        and rewards.binary_reward(episode.record) == 0.0
+    )
     assert not bfcl.official_valid(episode.record)
 
 
@@ -105,13 +112,27 @@ def test_unknown_limits_are_refused():
         replay(BASE, [], limits="none")
 
 
-message = st.sampled_from([ANSWER, LS, "?", "", tool_call(("cd", {"folder": "projects"})), tool_call(("open", {"file": "x"})),
-                           tool_call(("cd", {})), tool_call(("mkdir", {"dir_name": "d"}), ("rm", {"file_name": "d"}))])
+message = st.sampled_from(
+    [
+        ANSWER,
+        LS,
+        "?",
+        "",
+        tool_call(("cd", {"folder": "projects"})),
+        tool_call(("open", {"file": "x"})),
+        tool_call(("cd", {})),
+        tool_call(("mkdir", {"dir_name": "d"}), ("rm", {"file_name": "d"})),
+    ]
+)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(message, max_size=30), st.sampled_from([BASE, MISSING, "multi_turn_long_context_3"]),
-       st.sampled_from([TRAINING, EVALUATION]), st.booleans())
+@given(
+    st.lists(message, max_size=30),
+    st.sampled_from([BASE, MISSING, "multi_turn_long_context_3"]),
+    st.sampled_from([TRAINING, EVALUATION]),
+    st.booleans(),
+)
 def test_any_sequence_of_messages_keeps_the_record_sound(messages, task_id, limits, hints_on):
     episode = Episode(bfcl.load_task(task_id), limits, hint_rate=float(hints_on))
     for text in messages:
@@ -147,7 +168,11 @@ def test_limits_below_one_step_are_refused(changes):
 
 
 def test_a_cut_observation_is_marked_and_counted_and_the_verdict_uses_the_whole_result():
-    task = next(t for t in bfcl.load_tasks().values() if t.split == "long_context" and any(c.name == "get_stock_info" for c in t.ground_truth[0]))
+    task = next(
+        t
+        for t in bfcl.load_tasks().values()
+        if t.split == "long_context" and any(c.name == "get_stock_info" for c in t.ground_truth[0])
+    )
     cut, whole = Episode(task, max_result_chars=50), Episode(task, max_result_chars=100_000)
     for message in ground_truth_messages(task.id)[:2]:
         replies = [episode.step(message) for episode in (cut, whole)]
@@ -165,7 +190,9 @@ def test_an_observation_of_many_results_is_cut_as_a_whole():
     step = episode.record.steps[0]
     lines = step.feedback.splitlines()[1:-1]
     length = len(step.results[0])
-    assert [line.split(" … ")[1] for line in lines] == [f"[{length - n} more characters]" for n in (30, 20, 0, 0)]
+    assert [line.split(" … ")[1] for line in lines] == [
+        f"[{length - n} more characters]" for n in (30, 20, 0, 0)
+    ]
     assert step.truncated == 4 * length - 50
 
 
@@ -175,11 +202,26 @@ def test_an_observation_limit_below_one_character_is_refused(changes):
         Episode(BASE, **changes)
 
 
-@pytest.mark.parametrize("task_id, calls, parts", [
-    ("multi_turn_base_3", [("mkdir", {"dir_name": "mine"})], ["GorillaFileSystem differs", "/mine is not in the ground truth"]),
-    ("multi_turn_base_3", [("pwd", {})], ["missing among the execution results", "test_image1.jpg"]),
-    ("multi_turn_base_50", [("pressBrakePedal", {"pedalPosition": 1.0})], ["VehicleControlAPI differs", "ground truth"]),
-])
+@pytest.mark.parametrize(
+    "task_id, calls, parts",
+    [
+        (
+            "multi_turn_base_3",
+            [("mkdir", {"dir_name": "mine"})],
+            ["GorillaFileSystem differs", "/mine is not in the ground truth"],
+        ),
+        (
+            "multi_turn_base_3",
+            [("pwd", {})],
+            ["missing among the execution results", "test_image1.jpg"],
+        ),
+        (
+            "multi_turn_base_50",
+            [("pressBrakePedal", {"pedalPosition": 1.0})],
+            ["VehicleControlAPI differs", "ground truth"],
+        ),
+    ],
+)
 def test_why_names_the_attribute_or_the_result_that_differs(task_id, calls, parts):
     record = replay(task_id, [tool_call(*calls), ANSWER])
     assert all(part in record.verdicts[0].why for part in parts), record.verdicts[0].why
@@ -187,8 +229,11 @@ def test_why_names_the_attribute_or_the_result_that_differs(task_id, calls, part
 
 @pytest.mark.parametrize("name", ["records.jsonl", "records.jsonl.gz"])
 def test_records_go_to_json_lines_and_back(tmp_path, name):
-    records = [replay(BASE, [LS, "?", ANSWER], hint_rate=1.0), replay(MISSING, ground_truth_messages(MISSING)),
-               replay(BASE, [tool_call(("echo", {"content": "\ud800 ä 🦍\u2028"}))])]
+    records = [
+        replay(BASE, [LS, "?", ANSWER], hint_rate=1.0),
+        replay(MISSING, ground_truth_messages(MISSING)),
+        replay(BASE, [tool_call(("echo", {"content": "\ud800 ä 🦍\u2028"}))]),
+    ]
     write_records(tmp_path / name, records[:2])
     write_records(tmp_path / name, records[2:])
     assert list(read_records(tmp_path / name)) == records
@@ -207,7 +252,11 @@ def test_an_episode_shows_itself():
     episode.step(tool_call(("cat", {"file_name": "a/b"})))
     episode.step(ANSWER)
     page = episode._repr_html_()
-    assert page == episode.record._repr_html_() and "missing among the execution results" in page and "hint" in page
+    assert (
+        page == episode.record._repr_html_()
+        and "missing among the execution results" in page
+        and "hint" in page
+    )
 
 
 def test_a_record_of_another_version_is_refused():

@@ -1,4 +1,5 @@
 """The literal example that opens each module of the environment is what the module does."""
+
 import doctest
 import importlib
 
@@ -7,8 +8,22 @@ import pytest
 from envtune import bfcl, replay
 
 
-@pytest.mark.parametrize("name", ["bfcl.tasks", "bfcl.checker", "bfcl.results", "bfcl.splits", "bfcl.toolbox", "env.protocol", "env.episode", "env.rewards"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bfcl.tasks",
+        "bfcl.checker",
+        "bfcl.results",
+        "bfcl.splits",
+        "bfcl.toolbox",
+        "env.protocol",
+        "env.episode",
+        "env.rewards",
+    ],
+)
 def test_the_opening_example_of_a_module_is_true(name):
     module = importlib.import_module(f"envtune.{name}")
-    failed, tried = doctest.testmod(module, extraglobs={"load_task": bfcl.load_task, "replay": replay, "Call": bfcl.Call})
+    failed, tried = doctest.testmod(
+        module, extraglobs={"load_task": bfcl.load_task, "replay": replay, "Call": bfcl.Call}
+    )
     assert tried >= 2 and failed == 0

@@ -14,10 +14,32 @@ from envtune.train import evaluation
 def metrics(tmp_path):
     rows = []
     for stage in figures.STAGE_LABELS:
-        rows.append({"stage": stage, "step": 0, "kind": "validation", "accuracy": 0.25, "progress": 0.3, "episodes": 16})
+        rows.append(
+            {
+                "stage": stage,
+                "step": 0,
+                "kind": "validation",
+                "accuracy": 0.25,
+                "progress": 0.3,
+                "episodes": 16,
+            }
+        )
         for step in (1, 2, 3):
-            rows.append({"stage": stage, "step": step, "kind": "train", "reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7,
-                         "progress": 0.1 * step, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9, "episodes": 32})
+            rows.append(
+                {
+                    "stage": stage,
+                    "step": step,
+                    "kind": "train",
+                    "reward": 0.5,
+                    "format_reward": 0.6,
+                    "tool_call_reward": 0.7,
+                    "progress": 0.1 * step,
+                    "grad_norm": 0.2,
+                    "steps_per_episode": 4.0,
+                    "share_with_call": 0.9,
+                    "episodes": 32,
+                }
+            )
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return files.load_metrics(tmp_path)
 
@@ -29,48 +51,97 @@ def test_steps_count_on_over_the_stages(metrics):
 
 def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metrics, tmp_path):
     fig = figures.stage_dynamics(metrics, "tiny-agent, seed 0")
-    drawn = {line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()}
-    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn["validation accuracy"] == [0.25]
-    assert len([line for line in fig.axes[1].get_lines()]) == 2 * 4  # a piece a stage, for accuracy and progress
+    drawn = {
+        line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()
+    }
+    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn[
+        "validation accuracy"
+    ] == [0.25]
+    assert (
+        len([line for line in fig.axes[1].get_lines()]) == 2 * 4
+    )  # a piece a stage, for accuracy and progress
     assert "tiny-agent, seed 0" in fig.texts[-1].get_text()
     png, pdf = figures.save(fig, tmp_path / "deep" / "dynamics")
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
 
 
 def test_a_run_of_two_steps_has_whole_steps_on_its_axis(metrics):
-    fig = figures.stage_dynamics(metrics[(metrics["stage"] == "stage1_syntax") & (metrics["step"] <= 2)], "made up")
+    fig = figures.stage_dynamics(
+        metrics[(metrics["stage"] == "stage1_syntax") & (metrics["step"] <= 2)], "made up"
+    )
     assert all(tick == round(tick) for ax in fig.axes[2:4] for tick in ax.get_xticks())
 
 
 def held_out(seeds=(0,)):
     """An `after_stages` table: accuracy rises by a tenth a policy, sampled is 5 points below greedy, seeds 1 point apart."""
-    rows = [{"after": after, "way": way, "n": 100, "accuracy": 0.1 * (i + 1) - 0.05 * (way == "sampled") + 0.01 * seed, "seed": seed}
-            for seed in seeds for i, after in enumerate(("start", "stage1_syntax", "stage2_hints")) for way in ("greedy", "sampled")]
-    return pd.DataFrame(rows).assign(low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03)
+    rows = [
+        {
+            "after": after,
+            "way": way,
+            "n": 100,
+            "accuracy": 0.1 * (i + 1) - 0.05 * (way == "sampled") + 0.01 * seed,
+            "seed": seed,
+        }
+        for seed in seeds
+        for i, after in enumerate(("start", "stage1_syntax", "stage2_hints"))
+        for way in ("greedy", "sampled")
+    ]
+    return pd.DataFrame(rows).assign(
+        low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03
+    )
 
 
 def test_held_out_accuracy_is_drawn_with_its_intervals_or_its_seeds():
     one = figures.held_out_curves(held_out().drop(columns="seed"), "made up").axes[0]
-    assert [list(line.get_ydata()) for line in one.get_lines() if line.get_label() in ("greedy", "sampled")] == [
-        pytest.approx([10, 20, 30]), pytest.approx([5, 15, 25])]
-    assert [bars.get_segments()[0][:, 1].tolist() for bars in one.collections] == [pytest.approx([8, 13]), pytest.approx([3, 8])]
-    assert [t.get_text().split("\n")[-1] for t in one.get_xticklabels()] == ["training", "1 syntax", "2 hints"]
+    assert [
+        list(line.get_ydata())
+        for line in one.get_lines()
+        if line.get_label() in ("greedy", "sampled")
+    ] == [pytest.approx([10, 20, 30]), pytest.approx([5, 15, 25])]
+    assert [bars.get_segments()[0][:, 1].tolist() for bars in one.collections] == [
+        pytest.approx([8, 13]),
+        pytest.approx([3, 8]),
+    ]
+    assert [t.get_text().split("\n")[-1] for t in one.get_xticklabels()] == [
+        "training",
+        "1 syntax",
+        "2 hints",
+    ]
     fig = figures.held_out_curves(held_out((0, 1, 2)), "made up, three seeds")
     [several] = fig.axes
-    assert not several.collections and len(several.get_lines()) == 2 * (3 + 1)  # a line a seed, and the mean
-    assert [list(line.get_ydata()) for line in several.get_lines() if line.get_label() == "greedy"] == [pytest.approx([11, 21, 31])]
-    assert "100 synthetic tasks" in fig.texts[-1].get_text() and "three seeds" in fig.texts[-1].get_text()
+    assert not several.collections and len(several.get_lines()) == 2 * (
+        3 + 1
+    )  # a line a seed, and the mean
+    assert [
+        list(line.get_ydata()) for line in several.get_lines() if line.get_label() == "greedy"
+    ] == [pytest.approx([11, 21, 31])]
+    assert (
+        "100 synthetic tasks" in fig.texts[-1].get_text()
+        and "three seeds" in fig.texts[-1].get_text()
+    )
 
 
 def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
-    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
-    fig = figures.method_bars([("before training", evaluation.summary(results))], "tiny-agent, seed 0")
+    results = pd.DataFrame(
+        {
+            "split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)],
+            "valid": [True, False] * 8,
+            "progress": 0.5,
+            "errors": 1,
+            "recovered": 0,
+        }
+    )
+    fig = figures.method_bars(
+        [("before training", evaluation.summary(results))], "tiny-agent, seed 0"
+    )
     ours, theirs = fig.axes
     assert "own run" in ours.get_title() and "Table 1" in theirs.get_title()
     assert [bar.get_height() for bar in ours.patches] == [50] * 4
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     qwen = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
-    assert len(theirs.patches) == 4 * len(qwen) and theirs.patches[0].get_height() == pytest.approx(qwen["base"].iloc[0])
+    assert len(theirs.patches) == 4 * len(qwen) and theirs.patches[0].get_height() == pytest.approx(
+        qwen["base"].iloc[0]
+    )
 
 
 def test_a_run_without_metrics_says_what_to_do(tmp_path):
@@ -82,51 +153,148 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     from envtune.common.stats import wilson
     from envtune.env import recovery
     from envtune.hints import coverage
+
     bars = figures.coverage_bars(coverage.coverage())
     assert sum(round(p.get_width()) for p in bars.axes[0].patches) == len(coverage.error_sites())
-    rows = [("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
-            for category, hinted, recovered in [("clear", False, True)] * 3 + [("dependency_missing", True, True)] * 2 + [("dependency_missing", True, False)]]
-    fig = figures.recovery_bars(pd.DataFrame(rows, columns=list(recovery.COLUMNS)), "made up, for a test")
+    rows = [
+        ("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
+        for category, hinted, recovered in [("clear", False, True)] * 3
+        + [("dependency_missing", True, True)] * 2
+        + [("dependency_missing", True, False)]
+    ]
+    fig = figures.recovery_bars(
+        pd.DataFrame(rows, columns=list(recovery.COLUMNS)), "made up, for a test"
+    )
     assert sorted(round(p.get_height(), 1) for p in fig.axes[0].patches) == [66.7, 100.0]
     assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"} and wilson(3, 3)[1] == 1.0
-    data = pd.DataFrame([("none", 0.0, 0, 0.5, 0.4)] + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],
-                        columns=["corruption", "corruption_rate", "seed", "accuracy", "last_recovery_rate"])
+    data = pd.DataFrame(
+        [("none", 0.0, 0, 0.5, 0.4)]
+        + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],
+        columns=["corruption", "corruption_rate", "seed", "accuracy", "last_recovery_rate"],
+    )
     lines = figures.robustness_lines(data, "made up, for a test").axes[0].get_lines()
-    assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [[0.5, 0.375, 0.25]]
+    assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [
+        [0.5, 0.375, 0.25]
+    ]
     for picture in (bars, fig):
         assert figures.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
 
 
 def test_decisions_alarms_and_rollbacks_are_drawn_and_explained(metrics):
-    events = pd.DataFrame([
-        {"stage": "stage2_hints", "step": 2, "kind": "decision", "move_on": False, "why": "not_plateaued: gain 0.1"},
-        {"stage": "stage2_hints", "step": 3, "kind": "decision", "move_on": True, "why": "plateau_and_stable: gain 0.0"},
-        {"stage": "stage3_hard_tasks", "step": 2, "kind": "alarm", "alarm": "kl_blowup", "why": "x"},
-        {"stage": "stage3_hard_tasks", "step": 1, "kind": "rollback", "alarm": "kl_blowup", "why": "x"}]).assign(at=[5, 6, 8, 7])
+    events = pd.DataFrame(
+        [
+            {
+                "stage": "stage2_hints",
+                "step": 2,
+                "kind": "decision",
+                "move_on": False,
+                "why": "not_plateaued: gain 0.1",
+            },
+            {
+                "stage": "stage2_hints",
+                "step": 3,
+                "kind": "decision",
+                "move_on": True,
+                "why": "plateau_and_stable: gain 0.0",
+            },
+            {
+                "stage": "stage3_hard_tasks",
+                "step": 2,
+                "kind": "alarm",
+                "alarm": "kl_blowup",
+                "why": "x",
+            },
+            {
+                "stage": "stage3_hard_tasks",
+                "step": 1,
+                "kind": "rollback",
+                "alarm": "kl_blowup",
+                "why": "x",
+            },
+        ]
+    ).assign(at=[5, 6, 8, 7])
     fig = figures.stage_dynamics(pd.concat([metrics, events]), "made up, for a test")
     accuracy, norm = fig.axes[1], fig.axes[2]
-    assert [line.get_xdata()[0] for line in accuracy.get_lines() if line.get_marker() in ("|", "^")] == [5, 6]
-    assert [list(line.get_xdata()) for ax in (accuracy, norm) for line in ax.get_lines() if line.get_marker() == "None" and len(set(line.get_xdata())) == 1
-            ] == [[6, 6], [6, 6]]  # the stage that ended by its rule, in both panels
-    assert [(line.get_marker(), line.get_xdata()[0]) for line in norm.get_lines() if line.get_marker() in ("x", "<")] == [("x", 8), ("<", 7)]
-    assert all(part in fig.texts[-1].get_text() for part in ("stage ends", "alarm of the collapse guard", "rolled back"))
+    assert [
+        line.get_xdata()[0] for line in accuracy.get_lines() if line.get_marker() in ("|", "^")
+    ] == [5, 6]
+    assert [
+        list(line.get_xdata())
+        for ax in (accuracy, norm)
+        for line in ax.get_lines()
+        if line.get_marker() == "None" and len(set(line.get_xdata())) == 1
+    ] == [[6, 6], [6, 6]]  # the stage that ended by its rule, in both panels
+    assert [
+        (line.get_marker(), line.get_xdata()[0])
+        for line in norm.get_lines()
+        if line.get_marker() in ("x", "<")
+    ] == [("x", 8), ("<", 7)]
+    assert all(
+        part in fig.texts[-1].get_text()
+        for part in ("stage ends", "alarm of the collapse guard", "rolled back")
+    )
     assert "goes on" not in figures.stage_dynamics(metrics, "made up").texts[-1].get_text()
 
 
 def test_a_method_has_one_colour_in_both_panels():
-    results = pd.DataFrame({"split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)], "valid": [True, False] * 8, "progress": 0.5, "errors": 1, "recovered": 0})
+    results = pd.DataFrame(
+        {
+            "split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)],
+            "valid": [True, False] * 8,
+            "progress": 0.5,
+            "errors": 1,
+            "recovered": 0,
+        }
+    )
     table = evaluation.summary(results)
-    fig = figures.method_bars([(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")], "made up")
-    ours, theirs = ({t.get_text(): p.get_facecolor() for t, p in zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)} for ax in fig.axes)
-    assert ours["ToolRL"] == theirs["ToolRL"] and ours["curriculum"] == theirs["Environment Tuning"] and len(set(ours.values())) == 5
+    fig = figures.method_bars(
+        [(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")],
+        "made up",
+    )
+    ours, theirs = (
+        {
+            t.get_text(): p.get_facecolor()
+            for t, p in zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)
+        }
+        for ax in fig.axes
+    )
+    assert (
+        ours["ToolRL"] == theirs["ToolRL"]
+        and ours["curriculum"] == theirs["Environment Tuning"]
+        and len(set(ours.values())) == 5
+    )
 
 
-@pytest.mark.parametrize("steps, columns, words", [
-    (1, ["the only step"], "One step was made, with a mean progress of 0.10: too few to tell a change."),
-    (2, ["first step", "last step"], "Over 2 steps the mean progress changed by **+0.10** (from the first step to the last step)."),
-    (5, ["first 2 steps", "last 2 steps"], "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the last 2 steps)."),
-    (20, ["first 5 steps", "last 5 steps"], "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the last 5 steps).")])
+@pytest.mark.parametrize(
+    "steps, columns, words",
+    [
+        (
+            1,
+            ["the only step"],
+            "One step was made, with a mean progress of 0.10: too few to tell a change.",
+        ),
+        (
+            2,
+            ["first step", "last step"],
+            "Over 2 steps the mean progress changed by **+0.10** (from the first step to the last step).",
+        ),
+        (
+            5,
+            ["first 2 steps", "last 2 steps"],
+            "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the last 2 steps).",
+        ),
+        (
+            20,
+            ["first 5 steps", "last 5 steps"],
+            "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the last 5 steps).",
+        ),
+    ],
+)
 def test_first_and_last_steps_do_not_overlap(steps, columns, words):
     from envtune.study import experiments
+
     train = pd.DataFrame({"progress": [0.1 * (i + 1) for i in range(steps)]})
-    assert list(experiments.ends(train, ["progress"])) == columns and experiments.change(train, "progress") == words
+    assert (
+        list(experiments.ends(train, ["progress"])) == columns
+        and experiments.change(train, "progress") == words
+    )

@@ -1,4 +1,5 @@
 """Parity: 1,693 scripted episodes played through the authors' logic, and the ground truth of all 800 tasks."""
+
 import gzip
 import json
 from pathlib import Path
@@ -18,11 +19,16 @@ KINDS = sorted({case["kind"] for case in CASES})
 def test_every_golden_episode_of_a_kind_agrees(kind):
     for case in (c for c in CASES if c["kind"] == kind):
         record = replay(case["id"], case["messages"])
-        got = {"turn": [s.turn for s in record.steps], "code": record.codes, "turns": record.turns,
-               "format_reward": rewards.format_reward(record), "tool_call_reward": rewards.tool_call_reward(record),
-               "stage1_reward": pytest.approx(rewards.stage1_reward(record), abs=1e-12),
-               "progress": pytest.approx(rewards.progress_reward(record), abs=1e-12),
-               "bfcl_valid": bfcl.official_valid(record)}
+        got = {
+            "turn": [s.turn for s in record.steps],
+            "code": record.codes,
+            "turns": record.turns,
+            "format_reward": rewards.format_reward(record),
+            "tool_call_reward": rewards.tool_call_reward(record),
+            "stage1_reward": pytest.approx(rewards.stage1_reward(record), abs=1e-12),
+            "progress": pytest.approx(rewards.progress_reward(record), abs=1e-12),
+            "bfcl_valid": bfcl.official_valid(record),
+        }
         assert {name: case[name] for name in got} == got, case["id"]
 
 
@@ -31,7 +37,9 @@ def test_all_golden_cases_are_there():
 
 
 @pytest.mark.parametrize("split", bfcl.SPLITS)
-def test_ground_truth_of_every_task_is_valid_and_scores_full_progress_under_evaluation_limits(split):
+def test_ground_truth_of_every_task_is_valid_and_scores_full_progress_under_evaluation_limits(
+    split,
+):
     for task in (t for t in bfcl.load_tasks().values() if t.split == split):
         record = replay(task.id, ground_truth_messages(task.id), limits="evaluation")
         assert bfcl.official_valid(record), task.id
@@ -41,10 +49,29 @@ def test_ground_truth_of_every_task_is_valid_and_scores_full_progress_under_eval
 def test_our_checker_call_agrees_with_the_unmodified_function(tmp_path):
     """The exchanged executor changes no verdict: BFCL's own function, strings and all, on cases that are safe to give it."""
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
+
     for number, case in enumerate(CASES[::60]):
         task, record = bfcl.load_task(case["id"]), replay(case["id"], case["messages"])
-        strings = [[[f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in step] for step in turn]
-                   for turn in record.calls_by_turn()]
-        entry = {"initial_config": task.initial_config, "involved_classes": list(task.classes), "id": task.id}
-        verdict = multi_turn_checker(strings, [list(t) for t in task.ground_truth_source], entry, "multi_turn", f"test{number}")
+        strings = [
+            [
+                [
+                    f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})"
+                    for c in step
+                ]
+                for step in turn
+            ]
+            for turn in record.calls_by_turn()
+        ]
+        entry = {
+            "initial_config": task.initial_config,
+            "involved_classes": list(task.classes),
+            "id": task.id,
+        }
+        verdict = multi_turn_checker(
+            strings,
+            [list(t) for t in task.ground_truth_source],
+            entry,
+            "multi_turn",
+            f"test{number}",
+        )
         assert verdict["valid"] == case["bfcl_valid"] == bfcl.official_valid(record), case["id"]

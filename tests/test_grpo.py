@@ -13,7 +13,17 @@ from envtune.policy import agent
 from envtune.train import grpo, presets, stages
 from envtune.train.stages import STAGES
 
-COLUMNS = {"reward", "format_reward", "tool_call_reward", "progress", "kl", "entropy", "grad_norm", "steps_per_episode", "share_with_call"}
+COLUMNS = {
+    "reward",
+    "format_reward",
+    "tool_call_reward",
+    "progress",
+    "kl",
+    "entropy",
+    "grad_norm",
+    "steps_per_episode",
+    "share_with_call",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +51,25 @@ def test_metrics_have_every_part_and_every_step_once(curriculum):
     assert train[["stage", "step"]].values.tolist() == [[s.name, 1] for s in STAGES]
     assert train[list(COLUMNS)].notna().all(axis=None) and set(validation["step"]) == {0, 1}
     assert validation["accuracy"].between(0, 1).all()
-    assert (train["reward"] - train["progress"]).abs()[1:].max() < 1e-6  # stages 2-4 are rewarded by progress
+    assert (train["reward"] - train["progress"]).abs()[
+        1:
+    ].max() < 1e-6  # stages 2-4 are rewarded by progress
 
 
 def test_the_reward_trl_saw_is_the_reward_of_the_recorded_episodes(curriculum):
     from envtune import read_records
     from envtune.env import rewards
+
     data = pd.read_json(curriculum.folder / "metrics.jsonl", lines=True)
     for stage in STAGES:
-        records = list(read_records(curriculum.folder / "episodes.jsonl.gz", stage=stage.name, kind="train", step=range(1, 2)))
+        records = list(
+            read_records(
+                curriculum.folder / "episodes.jsonl.gz",
+                stage=stage.name,
+                kind="train",
+                step=range(1, 2),
+            )
+        )
         score = rewards.REWARDS[stage.reward]
         logged = data[(data["stage"] == stage.name) & (data["kind"] == "train")]["reward"].iloc[0]
         assert len(records) == SMALL.generations
@@ -68,21 +88,28 @@ def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
     assert told == [{"stage": "stage1_syntax", "step": 1, "kind": "finished", "steps": 1}]
 
 
-@pytest.mark.parametrize("preset, seed, part", [
-    (replace(SMALL, beta=0.5), 0, "preset"), (SMALL, 1, "seed")])
-def test_a_folder_with_a_run_of_other_settings_is_refused(curriculum, small_policy, preset, seed, part):
+@pytest.mark.parametrize(
+    "preset, seed, part", [(replace(SMALL, beta=0.5), 0, "preset"), (SMALL, 1, "seed")]
+)
+def test_a_folder_with_a_run_of_other_settings_is_refused(
+    curriculum, small_policy, preset, seed, part
+):
     with pytest.raises(ValueError, match=part):
         grpo.train_stage(STAGES[0], preset, 1, small_policy, curriculum.folder, seed)
 
 
 def test_other_settings_of_one_stage_are_refused(curriculum, small_policy):
     with pytest.raises(ValueError, match="other settings"):
-        grpo.train_stage(replace(STAGES[0], hint_rate=0.5), SMALL, 1, small_policy, curriculum.folder, 0)
+        grpo.train_stage(
+            replace(STAGES[0], hint_rate=0.5), SMALL, 1, small_policy, curriculum.folder, 0
+        )
 
 
 def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_policy, tmp_path):
     # as many prompts a step as there are tasks: the checkpoint lies between two passes over them
-    preset = replace(SMALL, save_every=2, validate_every=3, max_scenarios=2, prompts_per_step=2, device_batch=8)
+    preset = replace(
+        SMALL, save_every=2, validate_every=3, max_scenarios=2, prompts_per_step=2, device_batch=8
+    )
     whole = grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "whole", seed=0)
 
     class Killed(Exception):
@@ -91,13 +118,21 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
     def stop(line):
         if line["kind"] == "train" and line["step"] == 3:
             raise Killed
+
     with pytest.raises(Killed):
         grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
-    with open(tmp_path / "cut" / "metrics.jsonl", "a") as metrics, open(tmp_path / "cut" / "episodes.jsonl.gz", "r+b") as episodes:
-        metrics.write('{"stage": "stage1_sy')  # torn, as a kill in the middle of a write leaves them
+    with (
+        open(tmp_path / "cut" / "metrics.jsonl", "a") as metrics,
+        open(tmp_path / "cut" / "episodes.jsonl.gz", "r+b") as episodes,
+    ):
+        metrics.write(
+            '{"stage": "stage1_sy'
+        )  # torn, as a kill in the middle of a write leaves them
         episodes.truncate(len(episodes.read()) - 7)
     resumed = grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0)
-    data = [pd.read_json(tmp_path / name / "metrics.jsonl", lines=True) for name in ("whole", "cut")]
+    data = [
+        pd.read_json(tmp_path / name / "metrics.jsonl", lines=True) for name in ("whole", "cut")
+    ]
     steps = [d[d["kind"] == "train"]["step"].tolist() for d in data]
     assert steps == [[1, 2, 3, 4]] * 2
     validated = [d[d["kind"] == "validation"]["step"].tolist() for d in data]
@@ -108,13 +143,19 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
     assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
 
 
-def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(curriculum, small_policy, tmp_path):
+def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(
+    curriculum, small_policy, tmp_path
+):
     preset = replace(SMALL, lora_rank=4, learning_rate=1e-2)
-    run = grpo.train_curriculum(replace(preset, stage_steps=(2, 1, 0, 0)), tmp_path, 0, start=small_policy)
+    run = grpo.train_curriculum(
+        replace(preset, stage_steps=(2, 1, 0, 0)), tmp_path, 0, start=small_policy
+    )
     data = pd.read_json(tmp_path / "metrics.jsonl", lines=True)
     kl = data[data["kind"] == "train"].set_index(["stage", "step"])["kl"]
     assert kl["stage1_syntax", 1] == pytest.approx(0, abs=1e-6) and kl["stage1_syntax", 2] > 1e-6
-    assert kl["stage2_hints", 1] == pytest.approx(0, abs=1e-6)  # merged adapters are in the reference
+    assert kl["stage2_hints", 1] == pytest.approx(
+        0, abs=1e-6
+    )  # merged adapters are in the reference
     first, second = weights(small_policy), weights(run.checkpoints["stage1_syntax"])
     assert set(first) == set(second) and any(not torch.equal(first[k], second[k]) for k in first)
 
@@ -128,11 +169,33 @@ def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
 
 
 def test_trl_gets_the_papers_settings(tmp_path):
-    config = grpo.grpo_config(STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0)
-    assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (0.1, 0.2, 0.28, 10.0)
-    assert (config.loss_type, config.learning_rate, config.max_grad_norm, config.entropy_coef) == ("grpo", 1e-6, 1.0, 0.001)
-    assert (config.num_generations, config.top_p, config.top_k, config.temperature) == (16, 1.0, 0, 1.0)
-    assert config.gradient_accumulation_steps * config.per_device_train_batch_size * presets.PAPER.processes == 32 * 16
+    config = grpo.grpo_config(
+        STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0
+    )
+    assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (
+        0.1,
+        0.2,
+        0.28,
+        10.0,
+    )
+    assert (config.loss_type, config.learning_rate, config.max_grad_norm, config.entropy_coef) == (
+        "grpo",
+        1e-6,
+        1.0,
+        0.001,
+    )
+    assert (config.num_generations, config.top_p, config.top_k, config.temperature) == (
+        16,
+        1.0,
+        0,
+        1.0,
+    )
+    assert (
+        config.gradient_accumulation_steps
+        * config.per_device_train_batch_size
+        * presets.PAPER.processes
+        == 32 * 16
+    )
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
@@ -140,8 +203,15 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         grpo.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
 
 
-@pytest.mark.parametrize("changes, part", [({"generations": 1}, "generations"), ({"stage_steps": (1, 2)}, "four counts"),
-                                           ({"beta": -1.0}, "beta"), ({"nothing": 1}, "no field nothing")])
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"generations": 1}, "generations"),
+        ({"stage_steps": (1, 2)}, "four counts"),
+        ({"beta": -1.0}, "beta"),
+        ({"nothing": 1}, "no field nothing"),
+    ],
+)
 def test_a_preset_that_cannot_work_is_refused(changes, part):
     with pytest.raises(ValueError, match=part):
         presets.get("cpu-tiny", **changes)
@@ -157,17 +227,26 @@ def test_a_stage_that_cannot_work_is_refused(changes):
 
 def test_stages_are_the_papers():
     assert [(s.tasks, s.reward, s.hint_rate, s.rules) for s in STAGES] == [
-        ("stage1", "stage1", 0.0, False), ("train_base", "progress", 1.0, False),
-        ("train", "progress", 1.0, True), ("train", "progress", 0.0, True)]
+        ("stage1", "stage1", 0.0, False),
+        ("train_base", "progress", 1.0, False),
+        ("train", "progress", 1.0, True),
+        ("train", "progress", 0.0, True),
+    ]
     from envtune.bfcl.splits import load_splits
+
     assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
 
 
 def test_cpu_tiny_trains_the_committed_agent_on_tasks_apart_from_those_it_is_validated_and_tested_on():
-    assert grpo.starting_model(presets.CPU_TINY) == agent.FOLDER and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
+    assert (
+        grpo.starting_model(presets.CPU_TINY) == agent.FOLDER
+        and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
+    )
     train, held_out = set(splits.of_tasks("synthetic").train), splits.of_tasks("synthetic")
     for stage in STAGES:
-        assert len(stages.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+        assert (
+            len(stages.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+        )
         assert set(stages.practice_tasks(stage, presets.CPU_TINY)) <= train
     assert set(stages.validation_tasks(presets.CPU_TINY)) <= set(held_out.validation)
     assert len(stages.validation_tasks(presets.CPU_TINY)) == presets.CPU_TINY.validation_tasks

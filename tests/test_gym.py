@@ -13,15 +13,25 @@ from envtune.env.gym import EpisodeEnv
 BASE = "multi_turn_base_3"
 
 
-@pytest.mark.parametrize("settings", [{}, {"hint_rate": 1.0, "compact": True, "limits": EVALUATION, "render_mode": "ansi"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"hint_rate": 1.0, "compact": True, "limits": EVALUATION, "render_mode": "ansi"}],
+)
 def test_gymnasiums_checker_passes(settings):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gymnasium.make("envtune/Episode-v0", task_ids=[t for t in bfcl.load_tasks() if t.endswith("_3")], **settings)
+        env = gymnasium.make(
+            "envtune/Episode-v0",
+            task_ids=[t for t in bfcl.load_tasks() if t.endswith("_3")],
+            **settings,
+        )
         check_env(env.unwrapped)
 
 
-@pytest.mark.parametrize("task_id", [BASE, "multi_turn_miss_func_3", "multi_turn_miss_param_3", "multi_turn_long_context_3"])
+@pytest.mark.parametrize(
+    "task_id",
+    [BASE, "multi_turn_miss_func_3", "multi_turn_miss_param_3", "multi_turn_long_context_3"],
+)
 def test_the_return_of_an_episode_is_its_progress_reward(task_id):
     env = EpisodeEnv([task_id])
     _, info = env.reset(seed=1)

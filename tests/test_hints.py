@@ -15,19 +15,43 @@ CASES = [
     ("multi_turn_base_3", "rm", {"file_name": "a/b.txt"}, "gfs-path-as-name"),
     ("multi_turn_base_3", "grep", {"file_name": "a/b.txt", "pattern": "x"}, "gfs-path-as-name"),
     ("multi_turn_base_3", "mv", {"source": "a/b.txt", "destination": "c"}, "gfs-source-path"),
-    ("multi_turn_base_3", "cp", {"source": "projects", "destination": "a/b"}, "gfs-destination-path"),
+    (
+        "multi_turn_base_3",
+        "cp",
+        {"source": "projects", "destination": "a/b"},
+        "gfs-destination-path",
+    ),
     ("multi_turn_base_3", "cat", {"file_name": "nowhere.txt"}, "gfs-not-here"),
     ("multi_turn_base_3", "cd", {"folder": "projects/photography"}, "gfs-cd-one-level"),
-    (TRAVEL, "get_flight_cost", {"travel_from": "Rivermist", "travel_to": "LAX", "travel_date": "2024-01-01",
-                                 "travel_class": "economy"}, "travel-route-by-code"),
-    ("multi_turn_base_50", "estimate_distance", {"cityA": "Rivermist", "cityB": "Stonebrook"}, "vehicle-distance-by-zipcode"),
+    (
+        TRAVEL,
+        "get_flight_cost",
+        {
+            "travel_from": "Rivermist",
+            "travel_to": "LAX",
+            "travel_date": "2024-01-01",
+            "travel_class": "economy",
+        },
+        "travel-route-by-code",
+    ),
+    (
+        "multi_turn_base_50",
+        "estimate_distance",
+        {"cityA": "Rivermist", "cityB": "Stonebrook"},
+        "vehicle-distance-by-zipcode",
+    ),
     ("multi_turn_base_50", "startEngine", {"ignitionMode": "START"}, "vehicle-brake"),
 ]
 
 
 @pytest.mark.parametrize("task_id, tool, arguments, hint_id", CASES)
-def test_the_papers_case_studies_carry_their_hint_and_keep_the_error(task_id, tool, arguments, hint_id):
-    plain, hinted = (replay(task_id, [tool_call((tool, arguments))], hint_rate=rate).steps[0] for rate in (0.0, 1.0))
+def test_the_papers_case_studies_carry_their_hint_and_keep_the_error(
+    task_id, tool, arguments, hint_id
+):
+    plain, hinted = (
+        replay(task_id, [tool_call((tool, arguments))], hint_rate=rate).steps[0]
+        for rate in (0.0, 1.0)
+    )
     assert hinted.hints == (hint_id,) and plain.hints == (None,)
     assert plain.results == hinted.results and plain.code == hinted.code
     shown = json.loads(hinted.feedback.split("\n")[1].split(": ", 1)[1])
@@ -35,13 +59,23 @@ def test_the_papers_case_studies_carry_their_hint_and_keep_the_error(task_id, to
 
 
 def test_a_success_is_never_changed():
-    for text in ('{"matches": []}', "None", '{"file_content": "an \\"error\\" in a file"}', "error", '["error"]'):
-        assert hints.augment(bfcl.load_task("multi_turn_base_3"), Call("cat", {"file_name": "a/b"}), text) == (text, None)
+    for text in (
+        '{"matches": []}',
+        "None",
+        '{"file_content": "an \\"error\\" in a file"}',
+        "error",
+        '["error"]',
+    ):
+        assert hints.augment(
+            bfcl.load_task("multi_turn_base_3"), Call("cat", {"file_name": "a/b"}), text
+        ) == (text, None)
 
 
 def test_other_fields_of_an_error_stay():
     task = bfcl.load_task(TRAVEL)
-    shown, hint_id = hints.augment(task, Call("book_flight", {}), '{"booking_status": false, "error": "Card not registered"}')
+    shown, hint_id = hints.augment(
+        task, Call("book_flight", {}), '{"booking_status": false, "error": "Card not registered"}'
+    )
     assert hint_id == "travel-card" and json.loads(shown)["booking_status"] is False
 
 
@@ -56,30 +90,71 @@ def test_every_record_is_short_and_leaks_no_ground_truth_of_any_task():
 
 def test_the_guard_drops_a_hint_that_names_a_value_of_the_ground_truth(monkeypatch):
     task = bfcl.load_task("multi_turn_base_3")
-    leaking = library._hint({"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."},
-                             "hint": "Try photography.", "category": "state_prerequisite", "type": "suggest_prerequisite",
-                             "provenance": {}}, "test")
+    leaking = library._hint(
+        {
+            "id": "x",
+            "class": "GorillaFileSystem",
+            "tools": ["cd"],
+            "when": {"error": "."},
+            "hint": "Try photography.",
+            "category": "state_prerequisite",
+            "type": "suggest_prerequisite",
+            "provenance": {},
+        },
+        "test",
+    )
     monkeypatch.setattr(library, "load_hints", lambda: (leaking,))
     error = '{"error": "no"}'
     assert hints.augment(task, Call("cd", {"folder": "x"}), error) == (error, None)
-    assert hints.augment(task, Call("cd", {"folder": "photography"}), error)[1] == "x"  # the agent wrote it itself
+    assert (
+        hints.augment(task, Call("cd", {"folder": "photography"}), error)[1] == "x"
+    )  # the agent wrote it itself
 
 
 def test_slots_take_only_the_calls_own_values():
-    record = library._hint({"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."},
-                            "hint": "{folder} and {other} and {folder.__class__}", "category": "format_mismatch",
-                            "type": "correct_format", "provenance": {}}, "test")
-    assert record.render(Call("cd", {"folder": "f" * 99})) == "f" * 60 + " and other and {folder.__class__}"
+    record = library._hint(
+        {
+            "id": "x",
+            "class": "GorillaFileSystem",
+            "tools": ["cd"],
+            "when": {"error": "."},
+            "hint": "{folder} and {other} and {folder.__class__}",
+            "category": "format_mismatch",
+            "type": "correct_format",
+            "provenance": {},
+        },
+        "test",
+    )
+    assert (
+        record.render(Call("cd", {"folder": "f" * 99}))
+        == "f" * 60 + " and other and {folder.__class__}"
+    )
 
 
-@pytest.mark.parametrize("change, part", [
-    ({"category": "wrong"}, "category is one of"), ({"type": "wrong"}, "category is one of"), ({"class": "Nobody"}, "class is one of"),
-    ({"tools": ["teleport"]}, "no tool teleport"), ({"when": {}}, "needs `error`"), ({"when": {"error": "("}}, "regular expression"),
-    ({"hint": "word " * 61}, "61 words"), ({"extra": 1}, "exactly the fields"),
-])
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"category": "wrong"}, "category is one of"),
+        ({"type": "wrong"}, "category is one of"),
+        ({"class": "Nobody"}, "class is one of"),
+        ({"tools": ["teleport"]}, "no tool teleport"),
+        ({"when": {}}, "needs `error`"),
+        ({"when": {"error": "("}}, "regular expression"),
+        ({"hint": "word " * 61}, "61 words"),
+        ({"extra": 1}, "exactly the fields"),
+    ],
+)
 def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part):
-    record = {"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."}, "hint": "go",
-              "category": "format_mismatch", "type": "correct_format", "provenance": {}} | change
+    record = {
+        "id": "x",
+        "class": "GorillaFileSystem",
+        "tools": ["cd"],
+        "when": {"error": "."},
+        "hint": "go",
+        "category": "format_mismatch",
+        "type": "correct_format",
+        "provenance": {},
+    } | change
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump([record]))
     with pytest.raises(ValueError, match="bad.yaml") as caught:
         hints.load_hints(tmp_path)
@@ -87,31 +162,57 @@ def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part)
 
 
 def test_a_double_id_is_refused(tmp_path):
-    record = {"id": "x", "class": "GorillaFileSystem", "tools": ["cd"], "when": {"error": "."}, "hint": "go",
-              "category": "format_mismatch", "type": "correct_format", "provenance": {}}
+    record = {
+        "id": "x",
+        "class": "GorillaFileSystem",
+        "tools": ["cd"],
+        "when": {"error": "."},
+        "hint": "go",
+        "category": "format_mismatch",
+        "type": "correct_format",
+        "provenance": {},
+    }
     (tmp_path / "a.yaml").write_text(yaml.safe_dump([record, record]))
     with pytest.raises(ValueError, match="more than once"):
         hints.load_hints(tmp_path)
 
 
-@given(st.sampled_from([(*h.tools, 'nowhere')[0] for h in hints.load_hints()]), st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers()),
-       st.text(max_size=60))
+@given(
+    st.sampled_from([(*h.tools, "nowhere")[0] for h in hints.load_hints()]),
+    st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers()),
+    st.text(max_size=60),
+)
 def test_any_result_is_augmented_without_an_exception(tool, arguments, text):
     shown, hint_id = hints.augment(bfcl.load_task("multi_turn_base_3"), Call(tool, arguments), text)
     assert hint_id is not None or shown == text
 
 
-@pytest.mark.parametrize("text, part", [
-    ("Call cd(folder='docs') now.", "writes a call"), ("Step 1: look. Step 2: go.", "numbers steps"), ("1. look 2. go", "numbers steps"),
-    ("Use get_user_id and then send_message.", "names 2 tools"), ("word " * 61, "61 words"), ("  ", "empty"), ("Look at the list of users.", "")])
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("Call cd(folder='docs') now.", "writes a call"),
+        ("Step 1: look. Step 2: go.", "numbers steps"),
+        ("1. look 2. go", "numbers steps"),
+        ("Use get_user_id and then send_message.", "names 2 tools"),
+        ("word " * 61, "61 words"),
+        ("  ", "empty"),
+        ("Look at the list of users.", ""),
+    ],
+)
 def test_the_constitution_in_code_names_the_rule_that_a_text_breaks(text, part):
     found = hints.violation(text, bfcl.tool_names("MessageAPI") + ("cd",))
     assert (part in found) if part else found == ""
 
 
 def test_a_leak_is_found_in_nested_values_and_names_of_arguments_are_none():
-    edits = [(t, str(v)) for t in bfcl.load_tasks().values() for turn in t.ground_truth for c in turn if c.name == "edit_ticket"
-             for v in c.arguments["updates"].values()]
+    edits = [
+        (t, str(v))
+        for t in bfcl.load_tasks().values()
+        for turn in t.ground_truth
+        for c in turn
+        if c.name == "edit_ticket"
+        for v in c.arguments["updates"].values()
+    ]
     task, value = next((t, v) for t, v in edits if len(v) > 2)
     assert hints.leak(f"Set it to {value}.", task, Call("get_ticket", {}), "no") == value
     assert not hints.leak("Look at the ticket_id again.", task, Call("get_ticket", {}), "no")
@@ -120,18 +221,34 @@ def test_a_leak_is_found_in_nested_values_and_names_of_arguments_are_none():
 ERROR = tool_call(("cat", {"file_name": "a/b"}))
 
 
-@pytest.mark.parametrize("kind, part", [("vague", "try something else"), ("contradictory", "Repeat it unchanged"), ("no_judge", "Run cd for each folder"),
-                                        ("over_specific", "Call find("), ("shuffled", "")])
+@pytest.mark.parametrize(
+    "kind, part",
+    [
+        ("vague", "try something else"),
+        ("contradictory", "Repeat it unchanged"),
+        ("no_judge", "Run cd for each folder"),
+        ("over_specific", "Call find("),
+        ("shuffled", ""),
+    ],
+)
 def test_a_corruption_changes_what_is_read_and_nothing_else(kind, part):
     def play(corruption):
         episode = Episode("multi_turn_base_3", hint_rate=1.0, seed=5, corruption=corruption)
         for message in (ERROR, tool_call(("ls", {})), "<think>x</think><answer>y</answer>"):
             episode.step(message)
         return episode.record
+
     clean, bad = play(hints.NONE), play(hints.Corruption(kind, 1.0))
     assert bad.steps[0].hints == (f"gfs-path-as-name!{kind}",) and part in bad.steps[0].feedback
-    assert bad.steps[0].feedback != clean.steps[0].feedback and bad.steps[0].results == clean.steps[0].results
-    assert bad.codes == clean.codes and bad.verdicts == clean.verdicts and bad.steps[1] == clean.steps[1]
+    assert (
+        bad.steps[0].feedback != clean.steps[0].feedback
+        and bad.steps[0].results == clean.steps[0].results
+    )
+    assert (
+        bad.codes == clean.codes
+        and bad.verdicts == clean.verdicts
+        and bad.steps[1] == clean.steps[1]
+    )
     assert play(hints.Corruption(kind, 1.0)) == bad and play(hints.Corruption(kind, 0.0)) == clean
 
 
@@ -149,4 +266,5 @@ def test_an_unknown_corruption_is_refused(changes):
 
 def test_every_unjudged_draft_belongs_to_a_record():
     from envtune.hints.corruption import drafts
+
     assert set(drafts()) <= {h.id for h in hints.load_hints()} and len(drafts()) >= 10

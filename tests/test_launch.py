@@ -1,4 +1,5 @@
 """Several processes: the job travels whole, two real processes train as one run, and what fails is told."""
+
 from dataclasses import replace
 
 import pytest
@@ -10,15 +11,34 @@ from envtune.common import files
 from envtune.policy import rollout
 from envtune.train import errors, grpo, launch, presets, stages
 
-TWO = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=4, validation_tasks=3, processes=2, parallel="cpu")
+TWO = replace(
+    SMALL,
+    max_scenarios=2,
+    prompts_per_step=2,
+    device_batch=4,
+    validation_tasks=3,
+    processes=2,
+    parallel="cpu",
+)
 
 
 def test_a_job_comes_back_as_it_was_written(tmp_path):
-    stage = replace(stages.STAGES[1], name="mine", hint_rate=0.5, transition=replace(stages.STAGES[1].transition, min_gain=0.3))
+    stage = replace(
+        stages.STAGES[1],
+        name="mine",
+        hint_rate=0.5,
+        transition=replace(stages.STAGES[1].transition, min_gain=0.3),
+    )
     preset = presets.choose(TWO, "plateau", "stop", "tensorboard")
     launch.write_job(tmp_path / "deep" / "job.json", stage, preset, 7, "some/model", tmp_path, 3)
-    assert launch.read_job(tmp_path / "deep" / "job.json") == {"stage": stage, "preset": preset, "steps": 7, "start": "some/model", "run_dir": tmp_path,
-                                                               "seed": 3}
+    assert launch.read_job(tmp_path / "deep" / "job.json") == {
+        "stage": stage,
+        "preset": preset,
+        "steps": 7,
+        "start": "some/model",
+        "run_dir": tmp_path,
+        "seed": 3,
+    }
     (tmp_path / "no.json").write_text('{"stage": 1}')
     with pytest.raises(ValueError, match="no training job"):
         launch.read_job(tmp_path / "no.json")
@@ -27,22 +47,44 @@ def test_a_job_comes_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize("parallel", ["ddp", "zero3", "fsdp"])
 def test_every_way_to_share_a_model_has_its_accelerate_file_and_command(parallel, tmp_path):
     import yaml
+
     command = launch.command(replace(presets.PAPER, parallel=parallel), tmp_path / "job.json")
     config = yaml.safe_load((launch.CONFIGS / f"{parallel}.yaml").read_text())
-    assert config["distributed_type"] == {"ddp": "MULTI_GPU", "zero3": "DEEPSPEED", "fsdp": "FSDP"}[parallel]
-    assert command[1:4] == ["-m", "accelerate.commands.launch", "--config_file"] and command[-4:] == ["-m", "envtune", "train", str(tmp_path / "job.json")]
+    assert (
+        config["distributed_type"]
+        == {"ddp": "MULTI_GPU", "zero3": "DEEPSPEED", "fsdp": "FSDP"}[parallel]
+    )
+    assert command[1:4] == ["-m", "accelerate.commands.launch", "--config_file"] and command[
+        -4:
+    ] == ["-m", "envtune", "train", str(tmp_path / "job.json")]
     assert command[command.index("--num_processes") + 1] == "8"
 
 
 def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     told = []
-    policy = grpo.train_stage(stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append)
-    assert policy == tmp_path / "run" / "stage2_hints" / "policy" and (policy / "model.safetensors").exists()
+    policy = grpo.train_stage(
+        stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append
+    )
+    assert (
+        policy == tmp_path / "run" / "stage2_hints" / "policy"
+        and (policy / "model.safetensors").exists()
+    )
     written = list(files.read_lines(tmp_path / "run" / "metrics.jsonl"))
-    assert told[:-1] == written and told[-1]["kind"] == "finished" and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
+    assert (
+        told[:-1] == written
+        and told[-1]["kind"] == "finished"
+        and [row["step"] for row in written if row["kind"] == "train"] == [1, 2]
+    )
     assert all(row["episodes"] == 8 for row in written if row["kind"] == "train")
-    assert all(row["episodes"] == 3 for row in written if row["kind"] == "validation")  # a task that both played counts once
-    groups = [r.task_id for r in read_records(tmp_path / "run" / "episodes.jsonl.gz", kind="train", step=range(1, 2))]
+    assert all(
+        row["episodes"] == 3 for row in written if row["kind"] == "validation"
+    )  # a task that both played counts once
+    groups = [
+        r.task_id
+        for r in read_records(
+            tmp_path / "run" / "episodes.jsonl.gz", kind="train", step=range(1, 2)
+        )
+    ]
     assert len(groups) == 8 and len(set(groups[:4])) == 1 == len(set(groups[4:]))
 
 
@@ -63,6 +105,7 @@ def test_a_job_for_two_started_as_one_is_refused_with_the_command(tmp_path, caps
 
 def test_a_process_without_episodes_generates_as_often_as_the_others():
     """Two scripts of different length, as in two processes: the shorter one keeps taking part until both are done."""
+
     class Short:
         def __init__(self, steps):
             self.done, self.messages, self.left = False, [], steps
@@ -86,11 +129,16 @@ def test_a_process_without_episodes_generates_as_often_as_the_others():
 
     calls = {2: 0, 5: 0}
     for steps in calls:
-        waves = iter([True] * 5 + [False])  # what all processes together say: the longest has five waves
+        waves = iter(
+            [True] * 5 + [False]
+        )  # what all processes together say: the longest has five waves
 
         def generate(contexts, steps=steps):
             calls[steps] += 1
             return [[3, 0] for _ in contexts], None
-        [played] = rollout.play([Short(steps)], Chat(), generate, 100, 2, anyone=lambda here, waves=waves: next(waves))
+
+        [played] = rollout.play(
+            [Short(steps)], Chat(), generate, 100, 2, anyone=lambda here, waves=waves: next(waves)
+        )
         assert sum(played.mask) == 2 * steps  # a message made to keep others company is dropped
     assert calls == {2: 5, 5: 5}

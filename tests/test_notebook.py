@@ -1,4 +1,5 @@
 """Parameters are refused before a run and inside it; the runner keeps what a failing notebook made."""
+
 import json
 
 import nbformat
@@ -14,7 +15,11 @@ NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 def write(path, cells):
     book = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
     for source in cells:
-        book.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]} if not book.cells else {}))
+        book.cells.append(
+            nbformat.v4.new_code_cell(
+                source, metadata={"tags": ["parameters"]} if not book.cells else {}
+            )
+        )
     nbformat.write(book, path)
     return path
 
@@ -26,11 +31,20 @@ def test_a_source_notebook_has_no_outputs_literal_parameters_and_checks_them(nam
     declared = notebook.declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb")
     assert "run_name" in declared
     assert any(f'check_parameters("{name}")' in "".join(c["source"]) for c in cells)
-    assert max(len("".join(c["source"]).splitlines()) for c in cells if c["cell_type"] == "code") <= 28
+    assert (
+        max(len("".join(c["source"]).splitlines()) for c in cells if c["cell_type"] == "code") <= 28
+    )
 
 
-@pytest.mark.parametrize("given, part", [({"sed": 1}, "has no parameter sed"), ({"seed": "x"}, "of type int"), ({"seed": True}, "of type int"),
-                                         ({"run_name": 3}, "of type str")])
+@pytest.mark.parametrize(
+    "given, part",
+    [
+        ({"sed": 1}, "has no parameter sed"),
+        ({"seed": "x"}, "of type int"),
+        ({"seed": True}, "of type int"),
+        ({"run_name": 3}, "of type str"),
+    ],
+)
 def test_wrong_parameters_are_refused_before_anything_starts(given, part):
     with pytest.raises(ValueError, match=part):
         notebook.run(paths.NOTEBOOKS / "01_data_splits.ipynb", given)
@@ -38,30 +52,49 @@ def test_wrong_parameters_are_refused_before_anything_starts(given, part):
 
 def test_the_command_prints_one_sentence_for_a_wrong_parameter(capsys):
     assert main(["run", str(paths.NOTEBOOKS / "01_data_splits.ipynb"), "-p", "sed", "1"]) == 1
-    assert capsys.readouterr().err.startswith("envtune: 01_data_splits.ipynb has no parameter sed; it takes seed, run_name")
+    assert capsys.readouterr().err.startswith(
+        "envtune: 01_data_splits.ipynb has no parameter sed; it takes seed, run_name"
+    )
     assert main(["run", "nowhere.ipynb"]) == 1
 
 
 def test_papermill_alone_cannot_smuggle_in_an_unknown_parameter(tmp_path):
     import papermill
+
     with pytest.raises(papermill.PapermillExecutionError, match="has no parameter sed"):
-        papermill.execute_notebook(paths.NOTEBOOKS / "01_data_splits.ipynb", tmp_path / "out.ipynb", {"sed": 1},
-                                   cwd=paths.NOTEBOOKS, progress_bar=False)
+        papermill.execute_notebook(
+            paths.NOTEBOOKS / "01_data_splits.ipynb",
+            tmp_path / "out.ipynb",
+            {"sed": 1},
+            cwd=paths.NOTEBOOKS,
+            progress_bar=False,
+        )
 
 
 def test_a_failing_cell_is_named_and_the_copy_is_kept(tmp_path):
-    book = write(tmp_path / "broken.ipynb", ['run_name: str = "broken"  # folder', "print('so far')", "1 / 0"])
+    book = write(
+        tmp_path / "broken.ipynb",
+        ['run_name: str = "broken"  # folder', "print('so far')", "1 / 0"],
+    )
     with pytest.raises(notebook.NotebookFailed, match="ZeroDivisionError"):
         notebook.run(book)
     assert "so far" in (paths.runs() / "broken" / "broken.unfinished.ipynb").read_text()
 
 
 def test_a_notebook_that_ran_to_its_end_is_kept_when_its_rerun_fails(tmp_path):
-    book = write(tmp_path / "kept.ipynb", ['run_name: str = "kept"  # folder\nx: int = 1  # divisor', "print('quotient', 6 / x)"])
-    good, unfinished = paths.runs() / "kept" / "kept.ipynb", paths.runs() / "kept" / "kept.unfinished.ipynb"
+    book = write(
+        tmp_path / "kept.ipynb",
+        ['run_name: str = "kept"  # folder\nx: int = 1  # divisor', "print('quotient', 6 / x)"],
+    )
+    good, unfinished = (
+        paths.runs() / "kept" / "kept.ipynb",
+        paths.runs() / "kept" / "kept.unfinished.ipynb",
+    )
     assert notebook.run(book) == good and not unfinished.exists()
     whole = good.read_text()
-    with pytest.raises(notebook.NotebookFailed, match="ZeroDivisionError.*\n.*kept.unfinished.ipynb"):
+    with pytest.raises(
+        notebook.NotebookFailed, match="ZeroDivisionError.*\n.*kept.unfinished.ipynb"
+    ):
         notebook.run(book, {"x": 0})
     assert good.read_text() == whole and "ZeroDivisionError" in unfinished.read_text()
     notebook.run(book, {"x": 2})
@@ -69,8 +102,14 @@ def test_a_notebook_that_ran_to_its_end_is_kept_when_its_rerun_fails(tmp_path):
 
 
 def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
-    book = write(tmp_path / "slow.ipynb", ['run_name: str = "slow"  # folder', "import time\nfrom envtune.common import progress\n"
-                 "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n    time.sleep(2.5)"])
+    book = write(
+        tmp_path / "slow.ipynb",
+        [
+            'run_name: str = "slow"  # folder',
+            "import time\nfrom envtune.common import progress\n"
+            "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n    time.sleep(2.5)",
+        ],
+    )
     assert notebook.run(book) == paths.runs() / "slow" / "slow.ipynb"
     shown = capfd.readouterr().err
     assert "left" in shown and "100%" in shown and "slow done" in shown
@@ -82,22 +121,40 @@ def test_a_run_name_is_a_plain_folder_name(name):
         paths.run_dir(name)
 
 
-NUMBERS = {"reward": 0.5, "format_reward": 0.6, "tool_call_reward": 0.7, "progress": 0.1, "grad_norm": 0.2, "steps_per_episode": 4.0, "share_with_call": 0.9}
+NUMBERS = {
+    "reward": 0.5,
+    "format_reward": 0.6,
+    "tool_call_reward": 0.7,
+    "progress": 0.1,
+    "grad_norm": 0.2,
+    "steps_per_episode": 4.0,
+    "share_with_call": 0.9,
+}
 
 
 def stage_lines(stage, first, last, planned):
     """What an echo is told of a stage that trains from step `first` to `last`."""
-    begin = {"kind": "resumed", "step": first - 1, "steps": planned} if first > 1 else {"kind": "validation", "step": 0, "accuracy": 0.2, "progress": 0.1, "episodes": 4}
+    begin = (
+        {"kind": "resumed", "step": first - 1, "steps": planned}
+        if first > 1
+        else {"kind": "validation", "step": 0, "accuracy": 0.2, "progress": 0.1, "episodes": 4}
+    )
     steps = [{"step": i, "kind": "train", "episodes": 4, **NUMBERS} for i in range(first, last + 1)]
-    end = [{"kind": "validation", "step": last, "accuracy": 0.2, "progress": 0.1, "episodes": 4}, {"kind": "finished", "step": last, "steps": planned}]
+    end = [
+        {"kind": "validation", "step": last, "accuracy": 0.2, "progress": 0.1, "episodes": 4},
+        {"kind": "finished", "step": last, "steps": planned},
+    ]
     return [{"stage": stage, **line} for line in (begin, *steps, *end)]
 
 
 @pytest.mark.parametrize("headless", [True, False])
-def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path, monkeypatch, headless):
+def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(
+    tmp_path, monkeypatch, headless
+):
     import IPython.display
 
     from envtune.study import figures
+
     shown, drawn = [], []
 
     class Handle:
@@ -107,16 +164,23 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
     def display(image, display_id=None):
         shown.append("display")
         return Handle()
+
     monkeypatch.setattr(IPython.display, "display", display)
     real = figures.stage_dynamics
 
     def draw(data, source):
         drawn.append((data["kind"].iloc[-1], data["at"].iloc[-1]))
         return real(data, source) if len(drawn) == 1 else figures.plt.figure()
+
     monkeypatch.setattr(figures, "stage_dynamics", draw)
-    monkeypatch.setenv("ENVTUNE_PROGRESS", str(tmp_path / "progress.json")) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
+    monkeypatch.setenv(
+        "ENVTUNE_PROGRESS", str(tmp_path / "progress.json")
+    ) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     echo = watch.live(tmp_path, "made up, for a test", total=8, every=2)
-    for line in [*stage_lines("s", 1, 3, 4), *stage_lines("t", 1, 4, 4)]:  # the first stage was ended by its rule
+    for line in [
+        *stage_lines("s", 1, 3, 4),
+        *stage_lines("t", 1, 4, 4),
+    ]:  # the first stage was ended by its rule
         if line["kind"] in ("train", "validation"):
             with open(tmp_path / "metrics.jsonl", "a") as out:
                 out.write(json.dumps(line) + "\n")
@@ -129,6 +193,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(tmp_path
 def bars(monkeypatch, lines, total):
     """The bars that a step_bar shows for these lines: (initial, n, total, closed) each."""
     from envtune.common import progress
+
     made, real = [], progress.bar
     monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
@@ -145,15 +210,24 @@ def test_the_bar_of_a_resumed_stage_goes_on_where_it_stood_and_says_so_once(monk
 def test_the_bar_of_a_finished_run_is_full_and_closed(monkeypatch):
     finished = [{"stage": stage, "kind": "finished", "step": 5, "steps": 5} for stage in "st"]
     assert bars(monkeypatch, finished, 10) == ([(5, 10, 10, True)], True)
-    assert bars(monkeypatch, [{"stage": "s", "kind": "finished", "step": 4, "steps": 10}], 10) == ([(4, 4, 4, True)], True)  # ended by its rule
+    assert bars(monkeypatch, [{"stage": "s", "kind": "finished", "step": 4, "steps": 10}], 10) == (
+        [(4, 4, 4, True)],
+        True,
+    )  # ended by its rule
 
 
 def test_the_bar_of_an_interrupted_stage_is_closed_where_it_stood(monkeypatch):
-    lines = [*stage_lines("s", 1, 3, 10)[:-2], {"stage": "s", "kind": "stopped", "step": 3, "steps": 10}]
+    lines = [
+        *stage_lines("s", 1, 3, 10)[:-2],
+        {"stage": "s", "kind": "stopped", "step": 3, "steps": 10},
+    ]
     assert bars(monkeypatch, lines, 10) == ([(0, 3, 10, True)], False)
 
 
 def test_an_interrupted_command_ends_with_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(notebook, "run", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["run", str(paths.NOTEBOOKS / "01_data_splits.ipynb")]) == 130
-    assert capsys.readouterr().err == "envtune: interrupted; the same command goes on where this one stood\n"
+    assert (
+        capsys.readouterr().err
+        == "envtune: interrupted; the same command goes on where this one stood\n"
+    )

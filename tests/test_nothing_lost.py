@@ -1,4 +1,5 @@
 """Real runs in processes of their own, killed with SIGKILL or out of disk, then continued with the same command."""
+
 import gzip
 import json
 import os
@@ -18,17 +19,27 @@ TIMES = ("seconds", "generation_seconds", "environment_seconds")
 
 
 def start(folder, policy, point="none"):
-    return subprocess.run([sys.executable, str(SCRIPT), str(folder), str(policy), point], capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), str(policy), point],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def lines(folder):
     """metrics.jsonl without what a clock gave."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in files.read_lines(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in TIMES}
+        for row in files.read_lines(folder / "metrics.jsonl")
+    ]
 
 
 def episodes(folder):
-    return [(r.task_id, [s.message for s in r.steps]) for r in read_records(folder / "episodes.jsonl.gz")]
+    return [
+        (r.task_id, [s.message for s in r.steps])
+        for r in read_records(folder / "episodes.jsonl.gz")
+    ]
 
 
 def weights(folder):
@@ -52,10 +63,23 @@ def same(folder, whole):
 
 
 def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(whole):
-    decisions = [(r["stage"], r["step"], r["move_on"], r["why"].split(":")[0]) for r in lines(whole) if r["kind"] == "decision"]
-    assert decisions == [("stage1_syntax", 2, False, "min_steps"), ("stage1_syntax", 4, False, "min_steps"), ("stage1_syntax", 5, True, "max_steps"),
-                         ("stage2_hints", 2, False, "min_steps"), ("stage2_hints", 4, True, "plateau_and_stable")]
-    assert all({"gain", "norm_mean", "norm_spread", "norm_max"} <= set(r) for r in lines(whole) if (r["kind"], r["stage"]) == ("decision", "stage2_hints"))
+    decisions = [
+        (r["stage"], r["step"], r["move_on"], r["why"].split(":")[0])
+        for r in lines(whole)
+        if r["kind"] == "decision"
+    ]
+    assert decisions == [
+        ("stage1_syntax", 2, False, "min_steps"),
+        ("stage1_syntax", 4, False, "min_steps"),
+        ("stage1_syntax", 5, True, "max_steps"),
+        ("stage2_hints", 2, False, "min_steps"),
+        ("stage2_hints", 4, True, "plateau_and_stable"),
+    ]
+    assert all(
+        {"gain", "norm_mean", "norm_spread", "norm_max"} <= set(r)
+        for r in lines(whole)
+        if (r["kind"], r["stage"]) == ("decision", "stage2_hints")
+    )
 
 
 def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
@@ -64,7 +88,10 @@ def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_polic
     for point in ("train:3", "checkpoint:4", "policy:stage1_syntax", "policy:stage2_hints"):
         killed = start(folder, small_policy, point)
         assert killed.returncode == -9, killed.stderr[-3000:]
-    with open(folder / "metrics.jsonl", "a") as metrics, gzip.open(folder / "episodes.jsonl.gz", "at") as episodes_file:
+    with (
+        open(folder / "metrics.jsonl", "a") as metrics,
+        gzip.open(folder / "episodes.jsonl.gz", "at") as episodes_file,
+    ):
         metrics.write('{"stage": "stage1_sy')  # as a kill in the middle of a write leaves them
         episodes_file.write('{"stage": "sta')
     assert start(folder, small_policy).returncode == 0
@@ -73,10 +100,18 @@ def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_polic
     assert len(steps) == len(set(steps))
 
 
-def test_a_full_disk_gives_a_sentence_and_the_run_goes_on_from_what_was_whole(whole, small_policy, tmp_path):
+def test_a_full_disk_gives_a_sentence_and_the_run_goes_on_from_what_was_whole(
+    whole, small_policy, tmp_path
+):
     folder = tmp_path / "run"
-    full = start(folder, small_policy, "file-size:120")  # the optimiser's file of a checkpoint is larger
-    assert full.returncode == 1 and "CannotWrite" in full.stderr and "run the same command" in full.stderr, full.stderr[-3000:]
+    full = start(
+        folder, small_policy, "file-size:120"
+    )  # the optimiser's file of a checkpoint is larger
+    assert (
+        full.returncode == 1
+        and "CannotWrite" in full.stderr
+        and "run the same command" in full.stderr
+    ), full.stderr[-3000:]
     assert start(folder, small_policy).returncode == 0
     same(folder, whole)
 
@@ -95,7 +130,11 @@ def test_a_torn_or_unfinished_checkpoint_is_left_out_with_a_warning_for_the_one_
     unfinished.mkdir()
     with pytest.warns(UserWarning) as told:
         assert runlog.last_good_checkpoint(tmp_path) == good
-    assert {"written to its end", "9 bytes, 10 were written"} <= {w for w in ("written to its end", "9 bytes, 10 were written") if any(w in str(t.message) for t in told)}
+    assert {"written to its end", "9 bytes, 10 were written"} <= {
+        w
+        for w in ("written to its end", "9 bytes, 10 were written")
+        if any(w in str(t.message) for t in told)
+    }
     assert not torn.exists() and not unfinished.exists()
     (sealed(tmp_path, 6) / runlog.SEAL).write_text('{"attempt": ')
     with pytest.warns(UserWarning, match="envtune_seal.json is damaged"):
@@ -122,7 +161,11 @@ def test_a_damage_that_no_kill_makes_is_named(tmp_path):
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="damaged"):
         list(files.read_lines(packed))
-    packed.write_bytes(gzip.compress(json.dumps({"a": 1}).encode() + b"\n" + os.urandom(5000).hex().encode())[:-1000])
+    packed.write_bytes(
+        gzip.compress(json.dumps({"a": 1}).encode() + b"\n" + os.urandom(5000).hex().encode())[
+            :-1000
+        ]
+    )
     assert list(files.read_lines(packed)) == [{"a": 1}]
 
 
@@ -147,6 +190,7 @@ def test_what_a_reader_draws_is_no_part_of_a_steps_seconds(tmp_path, monkeypatch
 
     def draw(line):
         clock[0] += 50.0
+
     log = runlog.MetricsLog(tmp_path, "s", 2, draw)
     for _ in range(2):
         clock[0] += 3.0

@@ -1,4 +1,5 @@
 """The files that install the project say the same thing."""
+
 import os
 import re
 import subprocess
@@ -13,7 +14,11 @@ from envtune.common import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CONSTRAINTS = dict(line.split("==") for line in (paths.ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
+CONSTRAINTS = dict(
+    line.split("==")
+    for line in (paths.ROOT / "constraints.txt").read_text().splitlines()
+    if line and line[0] != "#"
+)
 
 
 def pins(requirements):
@@ -27,7 +32,18 @@ def test_every_pin_is_in_the_constraints_and_the_same():
 
 
 def test_the_extras_are_the_ones_that_are_documented():
-    assert set(EXTRAS) == {"train", "notebooks", "gpu", "sweep", "hints", "serve", "small", "reports", "gym", "dev"}
+    assert set(EXTRAS) == {
+        "train",
+        "notebooks",
+        "gpu",
+        "sweep",
+        "hints",
+        "serve",
+        "small",
+        "reports",
+        "gym",
+        "dev",
+    }
     assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))
 
 
@@ -48,31 +64,60 @@ def test_bfcl_is_named_in_the_same_version_everywhere():
         assert want in (paths.ROOT / file).read_text(), file
 
 
-@pytest.mark.parametrize("version, free, part", [((3, 10), 10**12, "this is 3.10"), ((3, 13), 10**12, "this is 3.13"), ((3, 12), 10**9, "1.0 GB are free"),
-                                                 ((3, 11), 10**12, ""), ((3, 12), 10**12, "")])
+@pytest.mark.parametrize(
+    "version, free, part",
+    [
+        ((3, 10), 10**12, "this is 3.10"),
+        ((3, 13), 10**12, "this is 3.13"),
+        ((3, 12), 10**9, "1.0 GB are free"),
+        ((3, 11), 10**12, ""),
+        ((3, 12), 10**12, ""),
+    ],
+)
 def test_the_preflight_says_in_one_sentence_what_stops_an_install(version, free, part):
     message = preflight.problem(version, free)
     assert (part in message) if part else message == ""
 
 
 def test_make_stops_with_one_sentence_without_a_python():
-    done = subprocess.run(["make", "setup", "PYTHON=no-such-python", "VENV=/nonexistent/venv"], cwd=paths.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "setup", "PYTHON=no-such-python", "VENV=/nonexistent/venv"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0 and "'no-such-python' was not found" in done.stderr
 
 
 def test_make_stops_with_one_sentence_when_the_package_index_cannot_be_reached(tmp_path):
     nowhere = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
-    nowhere |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_CACHE_DIR": "1"}
-    done = subprocess.run(["make", "setup", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"], cwd=paths.ROOT, env=nowhere,
-                          capture_output=True, text=True)
+    nowhere |= {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_NO_CACHE_DIR": "1",
+    }
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"],
+        cwd=paths.ROOT,
+        env=nowhere,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0 and not (tmp_path / "venv" / ".ready").exists()
     assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
-        "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again."]
+        "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again."
+    ]
 
 
 def test_make_help_lists_the_targets():
     text = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True).stdout
-    assert {line.split()[0] for line in text.splitlines()} >= {"setup", "quickstart", "test", "lab", "help"}
+    assert {line.split()[0] for line in text.splitlines()} >= {
+        "setup",
+        "quickstart",
+        "test",
+        "lab",
+        "help",
+    }
 
 
 def test_the_package_runs_no_code_from_data():
@@ -82,5 +127,7 @@ def test_the_package_runs_no_code_from_data():
 
 
 def test_the_module_answers_as_a_command():
-    done = subprocess.run([sys.executable, "-m", "envtune", "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "envtune", "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "export-verl" in done.stdout

@@ -1,4 +1,5 @@
 """Every table and figure: drawn from the files that it names, gaps where there is no run, verdicts from numbers."""
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -21,26 +22,58 @@ def made_up(accuracy, **more):
     for value in accuracy:
         for seed in range(3):
             right = accuracy[value] + 0.02 * (seed - 1)
-            summary.append({"run": f"s.{value}-{seed}", axis: value, "seed": seed, "state": "done", "n": 100, "accuracy": right, "explosions": 0, "steps": 8,
-                            "largest_grad_norm": 0.5, "last_entropy": more.get("entropy", {}).get(value, 0.2) + 0.01 * seed,
-                            **{f"accuracy_{s}": right for s in SPLITS}})
+            summary.append(
+                {
+                    "run": f"s.{value}-{seed}",
+                    axis: value,
+                    "seed": seed,
+                    "state": "done",
+                    "n": 100,
+                    "accuracy": right,
+                    "explosions": 0,
+                    "steps": 8,
+                    "largest_grad_norm": 0.5,
+                    "last_entropy": more.get("entropy", {}).get(value, 0.2) + 0.01 * seed,
+                    **{f"accuracy_{s}": right for s in SPLITS},
+                }
+            )
             for step in range(9):
-                curves.append({"stage": "s", "step": step, "at": step, "kind": "validation" if step % 4 == 0 else "train", axis: value, "seed": seed,
-                               "accuracy": right * step / 8, "progress": step / 8, "entropy": 0.3, "grad_norm": 0.2, "recovery_rate": 0.1, **{f"accuracy_{s}": right * step / 8 for s in SPLITS}})
+                curves.append(
+                    {
+                        "stage": "s",
+                        "step": step,
+                        "at": step,
+                        "kind": "validation" if step % 4 == 0 else "train",
+                        axis: value,
+                        "seed": seed,
+                        "accuracy": right * step / 8,
+                        "progress": step / 8,
+                        "entropy": 0.3,
+                        "grad_norm": 0.2,
+                        "recovery_rate": 0.1,
+                        **{f"accuracy_{s}": right * step / 8 for s in SPLITS},
+                    }
+                )
     return pd.DataFrame(summary), pd.DataFrame(curves)
 
 
 @pytest.fixture
 def sweeps_of(tmp_path, monkeypatch):
     """Makes the sweeps given by name the only ones there are."""
-    monkeypatch.setattr(ablations, "load", lambda name, run_first=True: (_ for _ in ()).throw(FileNotFoundError(name)))
+    monkeypatch.setattr(
+        ablations,
+        "load",
+        lambda name, run_first=True: (_ for _ in ()).throw(FileNotFoundError(name)),
+    )
 
     def there(**found):
         def load(name, run_first=True):
             if name not in found:
                 raise FileNotFoundError(name)
             return found[name]
+
         monkeypatch.setattr(ablations, "load", load)
+
     return there
 
 
@@ -51,10 +84,22 @@ def words(fig):
 def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
     drawn = paper.draw_all(tmp_path / "figures")
-    assert list(drawn) == ["table1", "table2", "table3", "figure4a", "figure4b", "figure5a", "figure5b", "figure6", "figure7"]
+    assert list(drawn) == [
+        "table1",
+        "table2",
+        "table3",
+        "figure4a",
+        "figure4b",
+        "figure5a",
+        "figure5b",
+        "figure6",
+        "figure7",
+    ]
     for path in drawn.values():
         picture = imread(path)[:, :, :3]
-        assert picture.shape[1] >= 1200 and 0.02 < (picture < 0.9).any(axis=2).mean() < 0.6  # neither blank nor black
+        assert (
+            picture.shape[1] >= 1200 and 0.02 < (picture < 0.9).any(axis=2).mean() < 0.6
+        )  # neither blank nor black
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -62,8 +107,18 @@ def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, mo
 def test_a_missing_run_leaves_a_gap_that_says_so(sweeps_of, monkeypatch, tmp_path, name):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
     fig = paper.FIGURES[name](paper.Chosen(dynamics="nowhere"))
-    assert any(part in words(fig) for part in ("no runs", "no run", "not run here", "no reference run"))
-    own = [ax for ax in fig.axes if any(part in t.get_text() for t in ax.texts for part in ("no run", "not run", "no reference run"))]
+    assert any(
+        part in words(fig) for part in ("no runs", "no run", "not run here", "no reference run")
+    )
+    own = [
+        ax
+        for ax in fig.axes
+        if any(
+            part in t.get_text()
+            for t in ax.texts
+            for part in ("no run", "not run", "no reference run")
+        )
+    ]
     assert own and not any(ax.get_lines() or ax.patches for ax in own)
 
 
@@ -71,32 +126,76 @@ def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_
     sweeps_of(ablation_reward=made_up({"progress": 0.5, "binary": 0.3}))
     fig = paper.figure4b(paper.Chosen())
     bottom = fig.axes[4]
-    assert [line.get_ydata()[-1] for line in bottom.get_lines()] == pytest.approx([0.5, 0.3]) and len(bottom.collections) == 2
-    assert "6 runs, seeds 0, 1, 2, n = 100" in words(fig) and "no evidence about large models" in words(fig)
+    assert [line.get_ydata()[-1] for line in bottom.get_lines()] == pytest.approx(
+        [0.5, 0.3]
+    ) and len(bottom.collections) == 2
+    assert "6 runs, seeds 0, 1, 2, n = 100" in words(
+        fig
+    ) and "no evidence about large models" in words(fig)
 
 
 def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
-    lines = [{"case": case, "seed": seed, "stage": stage, "kind": "validation", "step": step, "episodes": 16,
-              **{f"accuracy_{split}": (number + (step > 0)) / 10 for split in SPLITS}}
-             for case, stages in (("four stages", "1234"), ("direct GRPO", "d"), ("without stage 1", "234")) for seed in (0, 1)
-             for number, stage in enumerate(stages) for step in (0, 4, 8)]
-    summary = pd.DataFrame([{"state": "done", "case": case, "run": case, "seed": 0} for case in ("four stages", "direct GRPO", "without stage 1")])
+    lines = [
+        {
+            "case": case,
+            "seed": seed,
+            "stage": stage,
+            "kind": "validation",
+            "step": step,
+            "episodes": 16,
+            **{f"accuracy_{split}": (number + (step > 0)) / 10 for split in SPLITS},
+        }
+        for case, stages in (
+            ("four stages", "1234"),
+            ("direct GRPO", "d"),
+            ("without stage 1", "234"),
+        )
+        for seed in (0, 1)
+        for number, stage in enumerate(stages)
+        for step in (0, 4, 8)
+    ]
+    summary = pd.DataFrame(
+        [
+            {"state": "done", "case": case, "run": case, "seed": 0}
+            for case in ("four stages", "direct GRPO", "without stage 1")
+        ]
+    )
     sweeps_of(ablation_curriculum=(summary, pd.DataFrame(lines)))
     fig = paper.table3(paper.Chosen())
     theirs, ours = fig.axes
-    assert theirs.patches[0].get_height() == pytest.approx(9.33) and [p.get_height() for p in theirs.patches[4:8]] == [20.0, 24.67, 14.67, 10.33]
-    assert [t.get_text() for t in ours.get_legend().get_texts()] == [t.get_text() for t in theirs.get_legend().get_texts()]
-    assert [round(p.get_height()) for p in ours.patches] == [0] * 4 + [10] * 4 + [10] * 4 + [20] * 4 + [30] * 4 + [40] * 4
+    assert theirs.patches[0].get_height() == pytest.approx(9.33) and [
+        p.get_height() for p in theirs.patches[4:8]
+    ] == [20.0, 24.67, 14.67, 10.33]
+    assert [t.get_text() for t in ours.get_legend().get_texts()] == [
+        t.get_text() for t in theirs.get_legend().get_texts()
+    ]
+    assert [round(p.get_height()) for p in ours.patches] == [0] * 4 + [10] * 4 + [10] * 4 + [
+        20
+    ] * 4 + [30] * 4 + [40] * 4
     assert "n = 16 tasks a seed" in words(fig) and "seeds 0, 1" in words(fig)
 
 
 def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(sweeps_of):
-    sweeps_of(baselines=made_up({"before training": 0.1, "ToolRL": 0.3}), ablation_curriculum=made_up({"without stage 1": 0.9, "four stages": 0.4}))
+    sweeps_of(
+        baselines=made_up({"before training": 0.1, "ToolRL": 0.3}),
+        ablation_curriculum=made_up({"without stage 1": 0.9, "four stages": 0.4}),
+    )
     theirs, ours = paper.table1(paper.Chosen()).axes
     assert [round(p.get_height()) for p in ours.patches] == [10] * 4 + [30] * 4 + [40] * 4
-    colour = {ax: dict(zip([t.get_text() for t in ax.get_legend().get_texts()], [h.patches[0].get_facecolor() for h in ax.containers], strict=True))
-              for ax in (theirs, ours)}
-    assert colour[theirs]["ToolRL"] == colour[ours]["ToolRL"] and colour[theirs]["Environment Tuning"] == colour[ours]["four stages"]
+    colour = {
+        ax: dict(
+            zip(
+                [t.get_text() for t in ax.get_legend().get_texts()],
+                [h.patches[0].get_facecolor() for h in ax.containers],
+                strict=True,
+            )
+        )
+        for ax in (theirs, ours)
+    }
+    assert (
+        colour[theirs]["ToolRL"] == colour[ours]["ToolRL"]
+        and colour[theirs]["Environment Tuning"] == colour[ours]["four stages"]
+    )
 
 
 def test_each_sweep_that_there_is_is_drawn_whole(sweeps_of, tmp_path, monkeypatch):
@@ -104,7 +203,9 @@ def test_each_sweep_that_there_is_is_drawn_whole(sweeps_of, tmp_path, monkeypatc
     assert paper.draw_sweeps(tmp_path) == {}
     sweeps_of(**{name: made_up({"one": 0.5, "other": 0.4}) for name in ablations.PANELS})
     drawn = paper.draw_sweeps(tmp_path)
-    assert set(drawn) == set(ablations.PANELS) and all(path.stat().st_size > 20_000 for path in drawn.values())
+    assert set(drawn) == set(ablations.PANELS) and all(
+        path.stat().st_size > 20_000 for path in drawn.values()
+    )
 
 
 @pytest.mark.parametrize("name", ["table1", "table3", "figure4a", "figure4b", "figure6"])
@@ -126,17 +227,29 @@ def test_cases_without_a_finished_run_are_left_out_and_many_cases_are_drawn():
     summary, curves = made_up({f"case {i}": 0.5 for i in range(12)})
     summary.loc[summary["case"] == "case 0", ["state", "accuracy", "n"]] = ["failed", None, None]
     fig = ablations.figure(summary, curves, "case", {"accuracy": "accuracy"}, "made up")
-    assert [t.get_text() for t in fig.axes[-1].get_xticklabels()] == [f"case {i}" for i in range(1, 12)]
+    assert [t.get_text() for t in fig.axes[-1].get_xticklabels()] == [
+        f"case {i}" for i in range(1, 12)
+    ]
     failed = summary.assign(state="failed")
-    assert ablations.reading(failed, "case").startswith("No run is done. Missing runs: s.case 0-0, ")
+    assert ablations.reading(failed, "case").startswith(
+        "No run is done. Missing runs: s.case 0-0, "
+    )
     with pytest.raises(ValueError, match="no run of this sweep is done"):
         ablations.figure(failed, curves, "case", {"accuracy": "accuracy"}, "made up")
 
 
 def test_one_case_is_judged_against_each_of_several(sweeps_of):
     def verdict(**rest):
-        sweeps_of(ablation_curriculum=made_up({"four stages": 0.5, **{f"without stage {i}": a for i, a in enumerate(rest.values(), 1)}}))
+        sweeps_of(
+            ablation_curriculum=made_up(
+                {
+                    "four stages": 0.5,
+                    **{f"without stage {i}": a for i, a in enumerate(rest.values(), 1)},
+                }
+            )
+        )
         return next(c for c in claims.claims() if c.text.startswith("Each of the four")).verdict
+
     assert verdict(a=0.2, b=0.2, c=0.2, d=0.2) == "supported"
     assert verdict(a=0.2, b=0.5, c=0.2, d=0.5) == "supported against 2 of 4"
     assert verdict(a=0.2, b=0.5, c=0.8, d=0.5) == "contradicted by 1 of 4"
@@ -144,12 +257,16 @@ def test_one_case_is_judged_against_each_of_several(sweeps_of):
 
 
 def test_beta_is_judged_by_pairs_of_one_seed_and_setting(sweeps_of):
-    summary, curves = made_up({"beta 0, x1": 0.2, "beta 0.1, x1": 0.6, "beta 0, x4": 0.5, "beta 0.1, x4": 0.5})
+    summary, curves = made_up(
+        {"beta 0, x1": 0.2, "beta 0.1, x1": 0.6, "beta 0, x4": 0.5, "beta 0.1, x4": 0.5}
+    )
     summary["beta"], summary["reward_scale"] = ([0.0] * 3 + [0.1] * 3) * 2, [1.0] * 6 + [4.0] * 6
     plain = made_up({"beta 0": 0.7, "beta 0.1": 0.6})[0].assign(beta=[0.0] * 3 + [0.1] * 3)
     sweeps_of(kl_sweep_scale=(summary, curves), kl_sweep=(plain, curves))
-    assert "above 0 in 3 of 9 pairs of one seed and setting, below in 3 (sign test, p = 1.000)" in next(
-        c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict
+    assert (
+        "above 0 in 3 of 9 pairs of one seed and setting, below in 3 (sign test, p = 1.000)"
+        in next(c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict
+    )
 
 
 def test_the_sign_test_is_the_binomial_one():
@@ -158,7 +275,14 @@ def test_the_sign_test_is_the_binomial_one():
 
 
 def test_differences_are_taken_between_runs_of_one_seed():
-    summary = pd.DataFrame({"case": ["a", "a", "b", "b", "b"], "seed": [0, 1, 1, 0, 2], "accuracy": [0.5, 0.25, 0.5, 0.25, 1.0], "state": "done"})
+    summary = pd.DataFrame(
+        {
+            "case": ["a", "a", "b", "b", "b"],
+            "seed": [0, 1, 1, 0, 2],
+            "accuracy": [0.5, 0.25, 0.5, 0.25, 1.0],
+            "state": "done",
+        }
+    )
     assert ablations.paired(summary, "case", "a", "b").to_dict() == {0: 0.25, 1: -0.25}
 
 
@@ -171,14 +295,24 @@ def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(
     def verdict(scaled):
         sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))
         return next(c for c in claims.claims() if "cancels" in c.text).verdict
-    assert [verdict(a) for a in (0.5, 0.2, 0.8)] == ["no difference shown", "contradicted", "contradicted"]
+
+    assert [verdict(a) for a in (0.5, 0.2, 0.8)] == [
+        "no difference shown",
+        "contradicted",
+        "contradicted",
+    ]
 
 
 def test_verdicts_come_from_intervals(sweeps_of):
     def verdict(a, b):
         sweeps_of(ablation_reward=made_up({"progress": a, "binary": b}))
         return next(c for c in claims.claims() if "binary" in c.text).verdict
-    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == ("supported", "not supported", "contradicted")
+
+    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == (
+        "supported",
+        "not supported",
+        "contradicted",
+    )
     assert verdict(0.42, 0.45) == "not supported, the means lie the other way"
     sweeps_of()
     assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not tested"
@@ -195,9 +329,12 @@ def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps
 
 def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):
     def verdict(none):
-        summary, curves = made_up({"beta 0": 0.5, "beta 0.1": 0.5}, entropy={"beta 0": none, "beta 0.1": 0.2})
+        summary, curves = made_up(
+            {"beta 0": 0.5, "beta 0.1": 0.5}, entropy={"beta 0": none, "beta 0.1": 0.2}
+        )
         sweeps_of(kl_sweep=(summary.assign(beta=[0.0] * 3 + [0.1] * 3), curves))
         return next(c for c in claims.claims() if "entropy" in c.text).verdict
+
     assert (verdict(0.05), verdict(0.195)) == ("supported", "not supported")
 
 
@@ -208,11 +345,24 @@ def test_the_committed_claims_are_those_of_the_committed_runs(capsys):
 
 def test_the_ablation_figure_and_its_words_agree_with_the_summary():
     summary, curves = made_up({"beta 0": 0.3, "beta 0.1": 0.6})
-    fig = ablations.figure(summary, curves, "case", {"entropy": "entropy", "accuracy": "accuracy"}, "made up, for a test")
+    fig = ablations.figure(
+        summary,
+        curves,
+        "case",
+        {"entropy": "entropy", "accuracy": "accuracy"},
+        "made up, for a test",
+    )
     ends = fig.axes[-1]
-    assert [round(float(line.get_ydata()[0]), 2) for line in ends.get_lines() if line.get_marker() == "o"] == [0.3, 0.6]
+    assert [
+        round(float(line.get_ydata()[0]), 2)
+        for line in ends.get_lines()
+        if line.get_marker() == "o"
+    ] == [0.3, 0.6]
     text = ablations.reading(summary, "case")
-    assert text.startswith("- beta 0.1: 0.60 [") and "Highest: **beta 0.1**. Below it by interval and in every seed: beta 0." in text
+    assert (
+        text.startswith("- beta 0.1: 0.60 [")
+        and "Highest: **beta 0.1**. Below it by interval and in every seed: beta 0." in text
+    )
     summary.loc[0, "state"] = "failed"
     assert "Missing runs: s.beta 0-0" in ablations.reading(summary, "case")
 
@@ -231,10 +381,21 @@ def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch)
 
 def test_an_experiments_parameters_make_its_stages():
     from envtune.train import presets
-    [syntax, hints] = stages.stages_of(["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear")
-    assert (syntax.reward, hints.reward, hints.reward_scale, hints.hint_rate, hints.hint_schedule) == ("stage1", "binary", 2.0, 0.5, "linear")
+
+    [syntax, hints] = stages.stages_of(
+        ["stage1_syntax", "stage2_hints"], "binary", 2.0, 0.5, "linear"
+    )
+    assert (
+        syntax.reward,
+        hints.reward,
+        hints.reward_scale,
+        hints.hint_rate,
+        hints.hint_schedule,
+    ) == ("stage1", "binary", 2.0, 0.5, "linear")
     own = presets.CPU_TINY.stage_steps
-    assert stages.steps_of([syntax, hints], [], presets.CPU_TINY) == list(own[:2]) and stages.steps_of([syntax], [3], presets.CPU_TINY) == [3]
+    assert stages.steps_of([syntax, hints], [], presets.CPU_TINY) == list(
+        own[:2]
+    ) and stages.steps_of([syntax], [3], presets.CPU_TINY) == [3]
     assert stages.steps_of(stages.stages_of(["direct_grpo"]), [], presets.CPU_TINY) == [sum(own)]
     for names in ([], ["stage9"]):
         with pytest.raises(ValueError, match="at least one"):

@@ -5,7 +5,11 @@ from envtune.record import episode_html
 
 
 def test_what_a_model_wrote_is_shown_and_never_interpreted():
-    record = replay("multi_turn_base_3", ["<script>alert(1)</script>", tool_call(("rm", {"file_name": "<img src=x>"})), ANSWER], hint_rate=1.0)
+    record = replay(
+        "multi_turn_base_3",
+        ["<script>alert(1)</script>", tool_call(("rm", {"file_name": "<img src=x>"})), ANSWER],
+        hint_rate=1.0,
+    )
     page = episode_html(record)
     assert "<script>" not in page and "<img" not in page and "&lt;script&gt;" in page
 

@@ -8,17 +8,24 @@ from envtune.env import rewards
 LS, UNKNOWN = tool_call(("ls", {})), tool_call(("teleport", {}))
 
 
-@pytest.mark.parametrize("messages, form, tool, stage1", [
-    ([], 0.0, 0.0, 0.0),
-    ([ANSWER, ANSWER], 1.0, 0.0, 0.0),
-    ([LS, ANSWER, ANSWER], 1.0, 1.0, 2.0),
-    ([LS, UNKNOWN, ANSWER, ANSWER], 1.0, 0.5, 1.5),
-    (["?", LS, UNKNOWN, ANSWER], 0.75, 0.5, 1.25),
-    (["?", ANSWER], 0.5, 0.0, 0.0),
-])
+@pytest.mark.parametrize(
+    "messages, form, tool, stage1",
+    [
+        ([], 0.0, 0.0, 0.0),
+        ([ANSWER, ANSWER], 1.0, 0.0, 0.0),
+        ([LS, ANSWER, ANSWER], 1.0, 1.0, 2.0),
+        ([LS, UNKNOWN, ANSWER, ANSWER], 1.0, 0.5, 1.5),
+        (["?", LS, UNKNOWN, ANSWER], 0.75, 0.5, 1.25),
+        (["?", ANSWER], 0.5, 0.0, 0.0),
+    ],
+)
 def test_rewards_of_literal_episodes(messages, form, tool, stage1):
     record = replay("multi_turn_base_3", messages)
-    assert (rewards.format_reward(record), rewards.tool_call_reward(record), rewards.stage1_reward(record)) == (form, tool, stage1)
+    assert (
+        rewards.format_reward(record),
+        rewards.tool_call_reward(record),
+        rewards.stage1_reward(record),
+    ) == (form, tool, stage1)
 
 
 def test_a_step_with_one_failing_call_among_many_counts_once():
@@ -36,16 +43,36 @@ def call(name, **arguments):
     return Call(name, arguments)
 
 
-@pytest.mark.parametrize("made, truth, value", [
-    ([call("cd", folder="a")], [call("cd", folder="a")], 3.0),                      # name 1, names of arguments 1, value 1 of 3 points
-    ([call("cd", folder="b")], [call("cd", folder="a")], 6 * 2 / 3 - 3),            # the value is wrong
-    ([call("cd", path="a")], [call("cd", folder="a")], 6 * 1 / 3 - 3),              # the argument's name too
-    ([call("ls")], [call("cd", folder="a")], -3.0),                                 # another tool
-    ([], [call("cd", folder="a")], -3.0),
-    ([], [], 3.0), ([call("ls")], [], -3.0),                                        # a turn whose right act is to ask
-    ([call("ls"), call("cd", folder="a")], [call("cd", folder="a")], 6 * 2.5 / 3 - 3),  # one tool too many: half of the names
-    ([call("cd", folder="b"), call("cd", folder="a")], [call("cd", folder="a")], 3.0),  # the best of alike calls counts
-])
+@pytest.mark.parametrize(
+    "made, truth, value",
+    [
+        (
+            [call("cd", folder="a")],
+            [call("cd", folder="a")],
+            3.0,
+        ),  # name 1, names of arguments 1, value 1 of 3 points
+        ([call("cd", folder="b")], [call("cd", folder="a")], 6 * 2 / 3 - 3),  # the value is wrong
+        (
+            [call("cd", path="a")],
+            [call("cd", folder="a")],
+            6 * 1 / 3 - 3,
+        ),  # the argument's name too
+        ([call("ls")], [call("cd", folder="a")], -3.0),  # another tool
+        ([], [call("cd", folder="a")], -3.0),
+        ([], [], 3.0),
+        ([call("ls")], [], -3.0),  # a turn whose right act is to ask
+        (
+            [call("ls"), call("cd", folder="a")],
+            [call("cd", folder="a")],
+            6 * 2.5 / 3 - 3,
+        ),  # one tool too many: half of the names
+        (
+            [call("cd", folder="b"), call("cd", folder="a")],
+            [call("cd", folder="a")],
+            3.0,
+        ),  # the best of alike calls counts
+    ],
+)
 def test_toolrls_correctness_of_a_turn(made, truth, value):
     assert rewards.call_correctness(made, truth) == pytest.approx(value)
 
@@ -55,8 +82,12 @@ def test_toolrl_of_an_episode_is_format_plus_the_mean_over_all_turns():
     gold = replay(task.id, ground_truth_messages(task.id))
     assert rewards.toolrl_reward(gold) == pytest.approx(4.0) == rewards.MAXIMUM["toolrl"]
     assert rewards.toolrl_reward(replay(task.id, ["?"])) == pytest.approx(-3.0)
-    half = replay(task.id, ground_truth_messages(task.id)[:2])  # the first turn done, the second not reached
-    assert rewards.toolrl_reward(half) == pytest.approx(1.0 + (3.0 - 3.0) / 2) and task.ground_truth[0]
+    half = replay(
+        task.id, ground_truth_messages(task.id)[:2]
+    )  # the first turn done, the second not reached
+    assert (
+        rewards.toolrl_reward(half) == pytest.approx(1.0 + (3.0 - 3.0) / 2) and task.ground_truth[0]
+    )
 
 
 @pytest.mark.parametrize("name", rewards.REWARDS)

@@ -1,4 +1,5 @@
 """The sampler: messages in order, and the same with keys and values kept between waves as without."""
+
 import pytest
 import torch
 from conftest import SMALL
@@ -15,7 +16,10 @@ def loaded(small_policy):
 
 def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(loaded):
     model, tokenizer = loaded
-    contexts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file " * 9, "a", "list what is here")]
+    contexts = [
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("find the file " * 9, "a", "list what is here")
+    ]
     model.train()
     greedy = Sampler(model, tokenizer, message_tokens=12, temperature=0.0)
     together, logprobs = greedy(contexts)
@@ -31,25 +35,35 @@ def test_sampling_repeats_with_the_seed_and_differs_without(loaded):
     def draw(seed):
         torch.manual_seed(seed)
         return Sampler(model, tokenizer, message_tokens=12)(context)[0]
+
     assert draw(1) == draw(1) != draw(2)
 
 
 def play(loaded, keep=True, temperature=0.0, **settings):
     """Twelve episodes of two tasks, and what the model was made to read [tokens]."""
     model, tokenizer = loaded
-    episodes = [Episode(bfcl.load_task(f"multi_turn_{split}_3"), compact=True, max_result_chars=60, seed=i)
-                for split in ("base", "miss_param") for i in range(6)]
+    episodes = [
+        Episode(bfcl.load_task(f"multi_turn_{split}_3"), compact=True, max_result_chars=60, seed=i)
+        for split in ("base", "miss_param")
+        for i in range(6)
+    ]
     chat, read = rollout.Chat(tokenizer), []
-    hook = model.register_forward_pre_hook(lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
     torch.manual_seed(0)
     sampler = Sampler(model, tokenizer, SMALL.message_tokens, temperature, keep=keep, **settings)
-    rollouts = rollout.play(episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens)
+    rollouts = rollout.play(
+        episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens
+    )
     hook.remove()
     return [r.completion_ids for r in rollouts], [len(r.record.steps) for r in rollouts], sum(read)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fraction(loaded, temperature):
+def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fraction(
+    loaded, temperature
+):
     anew, steps, read_anew = play(loaded, keep=False, temperature=temperature)
     kept, _, read = play(loaded, keep=True, temperature=temperature)
     assert kept == anew and max(steps) > 2
@@ -61,7 +75,11 @@ def test_keeping_keys_and_values_between_waves_changes_no_message_and_reads_a_fr
 def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, waste):
     closed = []
     close = Sampler._close_holes
-    monkeypatch.setattr(Sampler, "_close_holes", lambda self, chosen: closed.append(self.ids.shape[1]) or close(self, chosen))
+    monkeypatch.setattr(
+        Sampler,
+        "_close_holes",
+        lambda self, chosen: closed.append(self.ids.shape[1]) or close(self, chosen),
+    )
     anew, *_ = play(loaded, keep=False, temperature=1.0)
     kept, *_ = play(loaded, waste=waste, temperature=1.0)
     assert kept == anew and bool(closed) == (waste == 0.0)
@@ -69,13 +87,16 @@ def test_closing_the_holes_of_a_cache_changes_no_message(loaded, monkeypatch, wa
 
 @pytest.mark.parametrize(("temperature", "keep"), [(0.0, True), (1.0, True), (1.0, False)])
 @pytest.mark.parametrize("wait", [0.01, 0.5])
-def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypatch, wait, temperature, keep):
+def test_a_wave_that_waits_for_few_messages_changes_no_message(
+    loaded, monkeypatch, wait, temperature, keep
+):
     given, call = [], Sampler.__call__
 
     def watched(self, contexts):
         messages, _ = call(self, contexts)
         given.append([m is None for m in messages])
         return messages, None
+
     monkeypatch.setattr(Sampler, "__call__", watched)
     patient, *_ = play(loaded, temperature=temperature)
     assert not any(map(any, given))
@@ -87,7 +108,10 @@ def test_a_wave_that_waits_for_few_messages_changes_no_message(loaded, monkeypat
 
 def test_contexts_that_continue_nothing_start_anew(loaded):
     model, tokenizer = loaded
-    first, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file ", "what is in the folder? "))
+    first, other = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("find the file ", "what is in the folder? ")
+    )
     sampler = Sampler(model, tokenizer, message_tokens=8, temperature=0.0)
     [message], _ = sampler([first])
     assert sampler([other])[0] == Sampler(model, tokenizer, 8, 0.0)([other])[0]

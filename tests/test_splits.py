@@ -23,7 +23,9 @@ def test_no_scenario_is_in_training_and_test(seed):
 @pytest.mark.parametrize("mode", splits.MODES)
 def test_sizes_and_containment(mode):
     parts = splits.make_splits(0, mode)
-    assert [len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)] == [400, 75, 100, 400, 300]
+    assert [
+        len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)
+    ] == [400, 75, 100, 400, 300]
     assert set(parts.stage1) <= {t for t in parts.train if t.startswith("multi_turn_base_")}
     assert set(parts.validation) | set(parts.test_unseen) == set(parts.test)
     assert not set(parts.validation) & set(parts.test_unseen)
@@ -60,39 +62,67 @@ def test_an_unknown_mode_is_refused():
 
 def test_synthetic_tasks_come_in_the_same_sets():
     parts = splits.of_tasks("synthetic")
-    assert [len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)] == [400, 75, 100, 400, 400]
+    assert [
+        len(x) for x in (parts.train, parts.stage1, parts.validation, parts.test, parts.test_unseen)
+    ] == [400, 75, 100, 400, 400]
     numbers = [scenarios(ids) for ids in (parts.train, parts.validation, parts.test)]
     assert not (numbers[0] & numbers[1] or numbers[0] & numbers[2] or numbers[1] & numbers[2])
     assert set(parts.stage1) <= {t for t in parts.train if splits.is_base(t)}
     both = splits.of_tasks("both")
-    assert both.train == splits.load_splits().train + parts.train and both.test == splits.load_splits().test + parts.test
+    assert (
+        both.train == splits.load_splits().train + parts.train
+        and both.test == splits.load_splits().test + parts.test
+    )
     with pytest.raises(ValueError, match="bfcl, synthetic, both, got 'toys'"):
         splits.of_tasks("toys")
 
 
-@pytest.mark.parametrize("tasks, sizes, base", [("bfcl", [75, 100, 400, 400], 100), ("synthetic", [75, 100, 400, 400], 100),
-                                                ("both", [150, 200, 800, 800], 200)])
+@pytest.mark.parametrize(
+    "tasks, sizes, base",
+    [
+        ("bfcl", [75, 100, 400, 400], 100),
+        ("synthetic", [75, 100, 400, 400], 100),
+        ("both", [150, 200, 800, 800], 200),
+    ],
+)
 def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base):
     preset = presets.get("gpu-80gb", tasks=tasks)
     assert [len(stages.practice_tasks(stage, preset)) for stage in stages.STAGES] == sizes
     assert all(splits.is_base(t) for t in stages.practice_tasks(stages.STAGES[1], preset))
     held_out = splits.of_tasks(tasks)
-    assert len(stages.validation_tasks(preset)) == 100 and set(stages.validation_tasks(preset)) <= set(held_out.validation)
+    assert len(stages.validation_tasks(preset)) == 100 and set(
+        stages.validation_tasks(preset)
+    ) <= set(held_out.validation)
     assert stages.evaluation_tasks(preset) == held_out.test
     few = [bfcl.load_task(t).split for t in stages.evaluation_tasks(preset, 8)]
     assert len(few) == 8 and {few.count(split) for split in bfcl.SPLITS} == {2}
     kinds = {t.partition("_")[0] for t in stages.practice_tasks(stages.STAGES[2], preset)}
-    assert kinds == {"bfcl": {"multi"}, "synthetic": {"synthetic"}, "both": {"multi", "synthetic"}}[tasks]
+    assert (
+        kinds
+        == {"bfcl": {"multi"}, "synthetic": {"synthetic"}, "both": {"multi", "synthetic"}}[tasks]
+    )
 
 
 def test_a_few_scenarios_of_each_kind_are_practised():
-    chosen = {tasks: stages.practice_scenarios(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3)) for tasks in splits.TASKS}
-    assert [len(ids) for ids in chosen.values()] == [12, 12, 24] and chosen["both"] == chosen["bfcl"] + chosen["synthetic"]
-    assert {t for t in synthetic.task_ids(synthetic.TRAIN) if splits.scenario_of(t) in chosen["synthetic"]} == set(chosen["synthetic"])
+    chosen = {
+        tasks: stages.practice_scenarios(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3))
+        for tasks in splits.TASKS
+    }
+    assert [len(ids) for ids in chosen.values()] == [12, 12, 24] and chosen["both"] == chosen[
+        "bfcl"
+    ] + chosen["synthetic"]
+    assert {
+        t
+        for t in synthetic.task_ids(synthetic.TRAIN)
+        if splits.scenario_of(t) in chosen["synthetic"]
+    } == set(chosen["synthetic"])
 
 
 def test_a_notebooks_parameter_chooses_the_tasks():
-    assert presets.choose(presets.CPU_TINY).tasks == "synthetic" and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
+    assert (
+        presets.choose(presets.CPU_TINY).tasks == "synthetic"
+        and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
+    )
     with pytest.raises(ValueError, match="tasks is one of bfcl, synthetic, both, got 'toys'"):
         presets.choose(presets.CPU_TINY, tasks="toys")
 
@@ -102,21 +132,32 @@ def test_the_verl_export_reads_back_as_the_tasks(tmp_path, tasks, count):
     assert main(["export-verl", "--out", str(tmp_path), "--tasks", tasks]) == 0
     frames = {f.stem: pd.read_parquet(f) for f in tmp_path.glob("*.parquet")}
     assert {name: len(frame) for name, frame in frames.items()} == {
-        f"{tasks}_train_base": 100 * count, f"{tasks}_train": 400 * count, f"{tasks}_val": 100 * count}
+        f"{tasks}_train_base": 100 * count,
+        f"{tasks}_train": 400 * count,
+        f"{tasks}_val": 100 * count,
+    }
     parts = splits.of_tasks(tasks)
     assert [e["original_id"] for e in frames[f"{tasks}_train"]["extra_info"]] == list(parts.train)
     for row in frames[f"{tasks}_val"].to_dict("records"):
         extra = row["extra_info"]
         task, inner = bfcl.load_task(extra["original_id"]), extra["interaction_kwargs"]
-        assert json.loads(inner["ground_truth"]) == [list(turn) for turn in task.ground_truth_source]
+        assert json.loads(inner["ground_truth"]) == [
+            list(turn) for turn in task.ground_truth_source
+        ]
         assert json.loads(row["reward_model"]["ground_truth"]) == json.loads(inner["ground_truth"])
         assert json.loads(inner["initial_config"]) == task.initial_config
         assert tuple(inner["involved_classes"]) == task.classes
-        assert [m["role"] for m in row["prompt"]] == ["system", "user"] and row["prompt"][1]["content"] == task.user_turns[0]
+        assert [m["role"] for m in row["prompt"]] == ["system", "user"] and row["prompt"][1][
+            "content"
+        ] == task.user_turns[0]
         assert len(inner["processed_question"]) == task.turns - 1
         for turn, text in enumerate(inner["processed_question"], start=1):
             assert text.startswith(task.user_turns[turn])
-            assert (turn == task.withheld_until) == (f'"name": "{task.withheld[0]}"' in text if task.withheld else False)
-        assert [bool(t) for t in json.loads(inner["question"])] == [i != task.withheld_until for i in range(task.turns)]
+            assert (turn == task.withheld_until) == (
+                f'"name": "{task.withheld[0]}"' in text if task.withheld else False
+            )
+        assert [bool(t) for t in json.loads(inner["question"])] == [
+            i != task.withheld_until for i in range(task.turns)
+        ]
         kind = "bfcl_v3_multi_turn" if task.id.startswith("multi_turn") else "envtune_synthetic"
         assert (row["data_source"], row["ability"]) == (kind, "multi_turn_function_calling")

@@ -1,4 +1,5 @@
 """Sweeps over a small notebook: real processes that end, fail, are killed, and are watched."""
+
 import json
 import os
 import signal
@@ -36,8 +37,13 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "runs"))
     (tmp_path / "runs").mkdir()
     made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
-    made.cells = [nbformat.v4.new_code_cell('x: int = 1  # a number\nlabel: str = ""  # text\nseconds: float = 0.0  # how long it takes\nrun_name: str = "square"  # folder',
-                                            metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(SOURCE)]
+    made.cells = [
+        nbformat.v4.new_code_cell(
+            'x: int = 1  # a number\nlabel: str = ""  # text\nseconds: float = 0.0  # how long it takes\nrun_name: str = "square"  # folder',
+            metadata={"tags": ["parameters"]},
+        ),
+        nbformat.v4.new_code_cell(SOURCE),
+    ]
     nbformat.write(made, tmp_path / "square.ipynb")
     return tmp_path / "square.ipynb"
 
@@ -46,9 +52,17 @@ def test_a_grid_is_every_combination():
     assert sweeps.grid({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
 
 
-@pytest.mark.parametrize("choices, fixed, part", [
-    ([{"y": 1}], {}, "has no parameter y"), ([{"x": 1}], {"z": 2}, "has no parameter z"), ([{"x": "one"}], {}, "of type int"), ([], {}, "no point"),
-    ([{"x": 1}, {"x": 1}], {}, "a point twice"), ([{"x": 1}], {"run_name": "mine"}, "set by the sweep")])
+@pytest.mark.parametrize(
+    "choices, fixed, part",
+    [
+        ([{"y": 1}], {}, "has no parameter y"),
+        ([{"x": 1}], {"z": 2}, "has no parameter z"),
+        ([{"x": "one"}], {}, "of type int"),
+        ([], {}, "no point"),
+        ([{"x": 1}, {"x": 1}], {}, "a point twice"),
+        ([{"x": 1}], {"run_name": "mine"}, "set by the sweep"),
+    ],
+)
 def test_wrong_points_are_refused_before_anything_starts(book, choices, fixed, part):
     with pytest.raises(ValueError, match=part):
         sweeps.sweep(book, "s", choices, fixed)
@@ -56,26 +70,59 @@ def test_wrong_points_are_refused_before_anything_starts(book, choices, fixed, p
 
 
 def test_points_have_folders_that_tell_them_apart(book):
-    points = sweeps.plan(book, "s", [{"x": 1, "label": "a b/c"}, {"x": 2, "label": "y" * 200}, {"x": 2, "label": "y" * 199}])
+    points = sweeps.plan(
+        book,
+        "s",
+        [{"x": 1, "label": "a b/c"}, {"x": 2, "label": "y" * 200}, {"x": 2, "label": "y" * 199}],
+    )
     names = [p.name for p in points]
-    assert names[0] == "s.x-1_label-a-b-c" and len(set(names)) == 3 and all(len(n) < 100 for n in names)
+    assert (
+        names[0] == "s.x-1_label-a-b-c"
+        and len(set(names)) == 3
+        and all(len(n) < 100 for n in names)
+    )
 
 
 def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
     shown = []
     choices = sweeps.grid({"x": [3, 13, 98]})
-    result = sweeps.sweep(book, "s", choices, workers=2, show=lambda states, left: shown.append((states, left)), every_seconds=0.5).set_index("x")
+    result = sweeps.sweep(
+        book,
+        "s",
+        choices,
+        workers=2,
+        show=lambda states, left: shown.append((states, left)),
+        every_seconds=0.5,
+    ).set_index("x")
     assert result["state"].to_dict() == {3: "done", 13: "failed", 98: "done"}
     assert result["square"].dropna().to_dict() == {3: 9, 98: 98 * 98}
-    assert "thirteen is refused" in result.loc[13, "error"] and result.loc[98, "starts"] == 2  # a lost race for a port is tried again
-    assert "thirteen is refused" in (paths.runs() / "s.x-13" / "square.unfinished.ipynb").read_text()
-    assert pd.read_parquet(paths.runs() / "s" / "summary.parquet")["run"].tolist() == ["s.x-3", "s.x-13", "s.x-98"]
+    assert (
+        "thirteen is refused" in result.loc[13, "error"] and result.loc[98, "starts"] == 2
+    )  # a lost race for a port is tried again
+    assert (
+        "thirteen is refused" in (paths.runs() / "s.x-13" / "square.unfinished.ipynb").read_text()
+    )
+    assert pd.read_parquet(paths.runs() / "s" / "summary.parquet")["run"].tolist() == [
+        "s.x-3",
+        "s.x-13",
+        "s.x-98",
+    ]
     made = json.loads((paths.runs() / "s" / "provenance.json").read_text())
-    assert made["notebook"] == "square.ipynb" and [r["parameters"]["x"] for r in made["runs"]] == [3, 98] and made["runs"][0]["seconds"] > 0
+    assert (
+        made["notebook"] == "square.ipynb"
+        and [r["parameters"]["x"] for r in made["runs"]] == [3, 98]
+        and made["runs"][0]["seconds"] > 0
+    )
     states, left = shown[-1]
-    assert list(states.columns) == ["run", "state", "stage", "step", "of", "progress", "minutes", "error"] and left == "done"
+    assert (
+        list(states.columns)
+        == ["run", "state", "stage", "step", "of", "progress", "minutes", "error"]
+        and left == "done"
+    )
     again = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
-    assert again.loc[3, "starts"] == 1 and (paths.runs() / "s.x-13" / "starts").read_text() == "2"  # done runs stay, failed ones are tried anew
+    assert (
+        again.loc[3, "starts"] == 1 and (paths.runs() / "s.x-13" / "starts").read_text() == "2"
+    )  # done runs stay, failed ones are tried anew
 
 
 def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
@@ -85,31 +132,62 @@ def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
 
 def test_a_case_names_the_run_and_its_row_and_the_notebook_is_not_given_it(book):
     result = sweeps.sweep(book, "s", [{"case": "with, a comma", "x": 2, "label": "long"}])
-    assert result.loc[0, ["run", "case", "x", "square"]].tolist() == ["s.with-a-comma", "with, a comma", 2, 4]
-    assert pd.read_parquet(paths.runs() / "s" / "curves.parquet")["case"].unique() == ["with, a comma"]
+    assert result.loc[0, ["run", "case", "x", "square"]].tolist() == [
+        "s.with-a-comma",
+        "with, a comma",
+        2,
+        4,
+    ]
+    assert pd.read_parquet(paths.runs() / "s" / "curves.parquet")["case"].unique() == [
+        "with, a comma"
+    ]
 
 
 def test_a_case_may_be_a_number(book):
-    assert [p.name for p in sweeps.plan(book, "s", [{"case": 1, "x": 1, "label": "a"}, {"case": 2, "x": 1}])] == ["s.1", "s.2"]
+    assert [
+        p.name
+        for p in sweeps.plan(book, "s", [{"case": 1, "x": 1, "label": "a"}, {"case": 2, "x": 1}])
+    ] == ["s.1", "s.2"]
 
 
 def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     [point] = sweeps.plan(book, "s", [{"x": 1}])
     point.folder.mkdir()
-    (point.folder / "sweep_state.json").write_text(json.dumps({"state": "done", "parameters": point.parameters}))
-    (point.folder / "result.json").write_text('[{"case": "a", "accuracy": 0.5}, {"case": "b", "accuracy": 0.25}]')
+    (point.folder / "sweep_state.json").write_text(
+        json.dumps({"state": "done", "parameters": point.parameters})
+    )
+    (point.folder / "result.json").write_text(
+        '[{"case": "a", "accuracy": 0.5}, {"case": "b", "accuracy": 0.25}]'
+    )
     (point.folder / "part").mkdir()
     (point.folder / "part" / "versions.json").write_text('{"torch": "2"}')
     assert sweeps.provenance(book, [point])["versions"] == {"torch": "2"}  # of the runs within it
-    assert sweeps.summary([point])[["run", "x", "case", "accuracy"]].values.tolist() == [["s.x-1", 1, "a", 0.5], ["s.x-1", 1, "b", 0.25]]
+    assert sweeps.summary([point])[["run", "x", "case", "accuracy"]].values.tolist() == [
+        ["s.x-1", 1, "a", 0.5],
+        ["s.x-1", 1, "b", 0.25],
+    ]
 
 
-@pytest.mark.parametrize("log, again", [
-    ("noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed notebook: x", True),
-    ("noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not start:\nzmq.error.ZMQError: Address already in use", True),
-    ("Traceback:\n  ...\nRuntimeError: Kernel died before replying to kernel_info", True),
-    ("Exception in thread Heartbeat:\nzmq.error.ZMQError: Address already in use\nenvtune: a.ipynb, cell 2: ValueError: no\nthe executed notebook: x", False),
-    ("ZMQError: Address already in use\nTraceback:\nValueError: no", False), ("", False)])
+@pytest.mark.parametrize(
+    "log, again",
+    [
+        (
+            "noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed notebook: x",
+            True,
+        ),
+        (
+            "noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not start:\nzmq.error.ZMQError: Address already in use",
+            True,
+        ),
+        ("Traceback:\n  ...\nRuntimeError: Kernel died before replying to kernel_info", True),
+        (
+            "Exception in thread Heartbeat:\nzmq.error.ZMQError: Address already in use\nenvtune: a.ipynb, cell 2: ValueError: no\nthe executed notebook: x",
+            False,
+        ),
+        ("ZMQError: Address already in use\nTraceback:\nValueError: no", False),
+        ("", False),
+    ],
+)
 def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, again):
     starts = []
 
@@ -118,19 +196,31 @@ def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, a
         stdout.write(log)
         stdout.flush()
         return subprocess.CompletedProcess(command, 2)
+
     monkeypatch.setattr(subprocess, "run", started)
     result = sweeps.execute(book, sweeps.plan(book, "s", [{"x": 1}])[0])
     assert result["state"] == "failed" and len(starts) == (sweeps.TRIES if again else 1)
-    assert result["error"] == (next((line for line in log.splitlines() if line.startswith("envtune: ")), log.splitlines()[-1] if log else "exit code 2")
-                               .removeprefix("envtune: "))
+    assert result["error"] == (
+        next(
+            (line for line in log.splitlines() if line.startswith("envtune: ")),
+            log.splitlines()[-1] if log else "exit code 2",
+        ).removeprefix("envtune: ")
+    )
 
 
 def test_the_time_left_is_estimated_from_what_is_done_and_what_is_under_way():
     def left(*rows):
-        return sweeps.time_left(pd.DataFrame(rows, columns=["state", "step", "of", "minutes"]), workers=2)
+        return sweeps.time_left(
+            pd.DataFrame(rows, columns=["state", "step", "of", "minutes"]), workers=2
+        )
+
     assert left(("waiting", 0, 0, 0), ("running", 0, 10, 1)) == "time unknown"
-    assert left(("waiting", 0, 10, 0), ("running", 2, 10, 1)) == "about 4 min left"  # 1.8 runs of five minutes, two at a time
-    assert left(("done", 10, 0, 10), ("failed", 1, 0, 1), ("waiting", 0, 0, 0)) == "about 5 min left"
+    assert (
+        left(("waiting", 0, 10, 0), ("running", 2, 10, 1)) == "about 4 min left"
+    )  # 1.8 runs of five minutes, two at a time
+    assert (
+        left(("done", 10, 0, 10), ("failed", 1, 0, 1), ("waiting", 0, 0, 0)) == "about 5 min left"
+    )
     assert left(("done", 10, 10, 10), ("failed", 1, 0, 1)) == "done"
 
 
@@ -141,8 +231,26 @@ def test_each_run_has_a_device_to_itself(book, monkeypatch):
 
 
 def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book):
-    command = [sys.executable, "-m", "envtune", "sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "-p", "seconds", "6.0", "--workers", "2"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    command = [
+        sys.executable,
+        "-m",
+        "envtune",
+        "sweep",
+        str(book),
+        "--name",
+        "s",
+        "--grid",
+        "x",
+        "[1, 2]",
+        "-p",
+        "seconds",
+        "6.0",
+        "--workers",
+        "2",
+    ]
+    driver = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
+    )
     folders = [paths.runs() / f"s.x-{x}" for x in (1, 2)]
     for _ in range(300):
         if all((f / "metrics.jsonl").exists() for f in folders):
@@ -151,39 +259,84 @@ def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     time.sleep(8)
-    assert not any((f / "result.json").exists() for f in folders)  # the runs ended with their driver
-    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "-p", "seconds", "0.0", "--workers", "2"]) == 0
+    assert not any(
+        (f / "result.json").exists() for f in folders
+    )  # the runs ended with their driver
+    assert (
+        main(
+            [
+                "sweep",
+                str(book),
+                "--name",
+                "s",
+                "--grid",
+                "x",
+                "[1, 2]",
+                "-p",
+                "seconds",
+                "0.0",
+                "--workers",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert [json.loads((f / "result.json").read_text())["starts"] for f in folders] == [2, 2]
 
 
 def test_the_command_lists_runs_without_starting_them_and_refuses_in_one_sentence(book, capsys):
-    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "--dry-run", "--json"]) == 0
-    assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["waiting", "waiting"] and not list(paths.runs().glob("s.*"))
-    assert main(["sweep", str(book), "--name", "s", "--grid", "y", "[1]"]) == 1 and "has no parameter y" in capsys.readouterr().err
-    assert main(["sweep", str(book), "--name", "s", "--grid", "x", "1"]) == 1 and "x has no list" in capsys.readouterr().err
+    assert (
+        main(["sweep", str(book), "--name", "s", "--grid", "x", "[1, 2]", "--dry-run", "--json"])
+        == 0
+    )
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)] == [
+        "waiting",
+        "waiting",
+    ] and not list(paths.runs().glob("s.*"))
+    assert (
+        main(["sweep", str(book), "--name", "s", "--grid", "y", "[1]"]) == 1
+        and "has no parameter y" in capsys.readouterr().err
+    )
+    assert (
+        main(["sweep", str(book), "--name", "s", "--grid", "x", "1"]) == 1
+        and "x has no list" in capsys.readouterr().err
+    )
     assert main(["sweep", str(book), "--name", "s"]) == 1 and "--grid" in capsys.readouterr().err
 
 
 def test_points_come_from_a_file_too(book, tmp_path, capsys):
     (tmp_path / "points.yaml").write_text("- {x: 2}\n- {x: 3, label: three}\n")
-    assert main(["sweep", str(book), "--name", "s", "--points", str(tmp_path / "points.yaml"), "--json"]) == 0
+    assert (
+        main(
+            ["sweep", str(book), "--name", "s", "--points", str(tmp_path / "points.yaml"), "--json"]
+        )
+        == 0
+    )
     assert [row["square"] for row in json.loads(capsys.readouterr().out)] == [4, 9]
 
 
 def test_on_ray_a_run_whose_worker_dies_is_started_again(book):
     pytest.importorskip("ray", reason="needs Ray: make test-ray")
     import threading
+
     killed = []
 
     def kill_the_worker_of_the_first_run():
         for _ in range(1200):
             if (paths.runs() / "s.x-1" / "metrics.jsonl").exists():
-                run = next(p for p in psutil.process_iter(["cmdline"]) if '"s.x-1"' in (p.info["cmdline"] or ()))
+                run = next(
+                    p
+                    for p in psutil.process_iter(["cmdline"])
+                    if '"s.x-1"' in (p.info["cmdline"] or ())
+                )
                 killed.append(run.parent())
                 run.parent().kill()
                 return
             time.sleep(0.1)
+
     threading.Thread(target=kill_the_worker_of_the_first_run, daemon=True).start()
-    result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2, 13]}), {"seconds": 4.0}, ray="local").set_index("x")
+    result = sweeps.sweep(
+        book, "s", sweeps.grid({"x": [1, 2, 13]}), {"seconds": 4.0}, ray="local"
+    ).set_index("x")
     assert killed and result["state"].to_dict() == {1: "done", 2: "done", 13: "failed"}
     assert result.loc[1, "starts"] == 2

@@ -16,10 +16,18 @@ MATHS = next(t for t in bfcl.load_tasks().values() if "MathAPI" in t.classes)
 LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
 
 
-@pytest.mark.parametrize("call", [Call("power", {"base": 9, "exponent": 999_999_999}),
-                                  Call("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**8})], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("power", {"base": 9, "exponent": 999_999_999}),
+        Call("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**8}),
+    ],
+    ids=lambda c: c.name,
+)
 def test_one_long_call_into_c_code_is_ended_by_the_kernel_and_the_next_is_answered(call):
-    with pytest.raises(worker.Ended, match="was ended"):  # without the guards: they keep such calls from ever getting here
+    with pytest.raises(
+        worker.Ended, match="was ended"
+    ):  # without the guards: they keep such calls from ever getting here
         worker.run("MathAPI", call)
     assert worker.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
 
@@ -33,11 +41,17 @@ def test_a_calculation_that_wants_too_much_memory_is_an_error():
 
 
 def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monkeypatch):
-    monkeypatch.setattr("envtune.bfcl.call_limits.weigh", lambda call: 1)  # as if a bound of the table were wrong
+    monkeypatch.setattr(
+        "envtune.bfcl.call_limits.weigh", lambda call: 1
+    )  # as if a bound of the table were wrong
     episode = Episode(MATHS)
-    reply = episode.step('<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": 999999999}}</tool_call>')
+    reply = episode.step(
+        '<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": 999999999}}</tool_call>'
+    )
     assert "the calculation took too long" in reply and episode.record.codes == [-2.0]
-    assert "mpf('2.0')" in episode.step('<think>x</think><tool_call>{"name": "logarithm", "arguments": {"value": 100, "base": 10, "precision": 5}}</tool_call>')
+    assert "mpf('2.0')" in episode.step(
+        '<think>x</think><tool_call>{"name": "logarithm", "arguments": {"value": 100, "base": 10, "precision": 5}}</tool_call>'
+    )
 
 
 def test_a_worker_that_died_is_replaced():

@@ -1,10 +1,11 @@
 """A ninth domain, as an example: a small restaurant's desk (docs/new_domain.md).
 
-    >>> from envtune import Episode
-    >>> from envtune.env import domains
-    >>> domains.add(RestaurantAPI, TASKS)
-    >>> Episode("restaurant_0")
+>>> from envtune import Episode
+>>> from envtune.env import domains
+>>> domains.add(RestaurantAPI, TASKS)
+>>> Episode("restaurant_0")
 """
+
 import copy
 
 
@@ -49,7 +50,9 @@ class RestaurantAPI:
         if guest_id not in self.guests.values():
             return {"error": "Invalid guest."}
         if table not in self.tables:
-            return {"error": f"Table '{table}' does not exist. The tables are: {', '.join(self.tables)}."}
+            return {
+                "error": f"Table '{table}' does not exist. The tables are: {', '.join(self.tables)}."
+            }
         if not self.open_hours[0] <= hour < self.open_hours[1]:
             return {"error": "Not possible at this hour."}
         if party > self.tables[table]:
@@ -73,11 +76,28 @@ class RestaurantAPI:
 
 
 TASKS = [
-    {"id": "restaurant_0", "initial_config": {},
-     "user_turns": ["Ada wants a table at seven in the evening, for the two of them.", "They are five now, please change it."],
-     "ground_truth": [["find_guest(name='Ada')", "reserve(guest_id='G-17', table='T1', hour=19, party=2)"],
-                      ["cancel(reservation='T1@19')", "reserve(guest_id='G-17', table='T3', hour=19, party=5)"]]},
-    {"id": "restaurant_1", "initial_config": {"reservations": {"T2@20": {"guest": "G-04", "party": 4}}},
-     "user_turns": ["Ben cannot come at eight, cancel his table.", "Book a table for my colleague."],
-     "ground_truth": [["cancel(reservation='T2@20')"], []]},
+    {
+        "id": "restaurant_0",
+        "initial_config": {},
+        "user_turns": [
+            "Ada wants a table at seven in the evening, for the two of them.",
+            "They are five now, please change it.",
+        ],
+        "ground_truth": [
+            ["find_guest(name='Ada')", "reserve(guest_id='G-17', table='T1', hour=19, party=2)"],
+            [
+                "cancel(reservation='T1@19')",
+                "reserve(guest_id='G-17', table='T3', hour=19, party=5)",
+            ],
+        ],
+    },
+    {
+        "id": "restaurant_1",
+        "initial_config": {"reservations": {"T2@20": {"guest": "G-04", "party": 4}}},
+        "user_turns": [
+            "Ben cannot come at eight, cancel his table.",
+            "Book a table for my colleague.",
+        ],
+        "ground_truth": [["cancel(reservation='T2@20')"], []],
+    },
 ]

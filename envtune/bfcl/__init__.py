@@ -1,6 +1,13 @@
 """The tasks (BFCL's and synthetic ones), their tools, results, splits and verdicts. Only here is bfcl_eval imported; nothing of it is
 copied, and nothing is run by `eval`."""
-from envtune.bfcl.checker import brief, missing_results, official_check, official_valid, state_difference
+
+from envtune.bfcl.checker import (
+    brief,
+    missing_results,
+    official_check,
+    official_valid,
+    state_difference,
+)
 from envtune.bfcl.lookup import OWN_TASKS, load_task
 from envtune.bfcl.tasks import (
     CLASSES,
@@ -22,6 +29,29 @@ from envtune.bfcl.tasks import (
     tool_names,
 )
 
-__all__ = ["CLASSES", "DATA_SHA256", "NEW_TOOLS_MESSAGE", "OWN_CLASSES", "OWN_TASKS", "PACKAGE_VERSION", "SPLITS", "BFCLUnavailable",
-           "Call", "Task", "brief", "docs_of", "load_task", "load_tasks", "long_context_constants", "missing_results", "new_instance",
-           "official_check", "official_valid", "parse_call", "state_difference", "tool_class", "tool_docs", "tool_names"]
+__all__ = [
+    "CLASSES",
+    "DATA_SHA256",
+    "NEW_TOOLS_MESSAGE",
+    "OWN_CLASSES",
+    "OWN_TASKS",
+    "PACKAGE_VERSION",
+    "SPLITS",
+    "BFCLUnavailable",
+    "Call",
+    "Task",
+    "brief",
+    "docs_of",
+    "load_task",
+    "load_tasks",
+    "long_context_constants",
+    "missing_results",
+    "new_instance",
+    "official_check",
+    "official_valid",
+    "parse_call",
+    "state_difference",
+    "tool_class",
+    "tool_docs",
+    "tool_names",
+]

@@ -9,6 +9,7 @@
 Every bound is far beyond what the 800 tasks need (tested) and low enough that the worst accepted call ends in milliseconds.
 Bounds count characters, items and magnitudes, never seconds, so a refusal is the same on every machine.
 """
+
 import math
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class Refused(ValueError):
 
 class Bound(NamedTuple):
     """One row: what of which argument is measured, the most that is accepted, and what the bound keeps away."""
+
     tool: str
     argument: str
     measure: str
@@ -32,12 +34,22 @@ class Bound(NamedTuple):
 GUARDS = (
     Bound("*", "*", "characters", 20_000, "megabyte texts"),
     Bound("*", "*", "items", 2_000, "lists of a million elements"),
-    Bound("*", "*", "magnitude", 10**30, "integers of thousands of digits; infinities and NaN break every bound"),
+    Bound(
+        "*",
+        "*",
+        "magnitude",
+        10**30,
+        "integers of thousands of digits; infinities and NaN break every bound",
+    ),
     Bound("power", "base", "magnitude", 10**9, "results of millions of digits"),
     Bound("power", "exponent", "magnitude", 10**3, "the same"),
     Bound("logarithm", "precision", "magnitude", 10**3, "hours inside one call of mpmath"),
-    Bound("logarithm", "precision", "characters", 3, "the same: mpmath reads '1000000000' as a number"),
-    Bound("logarithm", "value", "characters", 64, "mpmath's pattern for numbers takes quadratic time"),
+    Bound(
+        "logarithm", "precision", "characters", 3, "the same: mpmath reads '1000000000' as a number"
+    ),
+    Bound(
+        "logarithm", "value", "characters", 64, "mpmath's pattern for numbers takes quadratic time"
+    ),
     Bound("logarithm", "base", "characters", 64, "the same"),
     Bound("square_root", "precision", "magnitude", 10**3, "hours inside one call of decimal"),
     Bound("round_number", "decimal_places", "magnitude", 10**3, "ten to the power of a billion"),
@@ -58,7 +70,9 @@ TREE_ENTRIES, TREE_DEPTH, TREE_PATH_CHARS = 10_000, 50, 2_000_000
 _ANY = {bound.measure: bound.at_most for bound in GUARDS if bound.tool == "*"}
 _OWN: dict[str, dict[str, dict[str, int]]] = {}
 for _row in (bound for bound in GUARDS if bound.tool != "*"):
-    _OWN.setdefault(_row.tool, {}).setdefault(_row.argument, dict(_ANY))[_row.measure] = _row.at_most
+    _OWN.setdefault(_row.tool, {}).setdefault(_row.argument, dict(_ANY))[_row.measure] = (
+        _row.at_most
+    )
 
 
 def _weigh(value, name: str, bounds: dict[str, int]) -> int:
@@ -66,7 +80,9 @@ def _weigh(value, name: str, bounds: dict[str, int]) -> int:
     kind = type(value)
     if kind is str:
         if len(value) > bounds["characters"]:
-            raise Refused(f"argument {name!r} has {len(value)} characters, at most {bounds['characters']} are accepted")
+            raise Refused(
+                f"argument {name!r} has {len(value)} characters, at most {bounds['characters']} are accepted"
+            )
         return len(value)
     if kind is bool or value is None:
         return 1
@@ -74,12 +90,20 @@ def _weigh(value, name: str, bounds: dict[str, int]) -> int:
         if kind is float and not math.isfinite(value):
             raise Refused(f"argument {name!r} is not a finite number")
         if abs(value) > bounds["magnitude"]:
-            shown = f"an integer of {value.bit_length()} bits" if kind is int and abs(value) > 10**18 else f"{value}"
-            raise Refused(f"argument {name!r} is {shown}, at most {bounds['magnitude']:.6g} in magnitude is accepted")
+            shown = (
+                f"an integer of {value.bit_length()} bits"
+                if kind is int and abs(value) > 10**18
+                else f"{value}"
+            )
+            raise Refused(
+                f"argument {name!r} is {shown}, at most {bounds['magnitude']:.6g} in magnitude is accepted"
+            )
         return 8
     if kind is list or kind is dict:
         if len(value) > bounds["items"]:
-            raise Refused(f"argument {name!r} has {len(value)} items, at most {bounds['items']} are accepted")
+            raise Refused(
+                f"argument {name!r} has {len(value)} items, at most {bounds['items']} are accepted"
+            )
         weight = 8 * len(value)
         for item in value:
             weight += _weigh(item, name, bounds)
@@ -119,5 +143,7 @@ def check_tree(directory) -> None:
                 if hasattr(item, "contents"):
                     below.append((item, prefix + len(name) + 1))
         if chars > TREE_PATH_CHARS:
-            raise Refused(f"the paths of the directory tree have more than {TREE_PATH_CHARS} characters")
+            raise Refused(
+                f"the paths of the directory tree have more than {TREE_PATH_CHARS} characters"
+            )
         level, depth = below, depth + 1

@@ -1,11 +1,12 @@
 """Whether a turn or an episode is right: BFCL's own checks, what they find missing or different, and what ground truth leaves behind.
 
-    >>> task = load_task("multi_turn_base_3")
-    >>> [len(turn.results) for turn in ground_truth(task)]
-    [1, 4]
-    >>> official_check(task, [[list(turn)] for turn in task.ground_truth])
-    True
+>>> task = load_task("multi_turn_base_3")
+>>> [len(turn.results) for turn in ground_truth(task)]
+[1, 4]
+>>> official_check(task, [[list(turn)] for turn in task.ground_truth])
+True
 """
+
 import operator
 import types
 from collections.abc import Callable
@@ -21,12 +22,15 @@ from envtune.bfcl.toolbox import Copies, Toolbox
 def _checker():
     _package()
     from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker
+
     return multi_turn_checker
 
 
 def brief(values, chars: int = 160, items: int = 3) -> str:
     """A few values as text, each cut at `chars` characters: for a person who asks why."""
-    texts = [text if len(text) <= chars else f"{text[:chars]} …" for text in map(str, values[:items])]
+    texts = [
+        text if len(text) <= chars else f"{text[:chars]} …" for text in map(str, values[:items])
+    ]
     return "; ".join(texts) + (f"; and {len(values) - items} more" if len(values) > items else "")
 
 
@@ -55,17 +59,33 @@ def state_difference(model_instances: dict, truth_instances: dict) -> str:
 def _tree_differences(model, truth, path: str) -> list[str]:
     """What differs between two directories of BFCL's file system, by path. As deep as the ground truth's tree, never deeper."""
     if type(model) is not type(truth):
-        return [f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"]
+        return [
+            f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"
+        ]
     if not hasattr(truth, "contents"):
-        return [] if model == truth else [f"{path} holds {brief([repr(model.content)], 60)}, "
-                                          f"ground truth {brief([repr(truth.content)], 60)}"]
-    found = [f"{path}/{name} is not in the ground truth" for name in model.contents if name not in truth.contents]
+        return (
+            []
+            if model == truth
+            else [
+                f"{path} holds {brief([repr(model.content)], 60)}, "
+                f"ground truth {brief([repr(truth.content)], 60)}"
+            ]
+        )
+    found = [
+        f"{path}/{name} is not in the ground truth"
+        for name in model.contents
+        if name not in truth.contents
+    ]
     for name, item in truth.contents.items():
         if name not in model.contents:
             found.append(f"{path}/{name} is missing")
         else:
             found += _tree_differences(model.contents[name], item, f"{path}/{name}")
-    return found or ([] if model.name == truth.name else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"])
+    return found or (
+        []
+        if model.name == truth.name
+        else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"]
+    )
 
 
 def official_valid(record) -> bool:
@@ -90,17 +110,28 @@ def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
 
     checker = _checker()
     # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
-    check = types.FunctionType(checker.multi_turn_checker.__code__,
-                               {**vars(checker), "execute_multi_turn_func_call": execute})
-    verdict = check(steps_by_turn, [list(turn) for turn in task.ground_truth],
-                    {"initial_config": task.initial_config, "involved_classes": list(task.classes), "id": task.id},
-                    f"multi_turn_{task.split}", "policy")
+    check = types.FunctionType(
+        checker.multi_turn_checker.__code__,
+        {**vars(checker), "execute_multi_turn_func_call": execute},
+    )
+    verdict = check(
+        steps_by_turn,
+        [list(turn) for turn in task.ground_truth],
+        {
+            "initial_config": task.initial_config,
+            "involved_classes": list(task.classes),
+            "id": task.id,
+        },
+        f"multi_turn_{task.split}",
+        "policy",
+    )
     return bool(verdict["valid"])
 
 
 @dataclass(frozen=True)
 class TurnTruth:
     """What the ground truth leaves after one turn: results of its calls, and a copy of every instance."""
+
     results: tuple[str, ...]
     instances: dict
     public: tuple[tuple[str, Callable, tuple], ...]
@@ -127,7 +158,9 @@ class TurnTruth:
 def _public(instance) -> tuple[Callable, tuple]:
     """A getter of an instance's public attributes, and what it gets now."""
     names = [name for name in vars(instance) if not name.startswith("_")]
-    public_of = operator.attrgetter(*names, "__class__") if names else type  # the class makes it a tuple for one name too
+    public_of = (
+        operator.attrgetter(*names, "__class__") if names else type
+    )  # the class makes it a tuple for one name too
     return public_of, public_of(instance)
 
 
@@ -145,5 +178,7 @@ def ground_truth(task: Task, skipped: tuple[int, ...] = ()) -> tuple[TurnTruth, 
             turns.append(TurnTruth(results, turns[-1].instances, turns[-1].public))
             continue
         instances = Copies(box.instances)()
-        turns.append(TurnTruth(results, instances, tuple((c, *_public(i)) for c, i in instances.items())))
+        turns.append(
+            TurnTruth(results, instances, tuple((c, *_public(i)) for c, i in instances.items()))
+        )
     return tuple(turns)

@@ -1,8 +1,9 @@
 """A task by its id, whoever made it: BFCL, the generator of synthetic tasks, or a domain of one's own.
 
-    >>> load_task("synthetic_base_7").split
-    'base'
+>>> load_task("synthetic_base_7").split
+'base'
 """
+
 from envtune.bfcl import synthetic
 from envtune.bfcl.tasks import SPLITS, Task, load_tasks
 
@@ -18,6 +19,8 @@ def load_task(task_id: str) -> Task:
         return synthetic.make(task_id)
     tasks = load_tasks()
     if task_id not in tasks:
-        raise KeyError(f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or synthetic_<split>_<number>, split one of "
-                       f"{', '.join(SPLITS)}")
+        raise KeyError(
+            f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or synthetic_<split>_<number>, split one of "
+            f"{', '.join(SPLITS)}"
+        )
     return tasks[task_id]

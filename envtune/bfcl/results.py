@@ -1,10 +1,11 @@
 """The text of a tool's result: how BFCL prints it, how it is shortened, and whether it is an error.
 
-    >>> as_text({"result": 3})
-    '{"result": 3}'
-    >>> is_error('{"error": "no such file"}')
-    'no such file'
+>>> as_text({"result": 3})
+'{"result": 3}'
+>>> is_error('{"error": "no such file"}')
+'no such file'
 """
+
 import json
 from collections.abc import Callable
 
@@ -17,8 +18,17 @@ def _encoder() -> Callable[[object], str]:
     """json.dumps with its C encoder made once: json.dumps makes one a call, which takes longer than printing most results."""
     if json.encoder.c_make_encoder is None:
         return json.dumps
-    make = json.encoder.c_make_encoder(None, json.JSONEncoder().default, json.encoder.encode_basestring_ascii, None,
-                                       ": ", ", ", False, False, True)
+    make = json.encoder.c_make_encoder(
+        None,
+        json.JSONEncoder().default,
+        json.encoder.encode_basestring_ascii,
+        None,
+        ": ",
+        ", ",
+        False,
+        False,
+        True,
+    )
     return lambda value: "".join(make(value, 0))
 
 
@@ -30,8 +40,19 @@ def as_text(result) -> str:
     if type(result) is dict:
         try:
             for value in result.values():
-                if id(value) in PRINTED:  # a thousand numbers need not be printed anew: most of the time of long_context
-                    return "{" + ", ".join([f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}" for k, v in result.items()]) + "}"
+                if (
+                    id(value) in PRINTED
+                ):  # a thousand numbers need not be printed anew: most of the time of long_context
+                    return (
+                        "{"
+                        + ", ".join(
+                            [
+                                f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}"
+                                for k, v in result.items()
+                            ]
+                        )
+                        + "}"
+                    )
             return _json(result)
         except (TypeError, ValueError):
             return str(result)
@@ -55,7 +76,9 @@ def is_error(result: str) -> str:
     """The error text of a tool's result, or '' when the call succeeded."""
     if result.startswith(EXECUTION_ERROR):
         return result
-    if result.startswith(("[{'error': ", "['Error: ")):  # two tools return their error in a list, which BFCL prints by str()
+    if result.startswith(
+        ("[{'error': ", "['Error: ")
+    ):  # two tools return their error in a list, which BFCL prints by str()
         return result.strip("[]{}").removeprefix("'error': ").strip("'\"")
     if '"error"' not in result:
         return ""

@@ -11,6 +11,7 @@ scenario indices train and 100 are held out, the same in all four splits (the pa
 is 25 of the held-out scenarios, because the paper takes its validation from the held-out half too; results are therefore
 reported on all 400 held-out tasks and on the 300 that no choice ever saw.
 """
+
 import json
 import random
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ TASKS = ("bfcl", "synthetic", "both")
 @dataclass(frozen=True)
 class Splits:
     """Task ids, each in BFCL's order."""
+
     mode: str
     seed: int
     train: tuple[str, ...]
@@ -52,15 +54,25 @@ def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
         draw = random.Random(f"{mode} {seed}" + (f" {split}" if mode == "per_task" else ""))
         order = draw.sample(range(SCENARIOS), SCENARIOS)
         train |= {f"multi_turn_{split}_{i}" for i in order[:TRAIN_SCENARIOS]}
-        validation |= {f"multi_turn_{split}_{i}" for i in order[TRAIN_SCENARIOS:TRAIN_SCENARIOS + VALIDATION_SCENARIOS]}
+        validation |= {
+            f"multi_turn_{split}_{i}"
+            for i in order[TRAIN_SCENARIOS : TRAIN_SCENARIOS + VALIDATION_SCENARIOS]
+        }
     base = [t for t in load_tasks() if t in train and t.startswith("multi_turn_base_")]
     stage1 = set(random.Random(f"stage1 {mode} {seed}").sample(base, STAGE1_TASKS))
 
     def ordered(keep) -> tuple[str, ...]:
         return tuple(t for t in load_tasks() if keep(t))
-    return Splits(mode, seed, train=ordered(train.__contains__), stage1=ordered(stage1.__contains__),
-                  validation=ordered(validation.__contains__), test=ordered(lambda t: t not in train),
-                  test_unseen=ordered(lambda t: t not in train | validation))
+
+    return Splits(
+        mode,
+        seed,
+        train=ordered(train.__contains__),
+        stage1=ordered(stage1.__contains__),
+        validation=ordered(validation.__contains__),
+        test=ordered(lambda t: t not in train),
+        test_unseen=ordered(lambda t: t not in train | validation),
+    )
 
 
 def is_base(task_id: str) -> bool:
@@ -76,9 +88,13 @@ def scenario_of(task_id: str) -> str:
 def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
     """Those of `task_ids` that belong to the `count` scenarios with the least ground truth to write [characters], judged by
     their longest variant: what a small model can practise on."""
+
     def size(scenario: str) -> int:
         variants = (load_task(scenario.replace("_base_", f"_{split}_", 1)) for split in SPLITS)
-        return max(len(str(task.ground_truth_source)) + len(str(task.user_turns)) for task in variants)
+        return max(
+            len(str(task.ground_truth_source)) + len(str(task.user_turns)) for task in variants
+        )
+
     by_number = sorted({scenario_of(t) for t in task_ids}, key=lambda s: load_task(s).scenario)
     scenarios = sorted(by_number, key=size)[:count]
     return tuple(t for t in task_ids if scenario_of(t) in scenarios)
@@ -87,8 +103,15 @@ def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
 def synthetic_splits() -> Splits:
     """The fixed sets of synthetic tasks. Validation is no part of the test set here: tasks are not scarce."""
     train, test = synthetic.task_ids(synthetic.TRAIN), synthetic.task_ids(synthetic.TEST)
-    return Splits("synthetic", 0, train=train, stage1=train[:STAGE1_TASKS], validation=synthetic.task_ids(synthetic.VALIDATION),
-                  test=test, test_unseen=test)
+    return Splits(
+        "synthetic",
+        0,
+        train=train,
+        stage1=train[:STAGE1_TASKS],
+        validation=synthetic.task_ids(synthetic.VALIDATION),
+        test=test,
+        test_unseen=test,
+    )
 
 
 def of_tasks(tasks: str, seed: int = 0, mode: str = "scenario") -> Splits:
@@ -98,7 +121,11 @@ def of_tasks(tasks: str, seed: int = 0, mode: str = "scenario") -> Splits:
     if tasks != "both":
         return load_splits(seed, mode) if tasks == "bfcl" else synthetic_splits()
     one, two = load_splits(seed, mode), synthetic_splits()
-    joined = {f.name: getattr(one, f.name) + getattr(two, f.name) for f in fields(Splits) if f.name not in ("mode", "seed")}
+    joined = {
+        f.name: getattr(one, f.name) + getattr(two, f.name)
+        for f in fields(Splits)
+        if f.name not in ("mode", "seed")
+    }
     return Splits(f"{mode} and synthetic", seed, **joined)
 
 
@@ -111,9 +138,16 @@ def load_splits(seed: int = 0, mode: str = "scenario") -> Splits:
     drawn = make_splits(seed, mode)
     file = splits_file(seed, mode)
     if file.exists():
-        stored = Splits(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.read_text()).items()})
+        stored = Splits(
+            **{
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in json.loads(file.read_text()).items()
+            }
+        )
         if stored != drawn:
-            raise ValueError(f"{file} does not hold the draw of seed {seed}: restore it from git, or delete it to draw anew")
+            raise ValueError(
+                f"{file} does not hold the draw of seed {seed}: restore it from git, or delete it to draw anew"
+            )
     return drawn
 
 

@@ -7,6 +7,7 @@
 Task i of the four splits is one scenario in four variants. miss_func withholds tools until a turn whose user message is
 empty in the data; it reads as NEW_TOOLS_MESSAGE here. Ground truth is parsed with `ast`, never evaluated.
 """
+
 import ast
 import copy
 import hashlib
@@ -21,8 +22,16 @@ from typing import NamedTuple
 
 PACKAGE_VERSION = "2026.3.23"
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
-CLASSES = ("GorillaFileSystem", "MathAPI", "MessageAPI", "TwitterAPI",
-           "TicketAPI", "TradingBot", "TravelAPI", "VehicleControlAPI")
+CLASSES = (
+    "GorillaFileSystem",
+    "MathAPI",
+    "MessageAPI",
+    "TwitterAPI",
+    "TicketAPI",
+    "TradingBot",
+    "TravelAPI",
+    "VehicleControlAPI",
+)
 DATA_SHA256 = "184248e1df06f9dbc034b609fca928811ae3269ed9064fcf15cb885cdad9e436"
 NEW_TOOLS_MESSAGE = "More functions are now available to you. Please try again with them."
 
@@ -33,6 +42,7 @@ class BFCLUnavailable(RuntimeError):
 
 class Call(NamedTuple):
     """One tool call: the tool's name and its arguments by keyword."""
+
     name: str
     arguments: dict
 
@@ -41,6 +51,7 @@ class Call(NamedTuple):
 class Task:
     """One problem instance. Shared by every episode, so nobody writes to its dicts (Toolbox copies what tools may keep). What is
     computed once for a task is kept under the task itself: another one with the same id is another task."""
+
     id: str
     split: str
     scenario: int
@@ -70,20 +81,30 @@ def _package() -> Path:
     try:
         installed = version("bfcl-eval")
     except PackageNotFoundError:
-        raise BFCLUnavailable("the BFCL benchmark is not installed; run: "
-                              f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}") from None
+        raise BFCLUnavailable(
+            "the BFCL benchmark is not installed; run: "
+            f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}"
+        ) from None
     if installed != PACKAGE_VERSION:
-        raise BFCLUnavailable(f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: "
-                              f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}")
+        raise BFCLUnavailable(
+            f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: "
+            f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}"
+        )
     return Path(importlib.import_module("bfcl_eval").__file__).parent
 
 
 def _data_files() -> dict[str, Path]:
     from bfcl_eval.constants.executable_backend_config import MULTI_TURN_FUNC_DOC_FILE_MAPPING
+
     data = _package() / "data"
     files = {f"tasks/{s}": data / f"BFCL_v4_multi_turn_{s}.json" for s in SPLITS}
-    files |= {f"answers/{s}": data / "possible_answer" / f"BFCL_v4_multi_turn_{s}.json" for s in SPLITS}
-    files |= {f"docs/{c}": data / "multi_turn_func_doc" / MULTI_TURN_FUNC_DOC_FILE_MAPPING[c] for c in CLASSES}
+    files |= {
+        f"answers/{s}": data / "possible_answer" / f"BFCL_v4_multi_turn_{s}.json" for s in SPLITS
+    }
+    files |= {
+        f"docs/{c}": data / "multi_turn_func_doc" / MULTI_TURN_FUNC_DOC_FILE_MAPPING[c]
+        for c in CLASSES
+    }
     return files
 
 
@@ -97,8 +118,10 @@ def _raw() -> dict[str, list[dict]]:
         digest.update(name.encode() + b"\0" + content)
         rows[name] = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
     if digest.hexdigest() != DATA_SHA256:
-        raise BFCLUnavailable(f"BFCL's data has hash {digest.hexdigest()[:16]}…, expected {DATA_SHA256[:16]}…: the "
-                              f"installed files were changed; reinstall bfcl-eval=={PACKAGE_VERSION} with --no-deps")
+        raise BFCLUnavailable(
+            f"BFCL's data has hash {digest.hexdigest()[:16]}…, expected {DATA_SHA256[:16]}…: the "
+            f"installed files were changed; reinstall bfcl-eval=={PACKAGE_VERSION} with --no-deps"
+        )
     return rows
 
 
@@ -113,6 +136,7 @@ def tool_class(name: str) -> type:
         return OWN_CLASSES[name][0]
     _package()
     from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING
+
     return getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name)
 
 
@@ -129,7 +153,9 @@ def new_instance(class_name: str, initial_config: dict, long_context: bool):
     """A tool instance in its initial state, as BFCL builds it. The config is copied, the caller's is never touched."""
     instance = tool_class(class_name)()
     if class_name != "MathAPI":  # BFCL's only stateless class: it has no scenario to load
-        instance._load_scenario(copy.deepcopy(initial_config.get(class_name, {})), long_context=long_context)
+        instance._load_scenario(
+            copy.deepcopy(initial_config.get(class_name, {})), long_context=long_context
+        )
     return instance
 
 
@@ -137,8 +163,14 @@ def long_context_constants() -> list:
     """The module-level lists and texts that long_context tools print as they are. Nobody writes to them (tested)."""
     _package()
     from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import long_context as module
-    return [module.MA_5_EXTENSION, module.MA_20_EXTENSION, module.INTERMEDIARY_CITIES, module.CAR_STATUS_METADATA_EXTENSION,
-            module.PARKING_BRAKE_INSTRUCTION]
+
+    return [
+        module.MA_5_EXTENSION,
+        module.MA_20_EXTENSION,
+        module.INTERMEDIARY_CITIES,
+        module.CAR_STATUS_METADATA_EXTENSION,
+        module.PARKING_BRAKE_INSTRUCTION,
+    ]
 
 
 def parse_call(source: str, classes: tuple[str, ...]) -> Call:
@@ -157,17 +189,26 @@ def parse_call(source: str, classes: tuple[str, ...]) -> Call:
 
 
 def _task(split: str, entry: dict, answer: dict) -> Task:
-    withheld = entry.get("missed_function", {})  # {"3": ["sort"]}: at most one turn in BFCL's data (tested)
+    withheld = entry.get(
+        "missed_function", {}
+    )  # {"3": ["sort"]}: at most one turn in BFCL's data (tested)
     until = int(next(iter(withheld))) if withheld else None
     classes = tuple(entry["involved_classes"])
     source = tuple(tuple(turn) for turn in answer["ground_truth"])
     return Task(
-        id=entry["id"], split=split, scenario=int(entry["id"].rsplit("_", 1)[1]),
-        user_turns=tuple(turn[0]["content"] if turn else NEW_TOOLS_MESSAGE for turn in entry["question"]),
-        initial_config=entry["initial_config"], classes=classes,
-        withheld=tuple(withheld[str(until)]) if withheld else (), withheld_until=until,
+        id=entry["id"],
+        split=split,
+        scenario=int(entry["id"].rsplit("_", 1)[1]),
+        user_turns=tuple(
+            turn[0]["content"] if turn else NEW_TOOLS_MESSAGE for turn in entry["question"]
+        ),
+        initial_config=entry["initial_config"],
+        classes=classes,
+        withheld=tuple(withheld[str(until)]) if withheld else (),
+        withheld_until=until,
         ground_truth=tuple(tuple(parse_call(c, classes) for c in turn) for turn in source),
-        ground_truth_source=source)
+        ground_truth_source=source,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +219,9 @@ def load_tasks() -> dict[str, Task]:
     for split in SPLITS:
         for entry, answer in zip(raw[f"tasks/{split}"], raw[f"answers/{split}"], strict=True):
             if entry["id"] != answer["id"]:
-                raise BFCLUnavailable(f"task {entry['id']} stands beside the answer of {answer['id']}")
+                raise BFCLUnavailable(
+                    f"task {entry['id']} stands beside the answer of {answer['id']}"
+                )
             tasks[entry["id"]] = _task(split, entry, answer)
     return tasks
 
@@ -190,4 +233,6 @@ def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict
 
 def tool_docs(task: Task, turn: int) -> list[dict]:
     """The tool docs that the model may read in a turn: all of the task's classes, without the tools still withheld."""
-    return docs_of(task.classes, task.withheld if task.withheld and turn < task.withheld_until else ())
+    return docs_of(
+        task.classes, task.withheld if task.withheld and turn < task.withheld_until else ()
+    )

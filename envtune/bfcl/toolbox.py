@@ -12,6 +12,7 @@ multi_turn_miss_func_49 calls one before its doc appears.
 
 A result depends on the task and the calls before it, and on nothing else. BFCL's classes share more than that: see _OUTSIDE.
 """
+
 import copy
 import datetime
 import io
@@ -33,6 +34,7 @@ TODAY = datetime.datetime(2026, 3, 23)
 
 class _Clock(datetime.datetime):
     """datetime with a fixed today; `strptime` and comparisons as ever."""
+
     @classmethod
     def today(cls):
         return TODAY
@@ -55,19 +57,29 @@ def _own_method(instance, name: str) -> types.MethodType:
     function = getattr(type(instance), name)
     module = vars(sys.modules[function.__module__])
     own = {key: make(module[key]) for key, make in _OUTSIDE[name].items()}
-    return types.MethodType(types.FunctionType(function.__code__, {**module, **own}, name,
-                                               copy.deepcopy(function.__defaults__)), instance)
+    return types.MethodType(
+        types.FunctionType(
+            function.__code__, {**module, **own}, name, copy.deepcopy(function.__defaults__)
+        ),
+        instance,
+    )
 
 
 def _ordered(call: Call, result: str) -> str:
     """The two error texts that BFCL prints from a set, whose order changes with Python's hash seed: in sorted order."""
     if call.name == "book_flight":
         head, found, rest = result.partition("Must be one of {")
-        return f"{head}{found}'business', 'economy', 'first'}}{rest.partition('}')[2]}" if found else result
+        return (
+            f"{head}{found}'business', 'economy', 'first'}}{rest.partition('}')[2]}"
+            if found
+            else result
+        )
     head, found, _ = result.partition("Invalid fields for update: ")
     if not found or not isinstance(call.arguments.get("updates"), dict):
         return result
-    invalid = sorted(set(call.arguments["updates"]) - {"title", "description", "status", "priority"})
+    invalid = sorted(
+        set(call.arguments["updates"]) - {"title", "description", "status", "priority"}
+    )
     return as_text({"error": f"{found}{', '.join(invalid)}"})
 
 
@@ -92,7 +104,9 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, value):
         if type(value) is str:
-            self.texts.append(sys.intern(value))  # one object in every copy of every task: equal states compare by identity
+            self.texts.append(
+                sys.intern(value)
+            )  # one object in every copy of every task: equal states compare by identity
             return len(self.texts) - 1
         if type(value) is random.Random:
             self.states.append(value.getstate())
@@ -107,7 +121,11 @@ class Copies:
         file = io.BytesIO()
         pickler = _Pickler(file)
         pickler.dump(instances)
-        self._bytes, self._texts, self._states = file.getvalue(), pickler.texts, pickler.states[::-1]
+        self._bytes, self._texts, self._states = (
+            file.getvalue(),
+            pickler.texts,
+            pickler.states[::-1],
+        )
 
     def __call__(self) -> dict:
         reader = pickle.Unpickler(io.BytesIO(self._bytes))
@@ -121,7 +139,12 @@ def _initial(task: Task) -> Copies:
     """The tools of a task in their initial state, as BFCL builds them, with nothing shared with BFCL's module-level data."""
     if not PRINTED:
         PRINTED.update((id(value), json.dumps(value)) for value in tasks.long_context_constants())
-    return Copies({c: tasks.new_instance(c, task.initial_config, task.split == "long_context") for c in task.classes})
+    return Copies(
+        {
+            c: tasks.new_instance(c, task.initial_config, task.split == "long_context")
+            for c in task.classes
+        }
+    )
 
 
 class Toolbox:
@@ -131,7 +154,9 @@ class Toolbox:
         self._start(task.classes, _initial(task)())
 
     @classmethod
-    def of_scenario(cls, classes: tuple[str, ...], config: dict, long_context: bool = False) -> "Toolbox":
+    def of_scenario(
+        cls, classes: tuple[str, ...], config: dict, long_context: bool = False
+    ) -> "Toolbox":
         """Tools in a state of one's own instead of a task's: `config` is {class: what BFCL loads}, a task's initial_config."""
         box = cls.__new__(cls)
         box._start(classes, {c: tasks.new_instance(c, config, long_context) for c in classes})
@@ -151,17 +176,24 @@ class Toolbox:
             return f"{EXECUTION_ERROR}name {name!r} is not defined"
         try:
             self._argument_chars += call_limits.weigh(call)
-            if self._argument_chars > call_limits.EPISODE_ARGUMENT_CHARS or self._result_chars > call_limits.EPISODE_RESULT_CHARS:
-                raise call_limits.Refused("the calls of this episode carry more than "
-                                     f"{call_limits.EPISODE_ARGUMENT_CHARS} characters, or their results more than "
-                                     f"{call_limits.EPISODE_RESULT_CHARS}; no more are run")
+            if (
+                self._argument_chars > call_limits.EPISODE_ARGUMENT_CHARS
+                or self._result_chars > call_limits.EPISODE_RESULT_CHARS
+            ):
+                raise call_limits.Refused(
+                    "the calls of this episode carry more than "
+                    f"{call_limits.EPISODE_ARGUMENT_CHARS} characters, or their results more than "
+                    f"{call_limits.EPISODE_RESULT_CHARS}; no more are run"
+                )
             if name in worker.TOOLS:
                 result = worker.run(owner, call)
             else:
                 if name in _WALKERS:
                     self._check_tree(owner, call)
                 for value in arguments.values():
-                    if type(value) is list or type(value) is dict:  # some tools keep what they are given, the record does too
+                    if (
+                        type(value) is list or type(value) is dict
+                    ):  # some tools keep what they are given, the record does too
                         arguments = copy.deepcopy(arguments)
                         break
                 method = self._methods.get(name) or self._method(owner, name)
@@ -177,11 +209,15 @@ class Toolbox:
     def _check_tree(self, owner: str, call: Call) -> None:
         """Refused when `find` or `du` would walk more than the guards allow."""
         path = call.arguments.get("path", ".") if call.name == "find" else "."
-        target = self.instances[owner]._navigate_to_directory(path) if isinstance(path, str) else None
+        target = (
+            self.instances[owner]._navigate_to_directory(path) if isinstance(path, str) else None
+        )
         if hasattr(target, "contents"):  # else the tool says itself what is wrong with the path
             call_limits.check_tree(target)
 
     def _method(self, owner: str, name: str) -> Callable:
         instance = self.instances[owner]
-        self._methods[name] = method = _own_method(instance, name) if name in _OUTSIDE else getattr(instance, name)
+        self._methods[name] = method = (
+            _own_method(instance, name) if name in _OUTSIDE else getattr(instance, name)
+        )
         return method

@@ -11,6 +11,7 @@ every accepted call to milliseconds (call_limits.py); this is what holds if one 
 The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's process. It is started at the
 first such call (about 0.2 s), serves one process, and ends with it.
 """
+
 import atexit
 import json
 import os
@@ -40,16 +41,23 @@ class _Worker:
 
     def __init__(self):
         where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
-        self.process = subprocess.Popen([sys.executable, "-c", "from envtune.bfcl import worker; worker.serve()"], bufsize=0,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": where})
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from envtune.bfcl import worker; worker.serve()"],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": where},
+        )
         self.answer = self.process.stdout.fileno()
         self.waiting = select.poll()
         self.waiting.register(self.answer, select.POLLIN)
         try:
             self._read()  # the worker says that it is there: its imports are no call's time
         except Ended:
-            raise RuntimeError(f"the worker for number tools did not start with {sys.executable}; its own message stands above. "
-                               "This is no fault of the agent, so no episode goes on with it") from None
+            raise RuntimeError(
+                f"the worker for number tools did not start with {sys.executable}; its own message stands above. "
+                "This is no fault of the agent, so no episode goes on with it"
+            ) from None
 
     def _read(self) -> bytes:
         """One line of the worker. Ended when it dies first, or is silent for WALL_SECONDS."""
@@ -118,7 +126,9 @@ def serve() -> None:
     import resource
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent ends us by EOF
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in a terminal reaches the whole group; the parent ends us by EOF
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tools = {}

@@ -1,8 +1,9 @@
 """The files of a run: JSON lines, appended whole and torn only at the end and only by a kill; JSON written whole; metrics as a table.
 
-    >>> rows = list(read_lines(run_dir / "metrics.jsonl"))
-    >>> metrics = load_metrics(run_dir)
+>>> rows = list(read_lines(run_dir / "metrics.jsonl"))
+>>> metrics = load_metrics(run_dir)
 """
+
 import gzip
 import json
 import zlib
@@ -20,8 +21,10 @@ def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
             for number, line in enumerate(lines, 1):
                 if torn:
-                    raise ValueError(f"{path}, line {torn}: not JSON, and lines follow it, so this is no interrupted write; restore the "
-                                     "file, or delete the line")
+                    raise ValueError(
+                        f"{path}, line {torn}: not JSON, and lines follow it, so this is no interrupted write; restore the "
+                        "file, or delete the line"
+                    )
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError:
@@ -31,7 +34,9 @@ def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
     except EOFError:  # a gzip file without its end
         return
     except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it, or move it away to go on without it") from None
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it, or move it away to go on without it"
+        ) from None
 
 
 def write_json(path: Path, data) -> None:
@@ -45,7 +50,9 @@ def load_metrics(run_dir: Path) -> pd.DataFrame:
     """metrics.jsonl with `at`: the step counted over all stages. FileNotFoundError that says what to run."""
     file = run_dir / "metrics.jsonl"
     if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)")
+        raise FileNotFoundError(
+            f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)"
+        )
     data = pd.DataFrame(read_lines(file))
     offset, parts = 0, []
     for stage in data["stage"].unique():

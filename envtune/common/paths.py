@@ -1,4 +1,5 @@
 """The folders of the workspace. ENVTUNE_RUNS and ENVTUNE_FIGURES move runs and pictures elsewhere."""
+
 import os
 from pathlib import Path
 

@@ -5,6 +5,7 @@
 
 Without ENVTUNE_PROGRESS, the file's path in the environment, all of this does nothing.
 """
+
 import contextlib
 import json
 import os
@@ -34,8 +35,15 @@ def bar(total: int, description: str, unit: str, quiet: bool = False, initial: i
 
     Plain tqdm, because tqdm.auto freezes under papermill, and slow, because papermill keeps every redraw as a line.
     """
-    return tqdm(total=total, desc=description, unit=unit, initial=initial, mininterval=2, ncols=110,
-                disable=quiet or "ENVTUNE_PROGRESS" in os.environ)
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        initial=initial,
+        mininterval=2,
+        ncols=110,
+        disable=quiet or "ENVTUNE_PROGRESS" in os.environ,
+    )
 
 
 def report(done: float, total: float, text: str = "") -> None:

@@ -1,8 +1,9 @@
 """Statistics that tables and figures share.
 
-    >>> wilson(5, 10)
-    (0.236593..., 0.763406...)
+>>> wilson(5, 10)
+(0.236593..., 0.763406...)
 """
+
 import math
 from collections.abc import Iterable, Sequence
 
@@ -22,13 +23,17 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def clustered(values: Sequence[float], clusters: Sequence, draws: int = 2_000, seed: int = 0) -> tuple[float, float, float]:
+def clustered(
+    values: Sequence[float], clusters: Sequence, draws: int = 2_000, seed: int = 0
+) -> tuple[float, float, float]:
     """(mean, low, high): a mean with its 95% interval when values of one cluster belong together, as the four variants of a scenario do.
 
     A bootstrap over whole clusters: percentiles of the mean over `draws` samples of clusters. ValueError without a value.
     """
     if not len(values) or len(values) != len(clusters):
-        raise ValueError(f"expected as many values as clusters, at least one, got {len(values)} and {len(clusters)}")
+        raise ValueError(
+            f"expected as many values as clusters, at least one, got {len(values)} and {len(clusters)}"
+        )
     names, place = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
     sums, counts = np.bincount(place, np.asarray(values, float)), np.bincount(place)
     chosen = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))

@@ -7,6 +7,7 @@ A tool class follows BFCL's form: public methods are tools, `_load_scenario(conf
 attributes are what verdicts compare. Tool docs are read from signatures and docstrings. docs/environment.md says, under SECURITY,
 what the environment does not protect from.
 """
+
 import inspect
 from collections.abc import Sequence
 
@@ -16,7 +17,14 @@ from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
 from envtune.env import episode
 
-_TYPES = {str: "string", int: "integer", float: "float", bool: "boolean", list: "array", dict: "dict"}
+_TYPES = {
+    str: "string",
+    int: "integer",
+    float: "float",
+    bool: "boolean",
+    list: "array",
+    dict: "dict",
+}
 
 
 def docs_of_class(cls: type) -> list[dict]:
@@ -30,26 +38,48 @@ def docs_of_class(cls: type) -> list[dict]:
             continue
         text = inspect.getdoc(method) or ""
         if not text:
-            raise ValueError(f"{cls.__name__}.{name} has no docstring, which is what the agent reads about it")
-        described = dict(line.strip().split(":", 1) for line in text.partition("Args:")[2].splitlines() if ":" in line)
+            raise ValueError(
+                f"{cls.__name__}.{name} has no docstring, which is what the agent reads about it"
+            )
+        described = dict(
+            line.strip().split(":", 1)
+            for line in text.partition("Args:")[2].splitlines()
+            if ":" in line
+        )
         described = {key.split("(")[0].strip(): value.strip() for key, value in described.items()}
         properties, required = {}, []
         for parameter in list(inspect.signature(method).parameters.values())[1:]:
             kind = getattr(parameter.annotation, "__origin__", parameter.annotation)
             if kind not in _TYPES:
-                raise ValueError(f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one of "
-                                 f"{', '.join(t.__name__ for t in _TYPES)}")
-            properties[parameter.name] = {"type": _TYPES[kind], "description": described.get(parameter.name, "")}
+                raise ValueError(
+                    f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one of "
+                    f"{', '.join(t.__name__ for t in _TYPES)}"
+                )
+            properties[parameter.name] = {
+                "type": _TYPES[kind],
+                "description": described.get(parameter.name, ""),
+            }
             if parameter.default is parameter.empty:
                 required.append(parameter.name)
-        docs.append({"name": name, "description": text.partition("Args:")[0].strip(),
-                     "parameters": {"type": "dict", "properties": properties, "required": required}})
+        docs.append(
+            {
+                "name": name,
+                "description": text.partition("Args:")[0].strip(),
+                "parameters": {"type": "dict", "properties": properties, "required": required},
+            }
+        )
     return docs
 
 
 def forget() -> None:
     """Empty what is kept of tool classes and tasks: they have changed."""
-    for known in (bfcl.tool_class, toolbox._owners, toolbox._initial, checker.ground_truth, episode._system_prompt):
+    for known in (
+        bfcl.tool_class,
+        toolbox._owners,
+        toolbox._initial,
+        checker.ground_truth,
+        episode._system_prompt,
+    ):
         known.cache_clear()
 
 
@@ -63,20 +93,34 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     if name in bfcl.CLASSES:
         raise ValueError(f"{name} is one of BFCL's classes; choose another name")
     docs = docs_of_class(cls)
-    taken = {tool for c in bfcl.CLASSES for tool in bfcl.tool_names(c)} & {doc["name"] for doc in docs}
+    taken = {tool for c in bfcl.CLASSES for tool in bfcl.tool_names(c)} & {
+        doc["name"] for doc in docs
+    }
     if taken:
-        raise ValueError(f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already")
+        raise ValueError(
+            f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already"
+        )
     bfcl.OWN_CLASSES[name] = (cls, docs)
     forget()  # in a notebook the same class is defined again and again
     for number, entry in enumerate(tasks):
         if len(entry["user_turns"]) != len(entry["ground_truth"]):
-            raise ValueError(f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "
-                             "calls")
+            raise ValueError(
+                f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "
+                "calls"
+            )
         source = tuple(tuple(turn) for turn in entry["ground_truth"])
-        task = bfcl.Task(id=entry["id"], split="base", scenario=number, user_turns=tuple(entry["user_turns"]),
-                         initial_config={name: entry["initial_config"]}, classes=(name,), withheld=(), withheld_until=None,
-                         ground_truth=tuple(tuple(bfcl.parse_call(c, (name,)) for c in turn) for turn in source),
-                         ground_truth_source=source)
+        task = bfcl.Task(
+            id=entry["id"],
+            split="base",
+            scenario=number,
+            user_turns=tuple(entry["user_turns"]),
+            initial_config={name: entry["initial_config"]},
+            classes=(name,),
+            withheld=(),
+            withheld_until=None,
+            ground_truth=tuple(tuple(bfcl.parse_call(c, (name,)) for c in turn) for turn in source),
+            ground_truth_source=source,
+        )
         box = Toolbox.of_scenario(task.classes, task.initial_config)
         for result in (box.execute(call) for turn in task.ground_truth for call in turn):
             if result.startswith(EXECUTION_ERROR):

@@ -10,6 +10,7 @@ come with verdicts: 1/T when one of the T turns is won, so that an episode's ret
 `terminated` means that every turn was played, `truncated` that a limit ended it before. Needs the extra `gym`; importing this
 module registers the id "envtune/Episode-v0" for gymnasium.make.
 """
+
 from collections.abc import Sequence
 
 import gymnasium
@@ -27,10 +28,19 @@ class Text(gymnasium.spaces.Space[str]):
 
     def sample(self, mask=None, probability=None) -> str:
         """A well-formed message that does little: a call without arguments, or an answer."""
-        names = ("ls", "pwd", "get_watchlist", "list_users", "check_tire_pressure", "list_all_airports")
+        names = (
+            "ls",
+            "pwd",
+            "get_watchlist",
+            "list_users",
+            "check_tire_pressure",
+            "list_all_airports",
+        )
         name = names[int(self.np_random.integers(len(names)))]
         call = f'<tool_call>[{{"name": "{name}", "arguments": {{}}}}]</tool_call>'
-        return "<think>sampled</think>" + (call if self.np_random.random() < 0.5 else "<answer>Done.</answer>")
+        return "<think>sampled</think>" + (
+            call if self.np_random.random() < 0.5 else "<answer>Done.</answer>"
+        )
 
     def contains(self, x) -> bool:
         return isinstance(x, str) and len(x) <= self.max_chars
@@ -51,9 +61,16 @@ class EpisodeEnv(gymnasium.Env[str, str]):
 
     `episode_settings` are those of Episode: hint_rate, rules, compact, max_result_chars, max_observation_chars.
     """
+
     metadata = {"render_modes": ["ansi"], "render_fps": 1}
 
-    def __init__(self, task_ids: Sequence[str], limits: Limits = TRAINING, render_mode: str | None = None, **episode_settings):
+    def __init__(
+        self,
+        task_ids: Sequence[str],
+        limits: Limits = TRAINING,
+        render_mode: str | None = None,
+        **episode_settings,
+    ):
         if not task_ids:
             raise ValueError("expected at least one task id, got none")
         self.task_ids, self.limits, self.render_mode = tuple(task_ids), limits, render_mode
@@ -65,10 +82,17 @@ class EpisodeEnv(gymnasium.Env[str, str]):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[str, dict]:
         """The opening as one text, and in `info` the same as chat messages. KeyError for an unknown task id."""
         super().reset(seed=seed)
-        task_id = (options or {}).get("task_id") or self.task_ids[int(self.np_random.integers(len(self.task_ids)))]
-        self.episode = Episode(task_id, self.limits, seed=int(self.np_random.integers(2**31)), **self.episode_settings)
+        task_id = (options or {}).get("task_id") or self.task_ids[
+            int(self.np_random.integers(len(self.task_ids)))
+        ]
+        self.episode = Episode(
+            task_id, self.limits, seed=int(self.np_random.integers(2**31)), **self.episode_settings
+        )
         messages = self.episode.messages
-        return "\n\n".join(m["content"] for m in messages), {"task_id": task_id, "messages": messages}
+        return "\n\n".join(m["content"] for m in messages), {
+            "task_id": task_id,
+            "messages": messages,
+        }
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict]:
         """Play one agent message. `info["record"]` is all that happened so far; the last observation is ''.
@@ -82,13 +106,22 @@ class EpisodeEnv(gymnasium.Env[str, str]):
         record = self.episode.record
         reward = (sum(verdict.success for verdict in record.verdicts) - won) / record.turns
         terminated = record.ending is Ending.COMPLETED
-        return reply or "", reward, terminated, self.episode.done and not terminated, {"record": record}
+        return (
+            reply or "",
+            reward,
+            terminated,
+            self.episode.done and not terminated,
+            {"record": record},
+        )
 
     def render(self) -> str | None:
         """The agent's messages and what it read, as text."""
         if self.render_mode != "ansi" or self.episode is None:
             return None
-        return "\n".join(f"agent: {step.message}\nenvironment: {step.feedback}" for step in self.episode.record.steps)
+        return "\n".join(
+            f"agent: {step.message}\nenvironment: {step.feedback}"
+            for step in self.episode.record.steps
+        )
 
 
 gymnasium.register(id="envtune/Episode-v0", entry_point=EpisodeEnv)

@@ -9,6 +9,7 @@ A message is one think block, then one tool_call or one answer, and nothing else
 Where a message could be read in two ways it is a format error, and the error says which rule it broke. JSON is strict:
 no NaN, no duplicate keys, no nesting past MAX_DEPTH. Nothing here knows what a tool does.
 """
+
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,13 +35,16 @@ Two rules:
 1. When information is missing, first try the other tools to find it. Ask the user only if no tool can tell.
 2. Never invent a call. When the function or a parameter value that a request needs is missing, say so in an answer and ask."""
 
-_COMPACT = ("<think></think><tool_call>[{\"name\": , \"arguments\": {}}]</tool_call> or "
-            "<think></think><answer></answer>")
+_COMPACT = (
+    '<think></think><tool_call>[{"name": , "arguments": {}}]</tool_call> or '
+    "<think></think><answer></answer>"
+)
 _COMPACT_RULES = "Missing? Look, else ask."
 
 
 class Parsed(NamedTuple):
     """An agent message: `calls` or `answer`, or the rule it broke in `error`; the other two are None."""
+
     calls: tuple[Call, ...] | None = None
     answer: str | None = None
     error: str | None = None
@@ -56,8 +60,10 @@ def describe_tools(docs: list[dict], compact: bool) -> str:
     """One tool a line: its whole doc as JSON, or its signature alone for a model with little context."""
     if compact:
         return " ".join(_signature(doc) for doc in docs)
-    return "\n".join(json.dumps({k: doc[k] for k in ("name", "description", "parameters")}, ensure_ascii=False)
-                     for doc in docs)
+    return "\n".join(
+        json.dumps({k: doc[k] for k in ("name", "description", "parameters")}, ensure_ascii=False)
+        for doc in docs
+    )
 
 
 def compact_lines() -> tuple[str, str]:
@@ -68,9 +74,13 @@ def compact_lines() -> tuple[str, str]:
 def system_prompt(docs: list[dict], rules: bool = False, compact: bool = False) -> str:
     """The system message: role, format, the two extra rules of stages 3-4 if `rules`, and the tools."""
     if compact:
-        return "\n".join([_COMPACT, *([_COMPACT_RULES] if rules else []), describe_tools(docs, compact=True)])
-    return (f"You are an agent that fulfils a user's requests with tools, over several turns.\n\n{_FORMAT}\n"
-            f"{_RULES if rules else ''}\n\nThe tools, one JSON object a line:\n{describe_tools(docs, compact=False)}")
+        return "\n".join(
+            [_COMPACT, *([_COMPACT_RULES] if rules else []), describe_tools(docs, compact=True)]
+        )
+    return (
+        f"You are an agent that fulfils a user's requests with tools, over several turns.\n\n{_FORMAT}\n"
+        f"{_RULES if rules else ''}\n\nThe tools, one JSON object a line:\n{describe_tools(docs, compact=False)}"
+    )
 
 
 def user_message(text: str, new_docs: list[dict], compact: bool = False) -> str:
@@ -129,20 +139,28 @@ def _calls(text: str) -> Parsed:
                 colons -= len(item) + (len(arguments) if type(arguments) is dict else 0)
         if colons:
             _STRICT.raw_decode(text)
-    except ValueError as error:  # JSONDecodeError is one; so is an integer of more digits than Python converts
+    except (
+        ValueError
+    ) as error:  # JSONDecodeError is one; so is an integer of more digits than Python converts
         return Parsed(error=f"the tool_call block is not valid JSON: {error}")
     if not items:
         return Parsed(error="the tool_call block holds no call")
     if len(items) > MAX_CALLS:
-        return Parsed(error=f"the tool_call block holds {len(items)} calls, at most {MAX_CALLS} are run")
+        return Parsed(
+            error=f"the tool_call block holds {len(items)} calls, at most {MAX_CALLS} are run"
+        )
     calls = []
     for item in items:
         name = item.get("name") if type(item) is dict else None
         if type(name) is not str:
-            return Parsed(error='each call is an object {"name": "…", "arguments": {…}} with a text as name')
+            return Parsed(
+                error='each call is an object {"name": "…", "arguments": {…}} with a text as name'
+            )
         arguments = item.get("arguments")
         if type(arguments) is not dict:
-            return Parsed(error=f'call {name!r} needs "arguments": an object, {{}} if there are none')
+            return Parsed(
+                error=f'call {name!r} needs "arguments": an object, {{}} if there are none'
+            )
         calls.append(Call(name, arguments))
     return Parsed(tuple(calls))
 
@@ -150,16 +168,22 @@ def _calls(text: str) -> Parsed:
 def parse(message: str) -> Parsed:
     """Read an agent message. Never raises: whatever the model wrote is either understood or a format error."""
     if len(message) > MAX_MESSAGE_CHARS:
-        return Parsed(error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read")
+        return Parsed(
+            error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read"
+        )
     text = message.strip()
     thought_ends = text.find("</think>")
-    rest = text[thought_ends + len("</think>"):].lstrip()
-    if text.startswith("<think>") and thought_ends > 0 and (text.count("<") == 4 or sum(map(text.count, _ALL_TAGS)) == 4):
+    rest = text[thought_ends + len("</think>") :].lstrip()
+    if (
+        text.startswith("<think>")
+        and thought_ends > 0
+        and (text.count("<") == 4 or sum(map(text.count, _ALL_TAGS)) == 4)
+    ):
         # four tags in all: if they are these four, none is left over to be read another way
         if rest.startswith("<tool_call>") and rest.endswith("</tool_call>"):
-            return _calls(rest[len("<tool_call>"):-len("</tool_call>")])
+            return _calls(rest[len("<tool_call>") : -len("</tool_call>")])
         if rest.startswith("<answer>") and rest.endswith("</answer>"):
-            return Parsed(answer=rest[len("<answer>"):-len("</answer>")].strip())
+            return Parsed(answer=rest[len("<answer>") : -len("</answer>")].strip())
     return Parsed(error=_fault(message))
 
 
@@ -190,7 +214,9 @@ def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
     return f"<tool_response>\n{lines}\n</tool_response>"
 
 
-def within(results: Sequence[str], result_chars: int, observation_chars: int) -> tuple[Sequence[str], int]:
+def within(
+    results: Sequence[str], result_chars: int, observation_chars: int
+) -> tuple[Sequence[str], int]:
     """Results as an agent may read them, and how many characters are left out: each at most `result_chars`, and after
     `observation_chars` of all of them nothing but the mark that says how much is missing."""
     if sum(map(len, results)) <= result_chars <= observation_chars:
@@ -204,6 +230,8 @@ def within(results: Sequence[str], result_chars: int, observation_chars: int) ->
     return shown, truncated
 
 
-EMPTY_TURN_WARNING = ("The call was not carried out: this request could not be fulfilled with the tools and values at "
-                      "hand, and asking would have been right.")
+EMPTY_TURN_WARNING = (
+    "The call was not carried out: this request could not be fulfilled with the tools and values at "
+    "hand, and asking would have been right."
+)
 FORCED_END_NOTICE = "The turn was ended: too many steps without an answer."

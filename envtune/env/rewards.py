@@ -7,6 +7,7 @@
 Counts are per step, not per call, and a step that ended a turn counts for neither C_correct nor C_error, as in the
 authors' code. Progress is always over the task's T turns (a departure: the authors average over the turns reached).
 """
+
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -21,7 +22,11 @@ def _count(record: EpisodeRecord, outcome: Outcome) -> int:
 
 def format_reward(record: EpisodeRecord) -> float:
     """R_format = (N - C_format) / N over the N steps [0..1]; 0 for an episode without steps."""
-    return (len(record.steps) - _count(record, Outcome.FORMAT_ERROR)) / len(record.steps) if record.steps else 0.0
+    return (
+        (len(record.steps) - _count(record, Outcome.FORMAT_ERROR)) / len(record.steps)
+        if record.steps
+        else 0.0
+    )
 
 
 def tool_call_reward(record: EpisodeRecord) -> float:
@@ -47,7 +52,9 @@ def progress_reward(record: EpisodeRecord) -> float:
 
 def binary_reward(record: EpisodeRecord) -> float:
     """1 if all T turns succeed, else 0 (the ablation of the paper's Fig. 4b)."""
-    return float(len(record.verdicts) == record.turns and all(verdict.success for verdict in record.verdicts))
+    return float(
+        len(record.verdicts) == record.turns and all(verdict.success for verdict in record.verdicts)
+    )
 
 
 def direct_reward(record: EpisodeRecord) -> float:
@@ -59,7 +66,11 @@ def _likeness(call: Call, truth: Call) -> float:
     """Of a call with the right name: Jaccard overlap of the argument names, and a point for each argument with the right value."""
     names = call.arguments.keys() | truth.arguments.keys()
     overlap = len(call.arguments.keys() & truth.arguments.keys()) / len(names) if names else 1.0
-    right = [name for name, value in truth.arguments.items() if name in call.arguments and call.arguments[name] == value]
+    right = [
+        name
+        for name, value in truth.arguments.items()
+        if name in call.arguments and call.arguments[name] == value
+    ]
     return overlap + len(right)
 
 
@@ -86,11 +97,16 @@ def toolrl_reward(record: EpisodeRecord) -> float:
     reached = 1 + max((step.turn for step in record.steps), default=-1)
     for step in record.steps:
         calls[step.turn] += step.calls
-    turns = [call_correctness(calls[i], truth[i]) if i < reached else -3.0 for i in range(record.turns)]
+    turns = [
+        call_correctness(calls[i], truth[i]) if i < reached else -3.0 for i in range(record.turns)
+    ]
     return format_reward(record) + fmean(turns)
 
 
-REWARDS = {f.__name__.removesuffix("_reward"): f for f in (stage1_reward, progress_reward, binary_reward, direct_reward, toolrl_reward)}
+REWARDS = {
+    f.__name__.removesuffix("_reward"): f
+    for f in (stage1_reward, progress_reward, binary_reward, direct_reward, toolrl_reward)
+}
 """Rewards that a stage may name."""
 MAXIMUM = {"stage1": 2.0, "progress": 1.0, "binary": 1.0, "direct": 1.0, "toolrl": 4.0}
 """The largest value of each."""

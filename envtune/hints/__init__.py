@@ -1,9 +1,23 @@
 """Actionable augmentation: a vague error carries a hint that names its cause and a direction, never the solution. Nothing here changes a
 success."""
+
 from envtune.bfcl.results import is_error
 from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
 from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, load_hints, match
 
-__all__ = ["CATEGORIES", "KINDS", "NONE", "TYPES", "Corruption", "Hint", "add_folder", "augment", "is_error", "leak",
-           "load_hints", "match", "violation"]
+__all__ = [
+    "CATEGORIES",
+    "KINDS",
+    "NONE",
+    "TYPES",
+    "Corruption",
+    "Hint",
+    "add_folder",
+    "augment",
+    "is_error",
+    "leak",
+    "load_hints",
+    "match",
+    "violation",
+]

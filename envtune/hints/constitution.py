@@ -7,6 +7,7 @@
 
 `violation` looks at the text alone, when a record is loaded or generated; `leak` looks at the task, each time a hint is shown.
 """
+
 import re
 
 from envtune.bfcl import Call, Task
@@ -29,7 +30,11 @@ def violation(text: str, tools: tuple[str, ...]) -> str:
     if _NUMBERED.search(text):
         return "it numbers steps, which is a recipe"
     # a tool such as `find` or `sort` is also a word; only a name that could be nothing else counts
-    named = [tool for tool in tools if ("_" in tool or tool.lower() != tool) and re.search(rf"(?<!\w){tool}(?!\w)", text)]
+    named = [
+        tool
+        for tool in tools
+        if ("_" in tool or tool.lower() != tool) and re.search(rf"(?<!\w){tool}(?!\w)", text)
+    ]
     if len(named) > 1:
         return f"it names {len(named)} tools in order, which is a recipe: {', '.join(named)}"
     return ""
@@ -52,6 +57,10 @@ def leak(text: str, task: Task, call: Call, result: str) -> str:
         if f"{truth.name}(" in text:
             return f"{truth.name}(…)"
         for value in values_in(list(truth.arguments.values())):
-            if len(value) > 2 and value not in seen and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text):
+            if (
+                len(value) > 2
+                and value not in seen
+                and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)
+            ):
                 return value
     return ""

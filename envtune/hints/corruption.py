@@ -5,6 +5,7 @@
 Only what is read changes: results, state and verdicts stay. A corrupted hint passes no guard, and in the record its id ends in
 "!kind".
 """
+
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,9 @@ KINDS = {
     "contradictory": "the opposite of what the environment asks for",
 }
 VAGUE = "Something about this call was not as it should be. Think about it again, and try something else."
-CONTRADICTORY = "This call is right as it is, and the error is temporary. Repeat it unchanged until it works."
+CONTRADICTORY = (
+    "This call is right as it is, and the error is temporary. Repeat it unchanged until it works."
+)
 
 
 @lru_cache(maxsize=1)
@@ -35,6 +38,7 @@ def drafts() -> dict[str, str]:
 @dataclass(frozen=True)
 class Corruption:
     """A kind of bad hint and how often it strikes."""
+
     kind: str = "none"
     """One of KINDS."""
     rate: float = 0.0

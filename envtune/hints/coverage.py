@@ -8,6 +8,7 @@ A site is a returned {"error": …} (also inside a list, and BFCL's one "Error: 
 of a call: a parameter that does not exist, one that is missing, one of the wrong type. Sites of private helpers belong to every
 tool that reaches them. Each is either vague and has a hint, or clear, with a reason, in data/hints/clear.yaml.
 """
+
 import ast
 import inspect
 import re
@@ -35,6 +36,7 @@ ARGUMENT_ERRORS = {
 @dataclass(frozen=True)
 class Site:
     """One place where a tool says no."""
+
     class_name: str
     tool: str
     kind: str
@@ -77,10 +79,16 @@ def _own_sites(function: ast.FunctionDef) -> Iterator[tuple[str, int, str]]:
                 if isinstance(item, ast.Constant) and str(item.value).startswith("Error"):
                     yield "returned", node.lineno, str(item.value)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            yield "raised", node.lineno, "Error during execution: " + "".join(map(_template, node.exc.args))
+            yield (
+                "raised",
+                node.lineno,
+                "Error during execution: " + "".join(map(_template, node.exc.args)),
+            )
 
 
-def _reached(name: str, functions: dict[str, ast.FunctionDef], seen: frozenset[str] = frozenset()) -> set[str]:
+def _reached(
+    name: str, functions: dict[str, ast.FunctionDef], seen: frozenset[str] = frozenset()
+) -> set[str]:
     """A function and every private one of its module that it calls, by name, over any object."""
     names = {name}
     for node in ast.walk(functions[name]):
@@ -94,10 +102,19 @@ def _reached(name: str, functions: dict[str, ast.FunctionDef], seen: frozenset[s
 def sites_of(cls: type, tools: tuple[str, ...]) -> list[Site]:
     """The error sites of any tool class, in source order by tool; what BFCL's classes get, and a class of one's own."""
     tree = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
-    functions = {f.name: f for c in tree.body if isinstance(c, ast.ClassDef) for f in c.body if isinstance(f, ast.FunctionDef)}
+    functions = {
+        f.name: f
+        for c in tree.body
+        if isinstance(c, ast.ClassDef)
+        for f in c.body
+        if isinstance(f, ast.FunctionDef)
+    }
     sites = []
     for tool in tools:
-        found = sorted({site for name in _reached(tool, functions) for site in _own_sites(functions[name])}, key=lambda s: s[1])
+        found = sorted(
+            {site for name in _reached(tool, functions) for site in _own_sites(functions[name])},
+            key=lambda s: s[1],
+        )
         sites += [Site(cls.__name__, tool, *site) for site in found]
         parameters = list(inspect.signature(getattr(cls, tool)).parameters.values())[1:]
         required = any(parameter.default is parameter.empty for parameter in parameters)
@@ -110,7 +127,9 @@ def sites_of(cls: type, tools: tuple[str, ...]) -> list[Site]:
 @cache
 def error_sites() -> tuple[Site, ...]:
     """Every site of the eight BFCL classes."""
-    return tuple(site for c in bfcl.CLASSES for site in sites_of(bfcl.tool_class(c), bfcl.tool_names(c)))
+    return tuple(
+        site for c in bfcl.CLASSES for site in sites_of(bfcl.tool_class(c), bfcl.tool_names(c))
+    )
 
 
 @cache
@@ -119,7 +138,9 @@ def _clear() -> tuple[dict, ...]:
     records = yaml.safe_load((paths.DATA / "hints" / "clear.yaml").read_text())
     for record in records:
         if set(record) != {"class", "tools", "error", "reason"} or not record["reason"]:
-            raise ValueError(f"clear.yaml: a record has class, tools, error and a reason, got {record}")
+            raise ValueError(
+                f"clear.yaml: a record has class, tools, error and a reason, got {record}"
+            )
     return tuple(records)
 
 
@@ -130,16 +151,60 @@ def coverage(sites: tuple[Site, ...] | None = None) -> pd.DataFrame:
     """
     rows = []
     for site in error_sites() if sites is None else sites:
-        call, row = Call(site.tool, {}), {"class": site.class_name, "tool": site.tool, "kind": site.kind, "error": site.template}
-        clear = next((r for r in _clear() if r["class"] == site.class_name and (r["tools"] == ["*"] or site.tool in r["tools"])
-                      and site.kind != "argument" and re.search(r["error"], site.template)), None)
-        hint = next((h for h in load_hints() if h.class_name in (site.class_name, "*") and h.matches(call, site.sample)), None)
+        call, row = (
+            Call(site.tool, {}),
+            {
+                "class": site.class_name,
+                "tool": site.tool,
+                "kind": site.kind,
+                "error": site.template,
+            },
+        )
+        clear = next(
+            (
+                r
+                for r in _clear()
+                if r["class"] == site.class_name
+                and (r["tools"] == ["*"] or site.tool in r["tools"])
+                and site.kind != "argument"
+                and re.search(r["error"], site.template)
+            ),
+            None,
+        )
+        hint = next(
+            (
+                h
+                for h in load_hints()
+                if h.class_name in (site.class_name, "*") and h.matches(call, site.sample)
+            ),
+            None,
+        )
         if clear:
-            rows.append(row | {"state": "clear", "hint": "", "category": "", "type": "", "reason": clear["reason"]})
+            rows.append(
+                row
+                | {
+                    "state": "clear",
+                    "hint": "",
+                    "category": "",
+                    "type": "",
+                    "reason": clear["reason"],
+                }
+            )
         elif hint:
-            rows.append(row | {"state": "hinted", "hint": hint.id, "category": hint.category, "type": hint.type, "reason": ""})
+            rows.append(
+                row
+                | {
+                    "state": "hinted",
+                    "hint": hint.id,
+                    "category": hint.category,
+                    "type": hint.type,
+                    "reason": "",
+                }
+            )
         else:
-            rows.append(row | {"state": "open", "hint": "", "category": "", "type": "", "reason": ""})
+            rows.append(
+                row | {"state": "open", "hint": "", "category": "", "type": "", "reason": ""}
+            )
     return pd.DataFrame(rows)
 
 
@@ -147,5 +212,11 @@ def summary(table: pd.DataFrame) -> dict[str, int | float]:
     """Counts of a coverage table: sites, clear, vague, hinted, open, and the covered share of the vague ones [0..1]."""
     count = table["state"].value_counts()
     vague = int(count.get("hinted", 0) + count.get("open", 0))
-    return {"sites": len(table), "clear": int(count.get("clear", 0)), "vague": vague, "hinted": int(count.get("hinted", 0)),
-            "open": int(count.get("open", 0)), "covered": int(count.get("hinted", 0)) / vague if vague else 1.0}
+    return {
+        "sites": len(table),
+        "clear": int(count.get("clear", 0)),
+        "vague": vague,
+        "hinted": int(count.get("hinted", 0)),
+        "open": int(count.get("open", 0)),
+        "covered": int(count.get("hinted", 0)) / vague if vague else 1.0,
+    }

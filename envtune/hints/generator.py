@@ -7,6 +7,7 @@ the ground truth, the Generator does not. Besides the Judge, code checks every a
 of the failure. Each attempt is kept in attempts.jsonl with model, prompt hash and verdict; a run that was stopped goes on from
 there. Approved hints are appended to generated_<class>.yaml as records that a person reviews as a diff; nothing is overwritten.
 """
+
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 class Draft(pydantic.BaseModel):
     """What the Generator answers."""
+
     reasoning: str
     need_augmentation: bool
     error_category: Literal[CATEGORIES]
@@ -45,6 +47,7 @@ class Draft(pydantic.BaseModel):
 
 class Judgement(pydantic.BaseModel):
     """What the Judge answers."""
+
     reasoning: str
     solution_leakage: bool
     exploration_constraint: bool
@@ -56,13 +59,19 @@ class Judgement(pydantic.BaseModel):
     @property
     def approved(self) -> bool:
         """Approved by the rule and not by the model's last word alone: no leakage, no constraint, actionable, high quality."""
-        return (self.overall_approved and not self.solution_leakage and not self.exploration_constraint and self.actionability
-                and self.hint_quality == "high")
+        return (
+            self.overall_approved
+            and not self.solution_leakage
+            and not self.exploration_constraint
+            and self.actionability
+            and self.hint_quality == "high"
+        )
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible server and how to ask it."""
+
     base_url: str
     model: str
     key: str = "none"
@@ -78,9 +87,15 @@ class Endpoint:
     def from_environment(cls, **changes) -> "Endpoint":
         """From ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL and ENVTUNE_LLM_KEY. ValueError that names what is missing."""
         names = {"base_url": "ENVTUNE_LLM_BASE_URL", "model": "ENVTUNE_LLM_MODEL"}
-        missing = [name for field, name in names.items() if not os.environ.get(name) and field not in changes]
+        missing = [
+            name
+            for field, name in names.items()
+            if not os.environ.get(name) and field not in changes
+        ]
         if missing:
-            raise ValueError(f"set {' and '.join(missing)}: an OpenAI-compatible server (…/v1) and the name of its model")
+            raise ValueError(
+                f"set {' and '.join(missing)}: an OpenAI-compatible server (…/v1) and the name of its model"
+            )
         found = {field: os.environ[name] for field, name in names.items() if name in os.environ}
         return cls(**{**found, "key": os.environ.get("ENVTUNE_LLM_KEY", "none"), **changes})
 
@@ -88,6 +103,7 @@ class Endpoint:
 @dataclass(frozen=True)
 class Outcome:
     """What became of one failure."""
+
     failure: Failure
     status: str
     """approved, not_needed, rejected (no attempt passed) or failed (the server did not answer; tried again by the next run)."""
@@ -114,18 +130,38 @@ def _json_object(text: str) -> dict:
 
 def _examples(class_name: str, few_shot: int) -> str:
     """A few records of the domain, as the Generator is to write them; '' for zero-shot."""
-    seeds = [h for h in load_hints() if h.class_name == class_name and h.provenance.get("made_by") == "hand"][:few_shot]
-    lines = [json.dumps({"error": h.error.pattern, "error_category": h.category, "augmentation_type": h.type,
-                         "augmented_feedback": h.text}) for h in seeds]
+    seeds = [
+        h
+        for h in load_hints()
+        if h.class_name == class_name and h.provenance.get("made_by") == "hand"
+    ][:few_shot]
+    lines = [
+        json.dumps(
+            {
+                "error": h.error.pattern,
+                "error_category": h.category,
+                "augmentation_type": h.type,
+                "augmented_feedback": h.text,
+            }
+        )
+        for h in seeds
+    ]
     return "\n".join(["", "Hints of this domain that were approved:", *lines, ""]) if lines else ""
 
 
 def record_of(failure: Failure, draft: Draft, provenance: dict) -> dict:
     """A library record for an approved draft."""
     name = hashlib.sha256(failure.key.encode()).hexdigest()[:8]
-    return {"id": f"gen-{failure.tool.replace('_', '-').lower()}-{name}", "class": failure.class_name, "tools": [failure.tool],
-            "when": {"error": failure.pattern}, "hint": draft.augmented_feedback.strip(), "category": draft.error_category,
-            "type": draft.augmentation_type, "provenance": provenance}
+    return {
+        "id": f"gen-{failure.tool.replace('_', '-').lower()}-{name}",
+        "class": failure.class_name,
+        "tools": [failure.tool],
+        "when": {"error": failure.pattern},
+        "hint": draft.augmented_feedback.strip(),
+        "category": draft.error_category,
+        "type": draft.augmentation_type,
+        "provenance": provenance,
+    }
 
 
 class _Run:
@@ -133,11 +169,17 @@ class _Run:
 
     def __init__(self, endpoint: Endpoint, folder: Path, few_shot: int):
         self.endpoint, self.few_shot = endpoint, few_shot
-        self.client = openai.OpenAI(base_url=endpoint.base_url, api_key=endpoint.key, timeout=endpoint.timeout_seconds,
-                                    max_retries=endpoint.retries)
+        self.client = openai.OpenAI(
+            base_url=endpoint.base_url,
+            api_key=endpoint.key,
+            timeout=endpoint.timeout_seconds,
+            max_retries=endpoint.retries,
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self.log, self.lock = folder / "attempts.jsonl", threading.Lock()
-        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):  # a line torn by a kill must not swallow the next one
+        if self.log.exists() and not self.log.read_bytes().endswith(
+            b"\n"
+        ):  # a line torn by a kill must not swallow the next one
             with open(self.log, "a", encoding="utf-8") as out:
                 out.write("\n")
 
@@ -148,51 +190,98 @@ class _Run:
     def ask(self, role: str, values: dict[str, str], shape: type[pydantic.BaseModel]) -> tuple:
         """(parsed answer or None, what was wrong with it, the attempt's row). openai.OpenAIError when the server gives up."""
         prompt = _fill(role, values)
-        model = self.endpoint.judge_model or self.endpoint.model if role == "judge" else self.endpoint.model
-        answer = self.client.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}],
-                                                     max_tokens=self.endpoint.max_tokens, temperature=self.endpoint.temperature)
+        model = (
+            self.endpoint.judge_model or self.endpoint.model
+            if role == "judge"
+            else self.endpoint.model
+        )
+        answer = self.client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": prompt}],
+            max_tokens=self.endpoint.max_tokens,
+            temperature=self.endpoint.temperature,
+        )
         text = (answer.choices[0].message.content if answer.choices else "") or ""
         usage = answer.usage
-        row = {"role": role, "model": model, "prompt": f"{role}_{VERSION}",
-               "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest()[:16], "answer": text,
-               "prompt_tokens": usage.prompt_tokens if usage else 0, "completion_tokens": usage.completion_tokens if usage else 0}
+        row = {
+            "role": role,
+            "model": model,
+            "prompt": f"{role}_{VERSION}",
+            "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest()[:16],
+            "answer": text,
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+            "completion_tokens": usage.completion_tokens if usage else 0,
+        }
         try:
             return shape.model_validate(_json_object(text)), "", row
-        except (ValueError, RecursionError) as error:  # pydantic's ValidationError and JSONDecodeError are ValueErrors
-            return None, f"the answer is not the JSON object that was asked for: {str(error)[:300]}", row
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # pydantic's ValidationError and JSONDecodeError are ValueErrors
+            return (
+                None,
+                f"the answer is not the JSON object that was asked for: {str(error)[:300]}",
+                row,
+            )
 
     def work(self, failure: Failure) -> Outcome:
         """Up to ATTEMPTS drafts for one failure."""
         tools = bfcl.tool_names(failure.class_name)
-        values = {"domain": failure.class_name, "tools": ", ".join(tools), "question": failure.question, "error": failure.error,
-                  "trajectory": failure.trajectory, "call": json.dumps(failure.call._asdict()),
-                  "categories": " | ".join(CATEGORIES), "types": " | ".join(TYPES),
-                  "examples": _examples(failure.class_name, self.few_shot)}
+        values = {
+            "domain": failure.class_name,
+            "tools": ", ".join(tools),
+            "question": failure.question,
+            "error": failure.error,
+            "trajectory": failure.trajectory,
+            "call": json.dumps(failure.call._asdict()),
+            "categories": " | ".join(CATEGORIES),
+            "types": " | ".join(TYPES),
+            "examples": _examples(failure.class_name, self.few_shot),
+        }
         tasks = [bfcl.load_task(t) for t in failure.task_ids or (failure.task_id,)]
-        truth = "\n".join(map(str, bfcl.load_task(failure.task_id).ground_truth_source[failure.turn])) or "(asking the user)"
+        truth = (
+            "\n".join(map(str, bfcl.load_task(failure.task_id).ground_truth_source[failure.turn]))
+            or "(asking the user)"
+        )
         suggestions, tokens, status, number = "", [0, 0], "rejected", 0
         while number < ATTEMPTS:
             number += 1
             verdict = {"failure": failure.key, "attempt": number}
             try:
                 feedback = f"An earlier attempt was refused: {suggestions}\n" if suggestions else ""
-                draft, suggestions, row = self.ask("generator", values | {"suggestions": feedback}, Draft)
+                draft, suggestions, row = self.ask(
+                    "generator", values | {"suggestions": feedback}, Draft
+                )
                 self._count(tokens, row)
                 if draft is None:
                     self.write(**verdict, **row, verdict="bad_json", why=suggestions)
                     continue
-                self.write(**verdict, **row, verdict="draft" if draft.need_augmentation else "not_needed", why="")
+                self.write(
+                    **verdict,
+                    **row,
+                    verdict="draft" if draft.need_augmentation else "not_needed",
+                    why="",
+                )
                 if not draft.need_augmentation:
                     status = "not_needed"
                     break
                 hint = draft.augmented_feedback
-                judged, suggestions, row = self.ask("judge", values | {"hint": hint, "ground_truth": truth}, Judgement)
+                judged, suggestions, row = self.ask(
+                    "judge", values | {"hint": hint, "ground_truth": truth}, Judgement
+                )
                 self._count(tokens, row)
             except openai.OpenAIError as error:
-                self.write(**verdict, role="server", verdict="failed", why=f"{type(error).__name__}: {error}"[:500])
+                self.write(
+                    **verdict,
+                    role="server",
+                    verdict="failed",
+                    why=f"{type(error).__name__}: {error}"[:500],
+                )
                 return Outcome(failure, "failed", None, number, *tokens)
             leaks = (constitution.leak(hint, task, failure.call, failure.error) for task in tasks)
-            fault = constitution.violation(hint, tools) or next((f"it gives away {leak!r}" for leak in leaks if leak), "")
+            fault = constitution.violation(hint, tools) or next(
+                (f"it gives away {leak!r}" for leak in leaks if leak), ""
+            )
             if judged is None:
                 self.write(**verdict, **row, verdict="bad_json", why=suggestions)
             elif not judged.approved:
@@ -202,9 +291,16 @@ class _Run:
                 suggestions = fault
                 self.write(**verdict, **row, verdict="caught_by_code", why=fault)
             else:
-                made = {"made_by": self.endpoint.model, "judged_by": row["model"], "prompts": VERSION,
-                        "prompt_hash": row["prompt_hash"], "attempts": number, "few_shot": self.few_shot, "seen": failure.count,
-                        "reviewed": False}
+                made = {
+                    "made_by": self.endpoint.model,
+                    "judged_by": row["model"],
+                    "prompts": VERSION,
+                    "prompt_hash": row["prompt_hash"],
+                    "attempts": number,
+                    "few_shot": self.few_shot,
+                    "seen": failure.count,
+                    "reviewed": False,
+                }
                 record = record_of(failure, draft, made)
                 self.write(**verdict, **row, verdict="approved", why="", record=record)
                 return Outcome(failure, "approved", record, number, *tokens)
@@ -242,8 +338,14 @@ def _keep(record: dict, folder: Path) -> None:
             out.write(yaml.safe_dump([record], sort_keys=False, allow_unicode=True, width=120))
 
 
-def generate(failures: Sequence[Failure], endpoint: Endpoint, folder: Path, library: Path, few_shot: int = 4,
-             workers: int = 4) -> list[Outcome]:
+def generate(
+    failures: Sequence[Failure],
+    endpoint: Endpoint,
+    folder: Path,
+    library: Path,
+    few_shot: int = 4,
+    workers: int = 4,
+) -> list[Outcome]:
     """Work on every failure that no earlier run in `folder` brought to an end; approved records go to `library`.
 
     few_shot: approved hints of the domain that the Generator is shown; 0 is zero-shot. Returns an Outcome a failure worked on.
@@ -254,7 +356,10 @@ def generate(failures: Sequence[Failure], endpoint: Endpoint, folder: Path, libr
         _keep(record, library)
     todo = [failure for failure in failures if failure.key not in done]
     outcomes = []
-    with progress.bar(len(todo), "generating hints", "failure") as bar, ThreadPoolExecutor(workers) as pool:
+    with (
+        progress.bar(len(todo), "generating hints", "failure") as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         for outcome in pool.map(run.work, todo):
             if outcome.record:
                 _keep(outcome.record, library)
@@ -263,9 +368,22 @@ def generate(failures: Sequence[Failure], endpoint: Endpoint, folder: Path, libr
     return outcomes
 
 
-def tally(outcomes: Sequence[Outcome], dollars_per_million: tuple[float, float] = (0.0, 0.0)) -> dict[str, float]:
+def tally(
+    outcomes: Sequence[Outcome], dollars_per_million: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, float]:
     """Counts by status, attempts, tokens, and the cost at a price for a million prompt and completion tokens [$]."""
-    prompt, completion = sum(o.prompt_tokens for o in outcomes), sum(o.completion_tokens for o in outcomes)
-    statuses = {status: sum(o.status == status for o in outcomes) for status in ("approved", "not_needed", "rejected", "failed")}
-    return {**statuses, "attempts": sum(o.attempts for o in outcomes), "prompt_tokens": prompt, "completion_tokens": completion,
-            "dollars": (prompt * dollars_per_million[0] + completion * dollars_per_million[1]) / 1e6}
+    prompt, completion = (
+        sum(o.prompt_tokens for o in outcomes),
+        sum(o.completion_tokens for o in outcomes),
+    )
+    statuses = {
+        status: sum(o.status == status for o in outcomes)
+        for status in ("approved", "not_needed", "rejected", "failed")
+    }
+    return {
+        **statuses,
+        "attempts": sum(o.attempts for o in outcomes),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "dollars": (prompt * dollars_per_million[0] + completion * dollars_per_million[1]) / 1e6,
+    }

@@ -15,6 +15,7 @@
 The first record that matches, in file and line order, speaks. Successes are never touched, the tools' state is not seen and
 the original error stays. A last guard drops a hint that would give away ground truth which the agent has not written or read.
 """
+
 import json
 import re
 from dataclasses import dataclass
@@ -30,7 +31,13 @@ from envtune.common import paths
 from envtune.hints import constitution
 from envtune.hints.corruption import NONE, Corruption
 
-CATEGORIES = ("dependency_missing", "parameter_constraint", "state_prerequisite", "format_mismatch", "resource_unavailable")
+CATEGORIES = (
+    "dependency_missing",
+    "parameter_constraint",
+    "state_prerequisite",
+    "format_mismatch",
+    "resource_unavailable",
+)
 TYPES = ("clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format")
 _NO_RECORDS = {"clear.yaml", "unjudged.yaml"}  # what coverage.py and corruption.py read
 _FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
@@ -40,6 +47,7 @@ _CONDITIONS = {"error", "any_argument", "of", "arguments"}
 @dataclass(frozen=True)
 class Hint:
     """One record of the library."""
+
     id: str
     class_name: str
     tools: tuple[str, ...]
@@ -60,11 +68,18 @@ class Hint:
         values = [str(v) for k, v in call.arguments.items() if not self.of or k in self.of]
         if self.any_argument and not any(self.any_argument.search(v) for v in values):
             return False
-        return all(name in call.arguments and pattern.search(str(call.arguments[name])) for name, pattern in self.arguments)
+        return all(
+            name in call.arguments and pattern.search(str(call.arguments[name]))
+            for name, pattern in self.arguments
+        )
 
     def render(self, call: Call) -> str:
         """The text with its slots filled from the call's own arguments, each cut at 60 characters."""
-        return re.sub(r"\{(\w+)\}", lambda slot: str(call.arguments.get(slot.group(1), slot.group(1)))[:60], self.text)
+        return re.sub(
+            r"\{(\w+)\}",
+            lambda slot: str(call.arguments.get(slot.group(1), slot.group(1)))[:60],
+            self.text,
+        )
 
 
 def _hint(record: dict, where: str) -> Hint:
@@ -74,24 +89,41 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(f"{name}: a record has exactly the fields {', '.join(sorted(_FIELDS))}")
     when = record["when"]
     if not set(when) <= _CONDITIONS or "error" not in when:
-        raise ValueError(f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}")
+        raise ValueError(
+            f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}"
+        )
     if record["category"] not in CATEGORIES or record["type"] not in TYPES:
-        raise ValueError(f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}")
+        raise ValueError(
+            f"{name}: category is one of {', '.join(CATEGORIES)} and type one of {', '.join(TYPES)}"
+        )
     if record["class"] not in (classes := (*bfcl.CLASSES, *bfcl.OWN_CLASSES, "*")):
         raise ValueError(f"{name}: class is one of {', '.join(classes)}, got {record['class']!r}")
     known = () if record["class"] == "*" else bfcl.tool_names(record["class"])
     tools = known if record["tools"] == ["*"] else tuple(record["tools"])
     if not set(tools) <= set(known):
-        raise ValueError(f"{name}: {record['class']} has no tool {', '.join(sorted(set(tools) - set(known)))}")
+        raise ValueError(
+            f"{name}: {record['class']} has no tool {', '.join(sorted(set(tools) - set(known)))}"
+        )
     if fault := constitution.violation(record["hint"], known):
         raise ValueError(f"{name}: {fault}")
     try:
-        return Hint(record["id"], record["class"], tools, re.compile(when["error"]),
-                    re.compile(when["any_argument"]) if "any_argument" in when else None, tuple(when.get("of", ())),
-                    tuple((k, re.compile(v)) for k, v in when.get("arguments", {}).items()),
-                    record["hint"], record["category"], record["type"], record["provenance"])
+        return Hint(
+            record["id"],
+            record["class"],
+            tools,
+            re.compile(when["error"]),
+            re.compile(when["any_argument"]) if "any_argument" in when else None,
+            tuple(when.get("of", ())),
+            tuple((k, re.compile(v)) for k, v in when.get("arguments", {}).items()),
+            record["hint"],
+            record["category"],
+            record["type"],
+            record["provenance"],
+        )
     except re.error as error:
-        raise ValueError(f"{name}: {error.pattern!r} is not a regular expression: {error}") from error
+        raise ValueError(
+            f"{name}: {error.pattern!r} is not a regular expression: {error}"
+        ) from error
 
 
 _FOLDERS = [paths.DATA / "hints"]
@@ -111,23 +143,42 @@ def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
 
     ValueError for a faulty record or a double id.
     """
-    files = [path for place in ([folder] if folder else _FOLDERS) for path in sorted(place.glob("*.yaml"))]
-    hints = [_hint(record, path.name) for path in files if path.name not in _NO_RECORDS
-             for record in yaml.safe_load(path.read_text()) or ()]
+    files = [
+        path
+        for place in ([folder] if folder else _FOLDERS)
+        for path in sorted(place.glob("*.yaml"))
+    ]
+    hints = [
+        _hint(record, path.name)
+        for path in files
+        if path.name not in _NO_RECORDS
+        for record in yaml.safe_load(path.read_text()) or ()
+    ]
     hints.sort(key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand"))
     ids = [hint.id for hint in hints]
     if doubles := {i for i in ids if ids.count(i) > 1}:
-        raise ValueError(f"{folder or 'the library'}: the id {', '.join(doubles)} occurs more than once")
+        raise ValueError(
+            f"{folder or 'the library'}: the id {', '.join(doubles)} occurs more than once"
+        )
     return tuple(hints)
 
 
 def match(classes: tuple[str, ...], call: Call, error: str) -> Hint | None:
     """The first hint for a call and its error text."""
-    return next((h for h in load_hints() if h.class_name in (*classes, "*") and h.matches(call, error)), None)
+    return next(
+        (h for h in load_hints() if h.class_name in (*classes, "*") and h.matches(call, error)),
+        None,
+    )
 
 
-def augment(task: Task, call: Call, result: str, turn: int = 0, corruption: Corruption = NONE,
-            seed: str = "") -> tuple[str, str | None]:
+def augment(
+    task: Task,
+    call: Call,
+    result: str,
+    turn: int = 0,
+    corruption: Corruption = NONE,
+    seed: str = "",
+) -> tuple[str, str | None]:
     """What the agent reads for a result, and the id of the hint in it: (result, None) when there is nothing to add.
 
     `corruption` spoils a share of the hints, drawn from `seed`, for the study of what bad hints do; such an id ends in "!kind".
@@ -138,7 +189,10 @@ def augment(task: Task, call: Call, result: str, turn: int = 0, corruption: Corr
         return result, None
     text, name = hint.render(call), hint.id
     if corruption.strikes(seed):
-        text, name = corruption.spoil(text, hint, load_hints(), task, turn, seed), f"{hint.id}!{corruption.kind}"
+        text, name = (
+            corruption.spoil(text, hint, load_hints(), task, turn, seed),
+            f"{hint.id}!{corruption.kind}",
+        )
     elif constitution.leak(text, task, call, result):
         return result, None
     content = json.loads(result) if result.startswith("{") else {"error": error}

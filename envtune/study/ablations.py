@@ -1,8 +1,9 @@
 """Pictures of a sweep: a line an axis value with a band over seeds, ends of runs as dots with pooled intervals, the paper's curves beside.
 
-    >>> summary, curves = load("kl_sweep")                               # of runs/kl_sweep, else of data/reference_runs
-    >>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-agent")
+>>> summary, curves = load("kl_sweep")                               # of runs/kl_sweep, else of data/reference_runs
+>>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-agent")
 """
+
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,16 +14,28 @@ from envtune.common import paths
 from envtune.common.stats import wilson
 from envtune.study import figures
 
-VALIDATED = ("accuracy", *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")))
+VALIDATED = (
+    "accuracy",
+    *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")),
+)
 """Columns of curves that validations have; all others are of training steps."""
 SMOOTH = 5
 """Training curves are drawn as means over so many steps [steps]."""
 
-_ACCURACY, _PROGRESS, _NORM = {"accuracy": "validation accuracy"}, {"progress": "progress (training)"}, {"grad_norm": "gradient norm"}
+_ACCURACY, _PROGRESS, _NORM = (
+    {"accuracy": "validation accuracy"},
+    {"progress": "progress (training)"},
+    {"grad_norm": "gradient norm"},
+)
 _ENTROPY, _RECOVERY = {"entropy": "entropy (nats a token)"}, {"recovery_rate": "errors recovered"}
-PANELS = {"ablation_curriculum": _ACCURACY | _PROGRESS | _NORM, "ablation_augmentation": _ACCURACY | _PROGRESS | _RECOVERY,
-          "ablation_reward": _ACCURACY | _PROGRESS | _NORM, "kl_sweep": _ENTROPY | _ACCURACY | _PROGRESS,
-          "kl_sweep_scale": _ENTROPY | _ACCURACY | _NORM, "hint_robustness": _ACCURACY | _PROGRESS | _RECOVERY}
+PANELS = {
+    "ablation_curriculum": _ACCURACY | _PROGRESS | _NORM,
+    "ablation_augmentation": _ACCURACY | _PROGRESS | _RECOVERY,
+    "ablation_reward": _ACCURACY | _PROGRESS | _NORM,
+    "kl_sweep": _ENTROPY | _ACCURACY | _PROGRESS,
+    "kl_sweep_scale": _ENTROPY | _ACCURACY | _NORM,
+    "hint_robustness": _ACCURACY | _PROGRESS | _RECOVERY,
+}
 """What each ablation's figure shows of its curves: column -> axis label."""
 
 
@@ -33,8 +46,12 @@ def load(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]
         places.insert(0, paths.runs() / name)
     for place in places:
         if (place / "summary.parquet").exists():
-            return pd.read_parquet(place / "summary.parquet"), pd.read_parquet(place / "curves.parquet")
-    raise FileNotFoundError(f"there is no sweep {name!r} in {' or '.join(map(str, places))}: run its notebook, or `make ablations`")
+            return pd.read_parquet(place / "summary.parquet"), pd.read_parquet(
+                place / "curves.parquet"
+            )
+    raise FileNotFoundError(
+        f"there is no sweep {name!r} in {' or '.join(map(str, places))}: run its notebook, or `make ablations`"
+    )
 
 
 def line(ax, data: pd.DataFrame, column: str, colour, label: str) -> None:
@@ -42,10 +59,24 @@ def line(ax, data: pd.DataFrame, column: str, colour, label: str) -> None:
     per_seed = data.dropna(subset=[column]).pivot_table(index="at", columns="seed", values=column)
     if column not in VALIDATED:
         per_seed = per_seed.rolling(SMOOTH, min_periods=1).mean()
-    ax.plot(per_seed.index, per_seed.mean(axis=1), color=colour, label=label, linewidth=1.5,
-            marker="o" if column in VALIDATED else None, markersize=3)
+    ax.plot(
+        per_seed.index,
+        per_seed.mean(axis=1),
+        color=colour,
+        label=label,
+        linewidth=1.5,
+        marker="o" if column in VALIDATED else None,
+        markersize=3,
+    )
     if per_seed.shape[1] > 1:
-        ax.fill_between(per_seed.index, per_seed.min(axis=1), per_seed.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+        ax.fill_between(
+            per_seed.index,
+            per_seed.min(axis=1),
+            per_seed.max(axis=1),
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+        )
 
 
 def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -58,8 +89,18 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     for value, group in summary[summary["state"] == "done"].groupby(axis, sort=False):
         right, n = round((group["accuracy"] * group["n"]).sum()), int(group["n"].sum())
         low, high = wilson(right, n)
-        rows.append({"value": value, "seeds": len(group), "n": n, "accuracy": right / n, "low": low, "high": high,
-                     "least": group["accuracy"].min(), "most": group["accuracy"].max()})
+        rows.append(
+            {
+                "value": value,
+                "seeds": len(group),
+                "n": n,
+                "accuracy": right / n,
+                "low": low,
+                "high": high,
+                "least": group["accuracy"].min(),
+                "most": group["accuracy"].max(),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -71,16 +112,22 @@ def apart(higher, lower) -> bool:
 
 def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
     """Accuracy of one value less that of another, by seed: runs of one seed start from one policy and read the tasks in one order."""
-    by_seed = summary[summary["state"] == "done"].pivot_table(index="seed", columns=axis, values="accuracy")
+    by_seed = summary[summary["state"] == "done"].pivot_table(
+        index="seed", columns=axis, values="accuracy"
+    )
     return (by_seed[one] - by_seed[other]).dropna()
 
 
-def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str) -> Figure:
+def figure(
+    summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mapping[str, str], source: str
+) -> Figure:
     """Curves of the sweep, a panel a column, and the accuracy at the end. `axis` is what differs, besides the seed. ValueError when no run
     of the sweep is done; a value without one is left out."""
     summary = summary[summary["state"] == "done"]
     if not len(summary):
-        raise ValueError("no run of this sweep is done, so there is nothing to draw; its table has the errors")
+        raise ValueError(
+            "no run of this sweep is done, so there is nothing to draw; its table has the errors"
+        )
     figures.style()
     order, colours = list(dict.fromkeys(summary[axis])), figures.COLOURS * 3
     width = 3.1 * (len(panels) + 1)
@@ -94,19 +141,44 @@ def figure(summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Mappi
     ends, table = axes[-1], pooled(summary, axis).set_index("value")
     for i, value in enumerate(order):
         row = table.loc[value]
-        ends.errorbar(i, row["accuracy"], yerr=[[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]], fmt="o", markersize=5,
-                      color=colours[i], capsize=3)
+        ends.errorbar(
+            i,
+            row["accuracy"],
+            yerr=[[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]],
+            fmt="o",
+            markersize=5,
+            color=colours[i],
+            capsize=3,
+        )
         dots = summary[summary[axis] == value]["accuracy"]
-        ends.plot([i + 0.18] * len(dots), dots, linestyle="none", marker=".", markersize=5, color=colours[i], alpha=0.6)
+        ends.plot(
+            [i + 0.18] * len(dots),
+            dots,
+            linestyle="none",
+            marker=".",
+            markersize=5,
+            color=colours[i],
+            alpha=0.6,
+        )
     ends.set_xticks(range(len(order)), order, rotation=30, ha="right", fontsize=7)
     ends.set(ylabel="accuracy at the end", ylim=(0, 1.02), xlim=(-0.5, len(order) - 0.2))
     handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 0.075), ncol=min(len(order), 7))
+    fig.legend(
+        handles,
+        names,
+        fontsize=7,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.075),
+        ncol=min(len(order), 7),
+    )
     fig.tight_layout(rect=(0, 0.17, 1, 1))
     seeds, n = sorted(summary["seed"].unique()), int(summary["n"].iloc[0])
-    figures.caption(fig, f"Own runs: {source}, seeds {', '.join(map(str, seeds))}. Bands: least to largest seed; training curves are means "
-                         f"over {SMOOTH} steps; validation is one sampled episode a task.\nAt the end: greedy, {n} tasks a seed, "
-                         "BFCL's checker; large dots pool the seeds (95% Wilson), small dots are seeds.")
+    figures.caption(
+        fig,
+        f"Own runs: {source}, seeds {', '.join(map(str, seeds))}. Bands: least to largest seed; training curves are means "
+        f"over {SMOOTH} steps; validation is one sampled episode a task.\nAt the end: greedy, {n} tasks a seed, "
+        "BFCL's checker; large dots pool the seeds (95% Wilson), small dots are seeds.",
+    )
     return fig
 
 
@@ -117,23 +189,38 @@ def reading(summary: pd.DataFrame, axis: str) -> str:
         return f"No run is done. Missing runs: {', '.join(failed)}."
     table = pooled(summary, axis).sort_values("accuracy", ascending=False, kind="stable")
     best = table.iloc[0]
-    lines = [f"- {row.value}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], seeds from {row.least:.2f} to {row.most:.2f} "
-             f"({row.seeds} seeds, n = {row.n})" for row in table.itertuples()]
+    lines = [
+        f"- {row.value}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], seeds from {row.least:.2f} to {row.most:.2f} "
+        f"({row.seeds} seeds, n = {row.n})"
+        for row in table.itertuples()
+    ]
     below = [str(row["value"]) for _, row in table.iloc[1:].iterrows() if apart(best, row)]
     verdict = f"Highest: **{best['value']}**. " + (
-        f"Below it by interval and in every seed: {', '.join(below)}." if below else
-        "None lies below it by interval and in every seed: no difference is shown.")
-    return "\n".join([*lines, "", verdict, *([f"Missing runs: {', '.join(failed)}."] if failed else [])])
+        f"Below it by interval and in every seed: {', '.join(below)}."
+        if below
+        else "None lies below it by interval and in every seed: no difference is shown."
+    )
+    return "\n".join(
+        [*lines, "", verdict, *([f"Missing runs: {', '.join(failed)}."] if failed else [])]
+    )
 
 
 def paper_lines(ax, data: pd.DataFrame) -> str:
     """One panel of the paper's Fig. 4, a line a series; returns the stage that it shows."""
     for i, (series, part) in enumerate(data.groupby("series", sort=False)):
-        ax.plot(part["step"], part["accuracy"], color=figures.COLOURS[i], linewidth=1.1, label=series.replace("_", " "))
+        ax.plot(
+            part["step"],
+            part["accuracy"],
+            color=figures.COLOURS[i],
+            linewidth=1.1,
+            label=series.replace("_", " "),
+        )
     return " and ".join(str(stage) for stage in sorted(data["stage"].unique()))
 
 
-def paper_panels(name: str, panels: Sequence[str] = ("base", "miss_func", "miss_param", "long_context")) -> Figure:
+def paper_panels(
+    name: str, panels: Sequence[str] = ("base", "miss_func", "miss_param", "long_context")
+) -> Figure:
     """The paper's Fig. 4a or 4b as digitised: a panel a split, a line a series."""
     figures.style()
     data = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
@@ -144,5 +231,8 @@ def paper_panels(name: str, panels: Sequence[str] = ("base", "miss_func", "miss_
     axes[0].set_ylabel("accuracy")
     axes[0].legend(fontsize=7)
     fig.tight_layout(rect=(0, 0.06, 1, 1))
-    figures.caption(fig, "The paper, digitised from its image: Qwen2.5-7B-Instruct, smoothed by its authors, one run.")
+    figures.caption(
+        fig,
+        "The paper, digitised from its image: Qwen2.5-7B-Instruct, smoothed by its authors, one run.",
+    )
     return fig

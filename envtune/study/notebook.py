@@ -5,6 +5,7 @@
 papermill only warns of a misspelt parameter and then runs with the default, so unknown names and wrong types are refused
 twice: before a run starts (here), and inside the notebook (`check_parameters`), for who calls papermill directly.
 """
+
 import ast
 import json
 import os
@@ -47,30 +48,46 @@ def refuse_wrong(given: dict, declared: dict, notebook: str) -> None:
     """ValueError for a parameter that the notebook does not declare, or of another type than its default."""
     unknown = sorted(set(given) - set(declared))
     if unknown:
-        raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(declared)}")
+        raise ValueError(
+            f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(declared)}"
+        )
     for name, value in given.items():
         if not _fits(value, declared[name]):
-            raise ValueError(f"{notebook}: parameter {name} is of type {type(declared[name]).__name__} "
-                             f"(default {declared[name]!r}), got {value!r}")
+            raise ValueError(
+                f"{notebook}: parameter {name} is of type {type(declared[name]).__name__} "
+                f"(default {declared[name]!r}), got {value!r}"
+            )
 
 
 def check_parameters(name: str) -> None:
     """Called by notebook `name` after its parameters cell: refuses what papermill injected but the notebook lacks."""
     from IPython import get_ipython
+
     shell = get_ipython()
     given = {}
     for cell in shell.user_ns.get("In", []):
-        if cell.startswith("# Parameters\n"):  # the header that papermill gives to the cell it injects
+        if cell.startswith(
+            "# Parameters\n"
+        ):  # the header that papermill gives to the cell it injects
             for node in ast.parse(cell).body:
-                given |= {target.id: shell.user_ns[target.id] for target in node.targets} if isinstance(node, ast.Assign) else {}
+                given |= (
+                    {target.id: shell.user_ns[target.id] for target in node.targets}
+                    if isinstance(node, ast.Assign)
+                    else {}
+                )
     refuse_wrong(given, declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb"), name)
 
 
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
     """Show the share that the kernel reports, with the time left, until told to stop."""
     interval = 1.0 if sys.stderr.isatty() else 20.0
-    with tqdm(total=100, bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
-              mininterval=interval, ncols=110, desc=name) as bar:
+    with tqdm(
+        total=100,
+        bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
+        mininterval=interval,
+        ncols=110,
+        desc=name,
+    ) as bar:
         ended = False
         while not ended:
             ended = stopped.wait(0.5)
@@ -87,6 +104,7 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
     ValueError for wrong parameters, before anything starts; NotebookFailed when a cell raises.
     """
     import papermill
+
     parameters = parameters or {}
     declared = declared_parameters(notebook)
     refuse_wrong(parameters, declared, notebook.name)
@@ -99,13 +117,22 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
         drawer = threading.Thread(target=_draw, args=(file, stopped, notebook.stem))
         drawer.start()
         try:
-            papermill.execute_notebook(notebook, unfinished, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3",
-                                       extra_arguments=["--IPKernelApp.log_level=40"])  # its warnings would cut up the bar
+            papermill.execute_notebook(
+                notebook,
+                unfinished,
+                parameters,
+                cwd=notebook.parent,
+                progress_bar=False,
+                kernel_name="python3",
+                extra_arguments=["--IPKernelApp.log_level=40"],
+            )  # its warnings would cut up the bar
             unfinished.replace(out)
             file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:
-            raise NotebookFailed(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                                 f"the executed notebook up to there: {unfinished}") from None
+            raise NotebookFailed(
+                f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                f"the executed notebook up to there: {unfinished}"
+            ) from None
         finally:
             stopped.set()
             drawer.join()

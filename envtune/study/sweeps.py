@@ -8,6 +8,7 @@ cores); on Ray by parameter. A finished run is not repeated; one that was killed
 that failed keeps its notebook with the error and stops no other. Run folders are runs/<name>.<point>; runs/<name>/ holds summary.parquet (a
 row a run), curves.parquet (their metrics) and provenance.json.
 """
+
 import ctypes
 import fcntl
 import itertools
@@ -31,7 +32,9 @@ from envtune.common import paths, progress
 from envtune.common.files import read_lines
 from envtune.study import notebook
 
-PORT_RACE = re.compile(r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond")
+PORT_RACE = re.compile(
+    r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
+)
 """How the error of a start reads that lost the race for a port (papermill#511): such a start is tried again."""
 TRIES = 3
 
@@ -39,6 +42,7 @@ TRIES = 3
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep."""
+
     name: str
     """Its run folder, runs/<name>."""
     parameters: dict
@@ -57,10 +61,18 @@ def grid(axes: dict[str, Sequence]) -> list[dict]:
 
 
 def _slug(axes: dict, case: str | None = None) -> str:
-    named = axes if case is None else {name: value for name, value in axes.items() if name == "seed"}
-    parts = ([] if case is None else [str(case)]) + [f"{name}-{value}" for name, value in named.items()]
+    named = (
+        axes if case is None else {name: value for name, value in axes.items() if name == "seed"}
+    )
+    parts = ([] if case is None else [str(case)]) + [
+        f"{name}-{value}" for name, value in named.items()
+    ]
     text = "_".join(re.sub(r"[^A-Za-z0-9.+_-]+", "-", part).strip("-") for part in parts)
-    return text if len(text) <= 80 else f"{text[:70]}-{sha256(json.dumps(axes).encode()).hexdigest()[:8]}"
+    return (
+        text
+        if len(text) <= 80
+        else f"{text[:70]}-{sha256(json.dumps(axes).encode()).hexdigest()[:8]}"
+    )
 
 
 def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = None) -> list[Point]:
@@ -115,11 +127,16 @@ def _error_in(log: str, code: int) -> str:
     """What ended a run, of all that it printed: our own report to its end, or the last line of a traceback. A kernel also prints of a port
     that it can do without (its heartbeat's), so what stands before is no reason."""
     lines = log.splitlines()
-    told = max((number for number, line in enumerate(lines) if line.startswith("envtune: ")), default=len(lines) - 1)
-    return "\n".join(lines[max(0, told):]).removeprefix("envtune: ") or f"exit code {code}"
+    told = max(
+        (number for number, line in enumerate(lines) if line.startswith("envtune: ")),
+        default=len(lines) - 1,
+    )
+    return "\n".join(lines[max(0, told) :]).removeprefix("envtune: ") or f"exit code {code}"
 
 
-def execute(book: Path, point: Point, device: str | None = None, threads: int | None = None) -> dict:
+def execute(
+    book: Path, point: Point, device: str | None = None, threads: int | None = None
+) -> dict:
     """Run one point in a process of its own and return its state: done, or failed with the error. Never raises for a failing run."""
     point.folder.mkdir(parents=True, exist_ok=True)
     if finished(point):
@@ -128,24 +145,40 @@ def execute(book: Path, point: Point, device: str | None = None, threads: int | 
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return {"state": "failed", "error": f"another process is running {point.name}", "seconds": 0}
+            return {
+                "state": "failed",
+                "error": f"another process is running {point.name}",
+                "seconds": 0,
+            }
         began, log = time.time(), point.folder / "sweep.log"
-        environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {}),
-                       **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        environment = {
+            **os.environ,
+            **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {}),
+            **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        }
         command = [sys.executable, "-m", "envtune", "run", str(book)]
         for name, value in point.parameters.items():
             command += ["-p", name, json.dumps(value)]
         for attempt in range(1, TRIES + 1):
             _note(point, state="running", since=began, attempt=attempt)
             with open(log, "w") as out:
-                code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=paths.ROOT,
-                                      preexec_fn=_die_with_the_driver, pass_fds=(lock.fileno(),)).returncode
+                code = subprocess.run(
+                    command,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=paths.ROOT,
+                    preexec_fn=_die_with_the_driver,
+                    pass_fds=(lock.fileno(),),
+                ).returncode
             if code == 0:
                 return _note(point, state="done", seconds=round(time.time() - began, 1))
             error = _error_in(log.read_text(errors="replace"), code)
             if not PORT_RACE.search(error):
                 break
-        return _note(point, state="failed", error=error.split("\n")[0], seconds=round(time.time() - began, 1))
+        return _note(
+            point, state="failed", error=error.split("\n")[0], seconds=round(time.time() - began, 1)
+        )
 
 
 def table(points: Sequence[Point]) -> pd.DataFrame:
@@ -158,16 +191,27 @@ def table(points: Sequence[Point]) -> pd.DataFrame:
             steps = [row for row in read_lines(metrics) if row["kind"] == "train"]
         last = steps[-1] if steps else {}
         spent = state.get("seconds", time.time() - state["since"] if "since" in state else 0)
-        rows.append({"run": point.name, "state": state["state"], "stage": last.get("stage", ""), "step": len(steps),
-                     "of": sum(point.parameters.get("stage_steps", [])), "progress": last.get("progress", float("nan")),
-                     "minutes": round(spent / 60, 2), "error": state.get("error", "")})
+        rows.append(
+            {
+                "run": point.name,
+                "state": state["state"],
+                "stage": last.get("stage", ""),
+                "step": len(steps),
+                "of": sum(point.parameters.get("stage_steps", [])),
+                "progress": last.get("progress", float("nan")),
+                "minutes": round(spent / 60, 2),
+                "error": state.get("error", ""),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _shares(states: pd.DataFrame) -> pd.Series:
     """How much of each run is done [0..1]; of a running one that says how many steps it takes, by its steps."""
     running = (states["step"] / states["of"].where(states["of"] > 0)).fillna(0).clip(upper=1)
-    return running.where(states["state"] == "running", states["state"].isin(["done", "failed"]).astype(float))
+    return running.where(
+        states["state"] == "running", states["state"].isin(["done", "failed"]).astype(float)
+    )
 
 
 def time_left(states: pd.DataFrame, workers: int) -> str:
@@ -187,17 +231,39 @@ def summary(points: Sequence[Point]) -> pd.DataFrame:
     for point in points:
         state, file = _state(point), point.folder / "result.json"
         result = json.loads(file.read_text()) if state["state"] == "done" and file.exists() else {}
-        common = {"run": point.name, **_flat(point.axes), "state": state["state"], "error": state.get("error", "")}
+        common = {
+            "run": point.name,
+            **_flat(point.axes),
+            "state": state["state"],
+            "error": state.get("error", ""),
+        }
         rows += [{**common, **one} for one in (result if isinstance(result, list) else [result])]
     return pd.DataFrame(rows)
 
 
 def _flat(axes: dict) -> dict:
-    return {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in axes.items()}
+    return {
+        name: json.dumps(value) if isinstance(value, (list, dict)) else value
+        for name, value in axes.items()
+    }
 
 
-CURVES = ("stage", "step", "kind", "reward", "progress", "accuracy", "entropy", "kl", "grad_norm", "format_reward", "recovery_rate",
-          "episodes", "seconds", *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")))
+CURVES = (
+    "stage",
+    "step",
+    "kind",
+    "reward",
+    "progress",
+    "accuracy",
+    "entropy",
+    "kl",
+    "grad_norm",
+    "format_reward",
+    "recovery_rate",
+    "episodes",
+    "seconds",
+    *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")),
+)
 """The columns of metrics.jsonl that curves.parquet keeps."""
 
 
@@ -206,9 +272,15 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
     parts = []
     for point in points:
         if finished(point) and (point.folder / "metrics.jsonl").exists():
-            data = pd.DataFrame(row for row in read_lines(point.folder / "metrics.jsonl") if row["kind"] in ("train", "validation"))
+            data = pd.DataFrame(
+                row
+                for row in read_lines(point.folder / "metrics.jsonl")
+                if row["kind"] in ("train", "validation")
+            )
             ends = data.groupby("stage", sort=False)["step"].max()
-            data = data[[name for name in CURVES if name in data]].assign(at=data["step"] + data["stage"].map(ends.cumsum() - ends))
+            data = data[[name for name in CURVES if name in data]].assign(
+                at=data["step"] + data["stage"].map(ends.cumsum() - ends)
+            )
             parts.append(data.assign(run=point.name, **_flat(point.axes)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
@@ -216,9 +288,18 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
 def provenance(book: Path, points: Sequence[Point]) -> dict:
     """What the finished runs were made with: notebook, each run's parameters and seconds, and the versions and device of the first."""
     done = [point for point in points if finished(point)]
-    made = next((file for point in done for file in sorted(point.folder.rglob("versions.json"))), None)  # a run may hold runs
-    return {"notebook": book.name, "versions": json.loads(made.read_text()) if made else {}, "cores_of_the_machine": os.cpu_count(),
-            "runs": [{"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters} for p in done]}
+    made = next(
+        (file for point in done for file in sorted(point.folder.rglob("versions.json"))), None
+    )  # a run may hold runs
+    return {
+        "notebook": book.name,
+        "versions": json.loads(made.read_text()) if made else {},
+        "cores_of_the_machine": os.cpu_count(),
+        "runs": [
+            {"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters}
+            for p in done
+        ],
+    }
 
 
 def _write_parquet(data: pd.DataFrame, file: Path) -> None:
@@ -234,12 +315,15 @@ def _devices() -> list[str | None]:
         return [d for d in named.split(",") if d] or [None]
     try:
         import torch
+
         return [str(i) for i in range(torch.cuda.device_count())] or [None]
     except ImportError:
         return [None]
 
 
-def _locally(book: Path, points: Sequence[Point], workers: int | None, watch: Callable[[], None]) -> None:
+def _locally(
+    book: Path, points: Sequence[Point], workers: int | None, watch: Callable[[], None]
+) -> None:
     devices = _devices()
     workers = workers or len(devices)
     free: Queue = Queue()
@@ -253,6 +337,7 @@ def _locally(book: Path, points: Sequence[Point], workers: int | None, watch: Ca
             return execute(book, point, device, threads)
         finally:
             free.put(device)
+
     with ThreadPoolExecutor(workers) as pool:
         running = [pool.submit(one, point) for point in points]
         try:
@@ -266,11 +351,19 @@ def _locally(book: Path, points: Sequence[Point], workers: int | None, watch: Ca
             future.result()
 
 
-def _on_ray(book: Path, points: Sequence[Point], address: str, retries: int, watch: Callable[[], None]) -> None:
+def _on_ray(
+    book: Path, points: Sequence[Point], address: str, retries: int, watch: Callable[[], None]
+) -> None:
     """As tasks of a Ray cluster: "local" starts one here. A GPU is reserved for each; a task whose worker dies is started again and goes on
     from its checkpoint. Workers see the same folders (one machine, or a shared disk)."""
     import ray
-    ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+
+    ray.init(
+        address=None if address == "local" else address,
+        ignore_reinit_error=True,
+        log_to_driver=False,
+        include_dashboard=False,
+    )
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=retries)(execute)
     waiting = [task.remote(book, point) for point in points]
@@ -281,14 +374,25 @@ def _on_ray(book: Path, points: Sequence[Point], address: str, retries: int, wat
             for reference in ready:
                 try:
                     ray.get(reference)
-                except ray.exceptions.RayError as error:  # died more often than it may: one run is lost, not the sweep
+                except (
+                    ray.exceptions.RayError
+                ) as error:  # died more often than it may: one run is lost, not the sweep
                     print(f"a run was given up by Ray: {type(error).__name__}", file=sys.stderr)
     finally:
         ray.shutdown()
 
 
-def sweep(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = None, workers: int | None = None, ray: str = "",
-          retries: int = 3, show: Callable[[pd.DataFrame, str], None] | None = None, every_seconds: float = 10.0) -> pd.DataFrame:
+def sweep(
+    book: Path,
+    name: str,
+    choices: Sequence[dict],
+    fixed: dict | None = None,
+    workers: int | None = None,
+    ray: str = "",
+    retries: int = 3,
+    show: Callable[[pd.DataFrame, str], None] | None = None,
+    every_seconds: float = 10.0,
+) -> pd.DataFrame:
     """Run every point and return the summary, also written to runs/<name>/summary.parquet.
 
     `workers`: runs at once (default: as many as devices); `ray`: "local", or the address of a cluster. `show` is given the table of
@@ -304,6 +408,7 @@ def sweep(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = N
             states = table(points)
             show(states, time_left(states, workers or len(_devices())))
             last = time.monotonic()
+
     if ray:
         _on_ray(book, points, ray, retries, watch)
     else:
@@ -327,22 +432,31 @@ def printer() -> Callable[[pd.DataFrame, str], None]:
             print(states.to_string(index=False, max_colwidth=60), flush=True)
             before = states["state"].tolist()
         running = states[states["state"] == "running"]
-        running = ", ".join(f"{row.run.split('.', 1)[1]} {row.stage} {row.step}" for row in running.itertuples())
+        running = ", ".join(
+            f"{row.run.split('.', 1)[1]} {row.stage} {row.step}" for row in running.itertuples()
+        )
         print(f"{states['state'].value_counts().to_dict()}; {left}; {running}", flush=True)
+
     return show
 
 
 def displayer() -> Callable[[pd.DataFrame, str], None]:
     """A `show` for a notebook: one table that is kept up to date; without a reader, only the last, and a share for `envtune run`'s bar."""
     from IPython.display import display
+
     handle = None
 
     def show(states: pd.DataFrame, left: str) -> None:
         nonlocal handle
         if "ENVTUNE_PROGRESS" in os.environ and left != "done":
-            progress.report(100 * _shares(states).mean(), 100, f"{(states['state'] == 'done').sum()} of {len(states)} runs done, {left}")
+            progress.report(
+                100 * _shares(states).mean(),
+                100,
+                f"{(states['state'] == 'done').sum()} of {len(states)} runs done, {left}",
+            )
             return
         styled = states.style.hide(axis="index").format(precision=2).set_caption(left)
         handle = handle or display(styled, display_id=True)
         handle.update(styled)
+
     return show

@@ -1,7 +1,8 @@
 """Training watched from a notebook: each `echo` is told every line of metrics.jsonl, and draws.
 
-    >>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, echo=live(run_dir, "tiny-agent, seed 0", steps))
+>>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, echo=live(run_dir, "tiny-agent, seed 0", steps))
 """
+
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +29,17 @@ def step_bar(total: int) -> Callable[[dict], bool]:
             if bar is None:
                 bar = progress.bar(total, "training", "step", initial=done - (kind == "train"))
             if kind == "train":
-                bar.set_postfix_str(f"{stage} reward {line['reward']:.2f} progress {line['progress']:.2f}", refresh=False)
+                bar.set_postfix_str(
+                    f"{stage} reward {line['reward']:.2f} progress {line['progress']:.2f}",
+                    refresh=False,
+                )
             bar.total = planned
             bar.update(done - bar.n)
         over = kind == "finished" and sum(steps.values()) >= planned
         if bar is not None and (over or kind == "stopped"):
             bar.close()
         return over
+
     return echo
 
 
@@ -42,6 +47,7 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
     """An `echo` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
     a stage's end, in the cell's output and in run_dir/live.png. Without a reader (`envtune run`) the cell keeps one picture, the last."""
     from IPython.display import Image, display
+
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
     handle, begun = None, False
 
@@ -49,7 +55,12 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
         nonlocal handle, begun
         over, kind = bar(line), line["kind"]
         first, begun = not begun, begun or kind in ("train", "resumed", "finished")
-        if not begun or not (first or kind in ("validation", "alarm", "finished") or kind == "train" and line["step"] % every == 0):
+        if not begun or not (
+            first
+            or kind in ("validation", "alarm", "finished")
+            or kind == "train"
+            and line["step"] % every == 0
+        ):
             return
         fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)
@@ -60,4 +71,5 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
             handle = display(Image(picture), display_id=True)
         elif not headless:
             handle.update(Image(picture))
+
     return echo

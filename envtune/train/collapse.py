@@ -9,6 +9,7 @@ resumed run gives the same ones. Every level is a mean over the last `window` op
 level of the same stage: a stage starts with its own reward and reference, so nothing is compared across stages.
 What happens then (warn, stop, roll back) is done by grpo.py.
 """
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ KINDS = ("gradient_explosion", "entropy_collapse", "no_signal", "kl_blowup", "fo
 @dataclass(frozen=True)
 class Guard:
     """What counts as a collapse, and what to do then."""
+
     action: str = "warn"
     """off, warn, stop, or rollback: go on from the last good checkpoint with a smaller learning rate."""
     window: int = 8
@@ -50,15 +52,25 @@ class Guard:
 
     def __post_init__(self):
         if self.action not in ACTIONS:
-            raise ValueError(f"the guard's action is one of {', '.join(ACTIONS)}, got {self.action!r}")
-        if self.window < 2 or self.gradient_factor <= 1 or not 0 < self.learning_rate_factor <= 1 or self.max_rollbacks < 0:
-            raise ValueError("a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] and max_rollbacks >= 0; "
-                             f"got {self.window}, {self.gradient_factor}, {self.learning_rate_factor}, {self.max_rollbacks}")
+            raise ValueError(
+                f"the guard's action is one of {', '.join(ACTIONS)}, got {self.action!r}"
+            )
+        if (
+            self.window < 2
+            or self.gradient_factor <= 1
+            or not 0 < self.learning_rate_factor <= 1
+            or self.max_rollbacks < 0
+        ):
+            raise ValueError(
+                "a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] and max_rollbacks >= 0; "
+                f"got {self.window}, {self.gradient_factor}, {self.learning_rate_factor}, {self.max_rollbacks}"
+            )
 
 
 @dataclass(frozen=True)
 class Alarm:
     """One sign, at the step whose metrics showed it."""
+
     kind: str
     """One of KINDS."""
     step: int
@@ -67,7 +79,7 @@ class Alarm:
 
 def _means(values: Sequence[float], window: int) -> list[float]:
     """Mean of every full window, in order."""
-    return [fmean(values[i - window:i]) for i in range(window, len(values) + 1)]
+    return [fmean(values[i - window : i]) for i in range(window, len(values) + 1)]
 
 
 def _column(rows: Sequence[dict], name: str) -> list[float]:
@@ -81,16 +93,22 @@ def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) 
     if len(norms) < 2 * guard.window:
         return None
     levels = _means(norms, guard.window)
-    now, calm = levels[-1], min(levels[:-guard.window])  # windows that do not overlap the last one
+    now, calm = levels[-1], min(levels[: -guard.window])  # windows that do not overlap the last one
     if now < guard.gradient_factor * calm:
         return None
     recent = [row for row in validation if row["step"] >= train[-guard.window]["step"]]
     if recent and len(validation) > len(recent):
         top = max(validation, key=lambda row: row["accuracy"])
-        what, best, level = "validation accuracy", top["accuracy"], fmean(row["accuracy"] for row in recent)
+        what, best, level = (
+            "validation accuracy",
+            top["accuracy"],
+            fmean(row["accuracy"] for row in recent),
+        )
         tasks = top["episodes"], sum(row["episodes"] for row in recent)
         share = (best * tasks[0] + level * tasks[1]) / sum(tasks)
-        if best - level < guard.accuracy_errors * math.sqrt(share * (1 - share) * (1 / tasks[0] + 1 / tasks[1])):
+        if best - level < guard.accuracy_errors * math.sqrt(
+            share * (1 - share) * (1 / tasks[0] + 1 / tasks[1])
+        ):
             return None
     else:
         rewards = _means(_column(train, "reward"), guard.window)
@@ -105,19 +123,34 @@ def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) 
 def _entropy(train: Sequence[dict], guard: Guard) -> str | None:
     levels = _means(_column(train, "entropy"), guard.window)
     floor = max(guard.entropy_floor, guard.entropy_share * levels[0]) if levels else 0.0
-    return f"entropy fell from {levels[0]:.3g} to {levels[-1]:.3g} nats a token" if levels and levels[-1] < floor else None
+    return (
+        f"entropy fell from {levels[0]:.3g} to {levels[-1]:.3g} nats a token"
+        if levels and levels[-1] < floor
+        else None
+    )
 
 
 def _silence(train: Sequence[dict], guard: Guard, reward_max: float) -> str | None:
-    silent, rewards = _column(train, "share_of_groups_without_signal")[-guard.window:], _column(train, "reward")[-guard.window:]
-    if not silent or fmean(silent) < guard.silent_share or fmean(rewards) >= guard.solved_share * reward_max:
+    silent, rewards = (
+        _column(train, "share_of_groups_without_signal")[-guard.window :],
+        _column(train, "reward")[-guard.window :],
+    )
+    if (
+        not silent
+        or fmean(silent) < guard.silent_share
+        or fmean(rewards) >= guard.solved_share * reward_max
+    ):
         return None
     return f"{fmean(silent):.0%} of groups have equal rewards, at a mean reward of {fmean(rewards):.3f}: nothing to learn from"
 
 
 def _kl(train: Sequence[dict], guard: Guard) -> str | None:
-    kl = _column(train, "kl")[-guard.window:]  # not logged where beta is 0
-    return f"the KL to the stage's start is {fmean(kl):.3g} nats a token" if kl and not fmean(kl) <= guard.kl_ceiling else None
+    kl = _column(train, "kl")[-guard.window :]  # not logged where beta is 0
+    return (
+        f"the KL to the stage's start is {fmean(kl):.3g} nats a token"
+        if kl and not fmean(kl) <= guard.kl_ceiling
+        else None
+    )
 
 
 def _format(train: Sequence[dict], guard: Guard) -> str | None:
@@ -133,8 +166,16 @@ def alarms(rows: Sequence[dict], guard: Guard, reward_max: float = 1.0) -> list[
     train = [row for row in rows if row["kind"] == "train"]
     if guard.action == "off" or not train:
         return []
-    why = {"gradient_explosion": _explosion(train, [row for row in rows if row["kind"] == "validation"], guard)}
+    why = {
+        "gradient_explosion": _explosion(
+            train, [row for row in rows if row["kind"] == "validation"], guard
+        )
+    }
     if len(train) >= 2 * guard.window:
-        why |= {"entropy_collapse": _entropy(train, guard), "no_signal": _silence(train, guard, reward_max),
-                "kl_blowup": _kl(train, guard), "format_regression": _format(train, guard)}
+        why |= {
+            "entropy_collapse": _entropy(train, guard),
+            "no_signal": _silence(train, guard, reward_max),
+            "kl_blowup": _kl(train, guard),
+            "format_regression": _format(train, guard),
+        }
     return [Alarm(kind, train[-1]["step"], why[kind]) for kind in KINDS if why.get(kind)]

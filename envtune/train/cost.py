@@ -5,6 +5,7 @@
 
 Steps with another number of episodes than the preset's are scaled by it. Loading the model and the evaluation at the end are not counted.
 """
+
 import json
 import math
 from pathlib import Path
@@ -21,8 +22,12 @@ def load(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     """Metrics of a run folder, or of a parquet file, and the preset: the one named, else the run's own. ValueError without either."""
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
     if not preset and not (run / "config.json").exists():
-        raise ValueError(f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}")
-    return metrics, presets.get(preset or json.loads((run / "config.json").read_text())["preset"]["name"])
+        raise ValueError(
+            f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
+        )
+    return metrics, presets.get(
+        preset or json.loads((run / "config.json").read_text())["preset"]["name"]
+    )
 
 
 def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
@@ -37,14 +42,38 @@ def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
         own, measured = (own, True) if len(own) else (train, False)
         checks = validated[validated["stage"] == stage.name] if measured else validated
         number = 1 + math.ceil(steps / preset.validate_every)
-        a_step = own["seconds"].sum() / own["episodes"].sum() * (preset.prompts_per_step or stage.prompts_per_step) * preset.generations
-        a_check = checks["seconds"].sum() / checks["episodes"].sum() * preset.validation_tasks if len(checks) else 0.0
+        a_step = (
+            own["seconds"].sum()
+            / own["episodes"].sum()
+            * (preset.prompts_per_step or stage.prompts_per_step)
+            * preset.generations
+        )
+        a_check = (
+            checks["seconds"].sum() / checks["episodes"].sum() * preset.validation_tasks
+            if len(checks)
+            else 0.0
+        )
         seconds = a_step * steps + a_check * number
-        rows.append({"stage": stage.name, "steps": steps, "seconds_a_step": a_step, "validations": number,
-                     "tokens_per_second": own["sampled_tokens"].sum() / own["generation_seconds"].sum(),
-                     "hours": seconds / 3600, "device_hours": seconds / 3600 * preset.processes, "measured": measured})
+        rows.append(
+            {
+                "stage": stage.name,
+                "steps": steps,
+                "seconds_a_step": a_step,
+                "validations": number,
+                "tokens_per_second": own["sampled_tokens"].sum() / own["generation_seconds"].sum(),
+                "hours": seconds / 3600,
+                "device_hours": seconds / 3600 * preset.processes,
+                "measured": measured,
+            }
+        )
     table = pd.DataFrame(rows)
-    whole = {"stage": "all", **table[["steps", "validations", "hours", "device_hours"]].sum(), "measured": bool(table["measured"].all()),
-             "seconds_a_step": (table["seconds_a_step"] * table["steps"]).sum() / table["steps"].sum(),
-             "tokens_per_second": train["sampled_tokens"].sum() / train["generation_seconds"].sum()}
-    return pd.concat([table, pd.DataFrame([whole])], ignore_index=True).astype({"steps": int, "validations": int})
+    whole = {
+        "stage": "all",
+        **table[["steps", "validations", "hours", "device_hours"]].sum(),
+        "measured": bool(table["measured"].all()),
+        "seconds_a_step": (table["seconds_a_step"] * table["steps"]).sum() / table["steps"].sum(),
+        "tokens_per_second": train["sampled_tokens"].sum() / train["generation_seconds"].sum(),
+    }
+    return pd.concat([table, pd.DataFrame([whole])], ignore_index=True).astype(
+        {"steps": int, "validations": int}
+    )

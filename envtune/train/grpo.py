@@ -11,6 +11,7 @@ the adapters are merged before the hand-over, so that the base model is that pol
 A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last whole checkpoint. With more
 steps a finished stage goes on too, from the checkpoint that is kept of its last step.
 """
+
 import gc
 import json
 import math
@@ -36,13 +37,21 @@ from envtune.train.errors import Collapsed, Interrupted
 from envtune.train.interrupt import Interrupts, random_states, set_random_states
 from envtune.train.packing import PackedGRPOTrainer
 from envtune.train.presets import Preset
-from envtune.train.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal, sealed_step
+from envtune.train.runlog import (
+    Echo,
+    MetricsLog,
+    full_disk_explained,
+    last_good_checkpoint,
+    seal,
+    sealed_step,
+)
 from envtune.train.stages import STAGES, Stage, practice_order, practice_tasks, validation_tasks
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder and the checkpoint that each stage left."""
+
     folder: Path
     start: Path
     """The policy before stage 1."""
@@ -61,27 +70,65 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
     prompts = preset.prompts_per_step or stage.prompts_per_step
     batch, at_once = prompts * preset.generations, preset.device_batch * preset.processes
     if batch % at_once:
-        raise ValueError(f"{prompts} prompts x {preset.generations} generations = {batch} rollouts a step do not divide into batches "
-                         f"of {preset.device_batch} on {preset.processes} device(s); set device_batch to a divisor")
-    vllm = {"vllm_mode": preset.vllm_mode, "vllm_max_model_length": preset.context_tokens,
-            "vllm_gpu_memory_utilization": preset.vllm_gpu_share, "vllm_enable_sleep_mode": preset.vllm_sleep,
-            "vllm_server_base_url": preset.vllm_server or None, "vllm_importance_sampling_mode": "token_mask"}
+        raise ValueError(
+            f"{prompts} prompts x {preset.generations} generations = {batch} rollouts a step do not divide into batches "
+            f"of {preset.device_batch} on {preset.processes} device(s); set device_batch to a divisor"
+        )
+    vllm = {
+        "vllm_mode": preset.vllm_mode,
+        "vllm_max_model_length": preset.context_tokens,
+        "vllm_gpu_memory_utilization": preset.vllm_gpu_share,
+        "vllm_enable_sleep_mode": preset.vllm_sleep,
+        "vllm_server_base_url": preset.vllm_server or None,
+        "vllm_importance_sampling_mode": "token_mask",
+    }
     return GRPOConfig(
-        output_dir=str(out), run_name=f"{out.parent.name}/{out.name}", seed=seed, max_steps=steps, logging_steps=1,
-        report_to=list(preset.report_to) or "none", disable_tqdm=True,
-        save_steps=preset.save_every, save_strategy="steps",  # and after the last step
-        save_total_limit=2 + math.ceil(2 * preset.guard.window / preset.save_every),  # a rollback may go back two windows
-        eval_strategy="steps", eval_steps=preset.validate_every, eval_on_start=True,
-        per_device_train_batch_size=preset.device_batch, gradient_accumulation_steps=batch // at_once,
-        per_device_eval_batch_size=max(preset.device_batch, 8), num_generations=preset.generations, num_generations_eval=1,
-        max_completion_length=preset.message_tokens, temperature=preset.temperature, top_p=1.0, top_k=0,
-        learning_rate=preset.learning_rate, lr_scheduler_type="constant_with_warmup",
-        warmup_steps=preset.warmup_steps, max_grad_norm=preset.max_grad_norm,
-        beta=preset.beta, epsilon=preset.epsilon, epsilon_high=preset.epsilon_high, delta=preset.delta,
-        loss_type="grpo", scale_rewards=preset.scale_rewards, entropy_coef=preset.entropy_coef, num_iterations=1,
-        bf16=preset.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=preset.gradient_checkpointing,
-        use_vllm=preset.use_vllm, **(vllm if preset.use_vllm else {}),
-        dataloader_pin_memory=torch.cuda.is_available(), shuffle_dataset=False, save_only_model=False)
+        output_dir=str(out),
+        run_name=f"{out.parent.name}/{out.name}",
+        seed=seed,
+        max_steps=steps,
+        logging_steps=1,
+        report_to=list(preset.report_to) or "none",
+        disable_tqdm=True,
+        save_steps=preset.save_every,
+        save_strategy="steps",  # and after the last step
+        save_total_limit=2
+        + math.ceil(
+            2 * preset.guard.window / preset.save_every
+        ),  # a rollback may go back two windows
+        eval_strategy="steps",
+        eval_steps=preset.validate_every,
+        eval_on_start=True,
+        per_device_train_batch_size=preset.device_batch,
+        gradient_accumulation_steps=batch // at_once,
+        per_device_eval_batch_size=max(preset.device_batch, 8),
+        num_generations=preset.generations,
+        num_generations_eval=1,
+        max_completion_length=preset.message_tokens,
+        temperature=preset.temperature,
+        top_p=1.0,
+        top_k=0,
+        learning_rate=preset.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=preset.warmup_steps,
+        max_grad_norm=preset.max_grad_norm,
+        beta=preset.beta,
+        epsilon=preset.epsilon,
+        epsilon_high=preset.epsilon_high,
+        delta=preset.delta,
+        loss_type="grpo",
+        scale_rewards=preset.scale_rewards,
+        entropy_coef=preset.entropy_coef,
+        num_iterations=1,
+        bf16=preset.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=preset.gradient_checkpointing,
+        use_vllm=preset.use_vllm,
+        **(vllm if preset.use_vllm else {}),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        shuffle_dataset=False,
+        save_only_model=False,
+    )
 
 
 class Judge(TrainerCallback):
@@ -92,7 +139,7 @@ class Judge(TrainerCallback):
         self.log, self.guard, self.steps, self.attempt = log, preset.guard, steps, attempt
         self.rule = None if preset.fixed_length else stage.transition
         self.reward_max = rewards.MAXIMUM[stage.reward] * stage.reward_scale
-        self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor ** attempt
+        self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor**attempt
         self.alarm: collapse.Alarm | None = None
         """What ended the training early, if the guard may end it."""
 
@@ -116,20 +163,41 @@ class Judge(TrainerCallback):
     def _guard(self, control) -> None:
         rows = self.log.rows
         found = collapse.alarms(rows, self.guard, self.reward_max)
-        standing = {alarm.kind for alarm in collapse.alarms(rows[:-1], self.guard, self.reward_max)} if found else set()
+        standing = (
+            {alarm.kind for alarm in collapse.alarms(rows[:-1], self.guard, self.reward_max)}
+            if found
+            else set()
+        )
         for alarm in found:
             if alarm.kind not in standing:  # told once, as long as it lasts
-                self.log.write(alarm.step, "alarm", {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action})
-                warnings.warn(f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}", stacklevel=2)
+                self.log.write(
+                    alarm.step,
+                    "alarm",
+                    {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action},
+                )
+                warnings.warn(
+                    f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}",
+                    stacklevel=2,
+                )
         if found and self.guard.action in ("stop", "rollback"):
             self.alarm = found[0]
-            control.should_training_stop, control.should_save, control.should_evaluate = True, False, False
+            control.should_training_stop, control.should_save, control.should_evaluate = (
+                True,
+                False,
+                False,
+            )
 
     def _transition(self, step: int, control) -> None:
-        validations = [(row["step"], row["accuracy"]) for row in self.log.rows if row["kind"] == "validation"]
+        validations = [
+            (row["step"], row["accuracy"]) for row in self.log.rows if row["kind"] == "validation"
+        ]
         norms = [row["grad_norm"] for row in self.log.rows if row["kind"] == "train"]
         decision = transition.decide(self.rule, validations, norms, step, self.steps)
-        self.log.write(step, "decision", {"move_on": decision.move_on, "why": decision.why, **decision.evidence})
+        self.log.write(
+            step,
+            "decision",
+            {"move_on": decision.move_on, "why": decision.why, **decision.evidence},
+        )
         if decision.move_on:
             control.should_training_stop = control.should_save = True
 
@@ -144,7 +212,13 @@ def adapters(preset: Preset):
     if not preset.lora_rank:
         return None
     from peft import LoraConfig
-    return LoraConfig(r=preset.lora_rank, lora_alpha=2 * preset.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+    return LoraConfig(
+        r=preset.lora_rank,
+        lora_alpha=2 * preset.lora_rank,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 class StageTrainer(PackedGRPOTrainer):
@@ -163,27 +237,57 @@ class StageTrainer(PackedGRPOTrainer):
         super()._issue_warnings_after_load(load_result)
 
 
-def _trainer(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
-             callbacks: list[TrainerCallback]) -> StageTrainer:
+def _trainer(
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    out: Path,
+    seed: int,
+    log: MetricsLog,
+    callbacks: list[TrainerCallback],
+) -> StageTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
     prompts = preset.prompts_per_step or stage.prompts_per_step
     model, tokenizer = sampler.load(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
-        chat=rollout.Chat(tokenizer), reward=stage.reward, reward_scale=stage.reward_scale, hint_rate_at=stage.hint_rate_at,
-        episode={"rules": stage.rules, "corruption": Corruption(stage.corruption, stage.corruption_rate), **preset.episode},
-        training_limits=preset.training_limits, budget_tokens=preset.completion_tokens or stage.completion_tokens,
-        message_tokens=preset.message_tokens, temperature=preset.temperature, batch=preset.rollout_batch, seed=seed,
-        on_records=log.on_records)
+        chat=rollout.Chat(tokenizer),
+        reward=stage.reward,
+        reward_scale=stage.reward_scale,
+        hint_rate_at=stage.hint_rate_at,
+        episode={
+            "rules": stage.rules,
+            "corruption": Corruption(stage.corruption, stage.corruption_rate),
+            **preset.episode,
+        },
+        training_limits=preset.training_limits,
+        budget_tokens=preset.completion_tokens or stage.completion_tokens,
+        message_tokens=preset.message_tokens,
+        temperature=preset.temperature,
+        batch=preset.rollout_batch,
+        seed=seed,
+        on_records=log.on_records,
+    )
 
     def rows(task_ids) -> datasets.Dataset:
         return datasets.Dataset.from_list([{"prompt": rollout.prompt_row(t)} for t in task_ids])
+
     # the tests pin the part of TRL's experimental interface that is used here
     warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
     trainer = StageTrainer(
-        model=model, processing_class=tokenizer, reward_funcs=rollout.episode_reward, args=config, peft_config=adapters(preset),
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=rollout.episode_reward,
+        args=config,
+        peft_config=adapters(preset),
         train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
-        eval_dataset=rows(validation_tasks(preset)), rollout_func=play, callbacks=callbacks)
-    trainer.remove_callback(PrinterCallback)  # its dicts would bury the progress bar; metrics.jsonl has the numbers
+        eval_dataset=rows(validation_tasks(preset)),
+        rollout_func=play,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(
+        PrinterCallback
+    )  # its dicts would bury the progress bar; metrics.jsonl has the numbers
     return trainer
 
 
@@ -198,11 +302,14 @@ def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Pat
     if PartialState().is_main_process:
         if preset.lora_rank:
             from peft import PeftModel
+
             kept = folder.with_name("adapters")
             shutil.rmtree(kept, ignore_errors=True)
             unfinished.rename(kept)
             # whole weights, not the 4-bit ones: merging into those would round the adapters away
-            base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16 if preset.bf16 else torch.float32)
+            base = AutoModelForCausalLM.from_pretrained(
+                start, dtype=torch.bfloat16 if preset.bf16 else torch.float32
+            )
             PeftModel.from_pretrained(base, kept).merge_and_unload().save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         unfinished.rename(folder)
@@ -212,14 +319,26 @@ def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Pat
 def _refuse(stage: Stage, preset: Preset, steps: int, seed: int) -> None:
     """ValueError for what cannot be trained, before anything is written."""
     if steps < 1 or seed < 0:
-        raise ValueError(f"{stage.name} takes steps of at least 1 and a seed of at least 0, got {steps} and {seed}")
+        raise ValueError(
+            f"{stage.name} takes steps of at least 1 and a seed of at least 0, got {steps} and {seed}"
+        )
     for name in ("save_every", "validate_every", "validation_tasks"):
         if getattr(preset, name) < 1:
-            raise ValueError(f"preset {preset.name!r}: {name} is at least 1, got {getattr(preset, name)}")
+            raise ValueError(
+                f"preset {preset.name!r}: {name} is at least 1, got {getattr(preset, name)}"
+            )
 
 
-def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog,
-             rollbacks: list[dict]) -> collapse.Alarm | None:
+def _attempt(
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    out: Path,
+    seed: int,
+    log: MetricsLog,
+    rollbacks: list[dict],
+) -> collapse.Alarm | None:
     """Train from the last good checkpoint to the stage's end and hand over, or return the alarm that ended it."""
     set_seed(seed)
     if PartialState().is_main_process:
@@ -236,10 +355,17 @@ def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
             log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
     judge, interrupts = Judge(log, stage, preset, steps, len(rollbacks)), Interrupts()
     # a stage that its rule had ended, and that was killed before its policy was whole, has no step to train
-    ended = any(row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau") for row in log.rows)
-    trainer = _trainer(stage, preset, step if ended else steps, start, out, seed, log, [log, judge, interrupts])
+    ended = any(
+        row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau")
+        for row in log.rows
+    )
+    trainer = _trainer(
+        stage, preset, step if ended else steps, start, out, seed, log, [log, judge, interrupts]
+    )
     trainer.args.learning_rate = judge.learning_rate
-    trainer.args.eval_on_start = not any(row["kind"] == "validation" for row in log.rows)  # a resumed run has that line already
+    trainer.args.eval_on_start = not any(
+        row["kind"] == "validation" for row in log.rows
+    )  # a resumed run has that line already
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
@@ -252,7 +378,9 @@ def _attempt(stage: Stage, preset: Preset, steps: int, start: Path | str, out: P
     return judge.alarm
 
 
-def _roll_back(alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list[dict]) -> list[dict]:
+def _roll_back(
+    alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list[dict]
+) -> list[dict]:
     """Note where an alarm sends the run back to: the last checkpoint before the window that raised it, or the stage's start. An alarm
     within two windows of the last rollback says that it did not go back far enough: then a window further."""
     behind, window = alarm.step - preset.guard.window, preset.guard.window
@@ -261,15 +389,31 @@ def _roll_back(alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list
     steps = [int(c.name.rsplit("-", 1)[1]) for c in out.glob("checkpoint-*")]
     to_step = max((step for step in steps if step <= behind), default=0)
     rate = preset.learning_rate * preset.guard.learning_rate_factor ** (len(rollbacks) + 1)
-    rollbacks = [*rollbacks, {"at_step": alarm.step, "to_step": to_step, "alarm": alarm.kind, "why": alarm.why, "learning_rate": rate}]
+    rollbacks = [
+        *rollbacks,
+        {
+            "at_step": alarm.step,
+            "to_step": to_step,
+            "alarm": alarm.kind,
+            "why": alarm.why,
+            "learning_rate": rate,
+        },
+    ]
     if PartialState().is_main_process:
         write_json(out / "rollbacks.json", rollbacks)
     PartialState().wait_for_everyone()
     return rollbacks
 
 
-def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
-                echo: Echo = lambda line: None) -> Path:
+def train_stage(
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    run_dir: Path,
+    seed: int,
+    echo: Echo = lambda line: None,
+) -> Path:
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
     `steps` is the stage's length, or the most of it where the preset lets the transition rule decide. A stage that had ended is not run
@@ -297,8 +441,11 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
                 if not isinstance(error, KeyboardInterrupt):
                     raise
                 saved = sealed_step(out)
-                where = f"at step {saved} of {steps} and is saved there: the same call or command goes on" if saved else \
-                    "before a step was done: the same call or command starts it again"
+                where = (
+                    f"at step {saved} of {steps} and is saved there: the same call or command goes on"
+                    if saved
+                    else "before a step was done: the same call or command starts it again"
+                )
                 raise Interrupted(f"{stage.name} was interrupted {where}") from None
         if PartialState().is_main_process:
             runconfig.note_best(run_dir)
@@ -306,7 +453,15 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
     return policy
 
 
-def _train(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Path, seed: int, log: MetricsLog) -> None:
+def _train(
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    out: Path,
+    seed: int,
+    log: MetricsLog,
+) -> None:
     """Attempt a stage until no alarm sends it back, and keep of its checkpoints the one it ended with."""
     noted = out / "rollbacks.json"
     rollbacks = json.loads(noted.read_text()) if noted.exists() else []
@@ -315,9 +470,12 @@ def _train(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Pat
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
-            raise Collapsed(f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
-                            + (f", after {len(rollbacks)} rollbacks" if rollbacks else "") + f". Its checkpoints are in {out}; start "
-                            "another run from one of them with other settings (a smaller learning rate, a larger beta)")
+            raise Collapsed(
+                f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
+                + (f", after {len(rollbacks)} rollbacks" if rollbacks else "")
+                + f". Its checkpoints are in {out}; start "
+                "another run from one of them with other settings (a smaller learning rate, a larger beta)"
+            )
         rollbacks = _roll_back(alarm, out, preset, rollbacks)
     if PartialState().is_main_process:
         for used in out.glob("checkpoint-*"):
@@ -327,14 +485,23 @@ def _train(stage: Stage, preset: Preset, steps: int, start: Path | str, out: Pat
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset) -> Path | str:
     """Where a stage run on its own starts: the nearest earlier stage of the run that ended, else the preset's model."""
-    names = [s.name for s in STAGES]  # by name: a stage whose settings were changed still has its place in the curriculum
-    earlier = STAGES[:names.index(stage.name)] if stage.name in names else ()
+    names = [
+        s.name for s in STAGES
+    ]  # by name: a stage whose settings were changed still has its place in the curriculum
+    earlier = STAGES[: names.index(stage.name)] if stage.name in names else ()
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
     return ended[-1] if ended else starting_model(preset)
 
 
-def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Sequence[Stage] = STAGES, start: Path | None = None,
-                     echo: Echo = lambda line: None, share: tuple[float, float] = (0.0, 1.0)) -> Run:
+def train_curriculum(
+    preset: Preset,
+    run_dir: Path,
+    seed: int = 0,
+    stages: Sequence[Stage] = STAGES,
+    start: Path | None = None,
+    echo: Echo = lambda line: None,
+    share: tuple[float, float] = (0.0, 1.0),
+) -> Run:
     """Run the stages in order, each from the policy of the one before, and return where the policies lie.
 
     A stage of the four takes its steps from `preset.stage_steps` (0 leaves it out), any other stage the last of them. The order is that
@@ -343,7 +510,9 @@ def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Seque
     """
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
-        raise ValueError(f"every stage of a curriculum needs a name of its own, got {', '.join(names)}; rename one with replace()")
+        raise ValueError(
+            f"every stage of a curriculum needs a name of its own, got {', '.join(names)}; rename one with replace()"
+        )
     first = start or starting_model(preset)
     counts = dict(zip((s.name for s in STAGES), preset.stage_steps, strict=True))
     planned = [(stage, counts.get(stage.name, preset.stage_steps[-1])) for stage in stages]
@@ -351,7 +520,9 @@ def train_curriculum(preset: Preset, run_dir: Path, seed: int = 0, stages: Seque
     policy, checkpoints, done = first, {}, 0
     for stage, steps in planned:
         if steps:
-            begin, end = (share[0] + (share[1] - share[0]) * n / total for n in (done, done + steps))
+            begin, end = (
+                share[0] + (share[1] - share[0]) * n / total for n in (done, done + steps)
+            )
             with progress.phase(stage.name, begin, end):
                 policy = train_stage(stage, preset, steps, policy, run_dir, seed, echo)
             checkpoints[stage.name] = policy

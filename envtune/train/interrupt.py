@@ -3,6 +3,7 @@
 Between the optimiser's step and the start of the next one a run is in no state that a checkpoint can hold: weights half updated, the line
 not yet logged, the validation not yet done. An interrupt that comes there is held back until then; a second one is not.
 """
+
 import random
 import signal
 import threading
@@ -44,8 +45,14 @@ class Interrupts(TrainerCallback):
         self._let_through()
 
     def on_pre_optimizer_step(self, args, state, control, **_):
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a shell starts what runs in the background
-        if args.world_size == 1 and threading.current_thread() is threading.main_thread() and not ignored:
+        ignored = (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        )  # as a shell starts what runs in the background
+        if (
+            args.world_size == 1
+            and threading.current_thread() is threading.main_thread()
+            and not ignored
+        ):
             self._handler = signal.signal(signal.SIGINT, self._hold)
         self.states = None
 
@@ -77,4 +84,6 @@ class Interrupts(TrainerCallback):
             return
         set_random_states(self.states)
         trainer._save_checkpoint(trainer.model, trial=None)
-        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)  # where it is sealed
+        trainer.callback_handler.on_save(
+            trainer.args, trainer.state, trainer.control
+        )  # where it is sealed

@@ -6,6 +6,7 @@
 A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace` travels too. train_stage writes
 the job and starts the second command by itself where the preset has more than one process; a notebook reads on as if it trained itself.
 """
+
 import json
 import os
 import subprocess
@@ -32,11 +33,30 @@ def inside() -> bool:
     return INSIDE in os.environ
 
 
-def write_job(file: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int) -> None:
+def write_job(
+    file: Path,
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    run_dir: Path,
+    seed: int,
+) -> None:
     """Write a job file; `read_job` gives the same arguments back."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"stage": asdict(stage), "preset": asdict(preset), "steps": steps, "start": str(start),
-                                "run_dir": str(run_dir), "seed": seed}, indent=1))
+    file.write_text(
+        json.dumps(
+            {
+                "stage": asdict(stage),
+                "preset": asdict(preset),
+                "steps": steps,
+                "start": str(start),
+                "run_dir": str(run_dir),
+                "seed": seed,
+            },
+            indent=1,
+        )
+    )
 
 
 def read_job(file: Path) -> dict:
@@ -45,12 +65,19 @@ def read_job(file: Path) -> dict:
         job = json.loads(file.read_text())
         stage, preset = job["stage"], job["preset"]
         tuples = {name: tuple(preset[name]) for name in ("stage_steps", "report_to")}
-        return {"stage": Stage(**{**stage, "transition": Transition(**stage["transition"])}),
-                "preset": Preset(**{**preset, **tuples, "guard": Guard(**preset["guard"])}), "steps": job["steps"],
-                "start": job["start"], "run_dir": Path(job["run_dir"]), "seed": job["seed"]}
+        return {
+            "stage": Stage(**{**stage, "transition": Transition(**stage["transition"])}),
+            "preset": Preset(**{**preset, **tuples, "guard": Guard(**preset["guard"])}),
+            "steps": job["steps"],
+            "start": job["start"],
+            "run_dir": Path(job["run_dir"]),
+            "seed": job["seed"],
+        }
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no training job ({type(error).__name__}: {error}); "
-                         "envtune.train.launch.write_job writes one") from None
+        raise ValueError(
+            f"{file} is no training job ({type(error).__name__}: {error}); "
+            "envtune.train.launch.write_job writes one"
+        ) from None
 
 
 def command(preset: Preset, job: Path) -> list[str]:
@@ -59,19 +86,37 @@ def command(preset: Preset, job: Path) -> list[str]:
     if preset.parallel == "cpu":
         launcher = ["torch.distributed.run", "--nproc_per_node", str(preset.processes)]
     else:
-        launcher = ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"{preset.parallel}.yaml"),
-                    "--num_processes", str(preset.processes)]
+        launcher = [
+            "accelerate.commands.launch",
+            "--config_file",
+            str(CONFIGS / f"{preset.parallel}.yaml"),
+            "--num_processes",
+            str(preset.processes),
+        ]
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
-def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run_dir: Path, seed: int,
-                echo: Callable[[dict], None]) -> Path:
+def train_stage(
+    stage: Stage,
+    preset: Preset,
+    steps: int,
+    start: Path | str,
+    run_dir: Path,
+    seed: int,
+    echo: Callable[[dict], None],
+) -> Path:
     """What grpo.train_stage does, in `preset.processes` processes. Metrics lines go to `echo`, all other output is printed."""
     job = run_dir / f"{stage.name}.job.json"
     write_job(job, stage, preset, steps, start, run_dir, seed)
     last: list[str] = []
-    process = subprocess.Popen(command(preset, job), cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    process = subprocess.Popen(
+        command(preset, job),
+        cwd=paths.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+    )
     try:
         for line in process.stdout:
             if line.startswith(LINE):
@@ -81,12 +126,16 @@ def train_stage(stage: Stage, preset: Preset, steps: int, start: Path | str, run
                 last = [*last, line][-15:]
     except KeyboardInterrupt:
         echo({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
-        raise Interrupted(f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
-                          "checkpoint") from None
+        raise Interrupted(
+            f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
+            "checkpoint"
+        ) from None
     finally:
         if process.poll() is None:  # the notebook was interrupted: its processes must not train on
             process.terminate()
         process.wait()
     if process.returncode:
-        raise JobFailed(f"{stage.name} on {preset.processes} processes ended with exit code {process.returncode}:\n{''.join(last)}")
+        raise JobFailed(
+            f"{stage.name} on {preset.processes} processes ended with exit code {process.returncode}:\n{''.join(last)}"
+        )
     return run_dir / stage.name / "policy"

@@ -6,6 +6,7 @@
 The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits, keys and values, vLLM's share) from the
 model's shape. It is arithmetic, meant to tell 12 GiB from 30, and was not measured on a GPU: see the README's table.
 """
+
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,7 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Shape:
     """Of a decoder-only transformer with gated feed-forward layers."""
+
     layers: int
     hidden: int
     heads: int
@@ -43,7 +45,15 @@ class Shape:
     def linear(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of the linear layers of one block."""
         h, kv = self.hidden, self.hidden // self.heads * self.kv_heads
-        return [(h, h), (h, kv), (h, kv), (h, h), (h, self.intermediate), (h, self.intermediate), (self.intermediate, h)]
+        return [
+            (h, h),
+            (h, kv),
+            (h, kv),
+            (h, h),
+            (h, self.intermediate),
+            (h, self.intermediate),
+            (self.intermediate, h),
+        ]
 
     @property
     def block_parameters(self) -> int:
@@ -68,7 +78,9 @@ SHAPES = {
     "Qwen/Qwen2.5-1.5B-Instruct": Shape(28, 1536, 12, 2, 8960, 151_936, True, 32_768),
     "Qwen/Qwen2.5-3B-Instruct": Shape(36, 2048, 16, 2, 11_008, 151_936, True, 32_768),
     "Qwen/Qwen2.5-7B-Instruct": Shape(28, 3584, 28, 4, 18_944, 152_064, False, 32_768),
-    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_8B, "Team-ACE/ToolACE-2-Llama-3.1-8B": _LLAMA_8B, "watt-ai/watt-tool-8B": _LLAMA_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_8B,
+    "Team-ACE/ToolACE-2-Llama-3.1-8B": _LLAMA_8B,
+    "watt-ai/watt-tool-8B": _LLAMA_8B,
     "smollm2": Shape(30, 576, 9, 3, 1536, 49_152, True, 8_192),
 }
 """Shapes that are known without a model hub: the presets' models and the paper's."""
@@ -82,13 +94,23 @@ def shape_of(model: str) -> Shape | None:
         config = AutoConfig.from_pretrained(agent.FOLDER if model == "tiny-agent" else model)
     except (OSError, ValueError):
         return None
-    return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
-                 config.intermediate_size, config.vocab_size, config.tie_word_embeddings, config.max_position_embeddings)
+    return Shape(
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.intermediate_size,
+        config.vocab_size,
+        config.tie_word_embeddings,
+        config.max_position_embeddings,
+    )
 
 
 def longest_tokens(preset: Preset) -> tuple[int, int]:
     """(whole sequence, completion) of the longest episode, in the longest stage that the preset trains [tokens]."""
-    trained = [stage for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True) if steps] or stages.STAGES
+    trained = [
+        stage for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True) if steps
+    ] or stages.STAGES
     completion = preset.completion_tokens or max(stage.completion_tokens for stage in trained)
     return completion + (COMPACT_OPENING_TOKENS if preset.compact else OPENING_TOKENS), completion
 
@@ -98,7 +120,11 @@ def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict
     value = 2 if preset.bf16 else 4  # bytes
     spread = preset.processes if preset.parallel in ("zero3", "fsdp") else 1
     embedding = shape.parameters - shape.block_parameters
-    weights = (shape.block_parameters * 0.53 + embedding * value) if preset.four_bit else shape.parameters * value
+    weights = (
+        (shape.block_parameters * 0.53 + embedding * value)
+        if preset.four_bit
+        else shape.parameters * value
+    )
     trained = shape.adapter_parameters(preset.lora_rank) if preset.lora_rank else shape.parameters
     # adapters are float32; ZeRO-3 and FSDP keep a float32 copy of full weights beside AdamW's two moments
     wide = 4 if preset.lora_rank or spread > 1 else value
@@ -106,17 +132,40 @@ def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict
     full, completion = longest_tokens(preset)
     tokens = preset.device_batch * full
     one_block = tokens * (4 * shape.hidden + 3 * shape.intermediate) * value * 2
-    activations = one_block + tokens * shape.hidden * shape.layers * value if preset.gradient_checkpointing else one_block * shape.layers
-    logits = preset.device_batch * completion * shape.vocabulary * (value + 4 + 4)  # as computed, as float32, and their gradient
+    activations = (
+        one_block + tokens * shape.hidden * shape.layers * value
+        if preset.gradient_checkpointing
+        else one_block * shape.layers
+    )
+    logits = (
+        preset.device_batch * completion * shape.vocabulary * (value + 4 + 4)
+    )  # as computed, as float32, and their gradient
     prompts = preset.prompts_per_step or max(stage.prompts_per_step for stage in stages.STAGES)
     rollouts = prompts * preset.generations // preset.processes
-    cache = 0 if preset.use_vllm else min(preset.rollout_batch or rollouts, rollouts) * full * shape.cache_values_per_token * value * 1.25
-    parts = {"weights": weights / spread, "adapters, gradients, optimiser": optimiser / spread,
-             "KL reference": 0 if preset.lora_rank or not preset.beta else shape.parameters * value / spread,
-             "one step, the larger of loss and sampling": max(activations + logits, cache),
-             "CUDA and fragmentation": 1.5 * GIB if preset.bf16 else 0}
-    if preset.use_vllm and preset.vllm_mode == "colocate":  # asleep it gives its memory back while the loss is computed
-        parts["vLLM"] = 0.0 if preset.vllm_sleep else preset.vllm_gpu_share * (gpu_gib or preset.gpu_gib) * GIB
+    cache = (
+        0
+        if preset.use_vllm
+        else min(preset.rollout_batch or rollouts, rollouts)
+        * full
+        * shape.cache_values_per_token
+        * value
+        * 1.25
+    )
+    parts = {
+        "weights": weights / spread,
+        "adapters, gradients, optimiser": optimiser / spread,
+        "KL reference": 0
+        if preset.lora_rank or not preset.beta
+        else shape.parameters * value / spread,
+        "one step, the larger of loss and sampling": max(activations + logits, cache),
+        "CUDA and fragmentation": 1.5 * GIB if preset.bf16 else 0,
+    }
+    if (
+        preset.use_vllm and preset.vllm_mode == "colocate"
+    ):  # asleep it gives its memory back while the loss is computed
+        parts["vLLM"] = (
+            0.0 if preset.vllm_sleep else preset.vllm_gpu_share * (gpu_gib or preset.gpu_gib) * GIB
+        )
     return {name: round(size / GIB, 1) for name, size in parts.items()}
 
 
@@ -125,7 +174,11 @@ def found() -> tuple[str, int, float]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         return gpu.name, torch.cuda.device_count(), gpu.total_memory / GIB
-    return "CPU", os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return (
+        "CPU",
+        os.cpu_count() or 1,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB,
+    )
 
 
 def _installed(package: str) -> str | None:
@@ -141,14 +194,31 @@ def _missing(preset: Preset) -> list[str]:
     if preset.use_vllm:
         have = _installed("vllm")
         if have is None:
-            problems.append("vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set use_vllm=False")
-        elif not Version(VLLM_RANGE[0]) <= Version(Version(have).base_version) <= Version(VLLM_RANGE[1]):
-            problems.append(f"vLLM {have} is installed and TRL takes {VLLM_RANGE[0]} to {VLLM_RANGE[1]}: install the version of "
-                            "constraints.txt")
-    wanted = {"bitsandbytes": (preset.four_bit, "gpu"), "deepspeed": (preset.parallel == "zero3" and preset.processes > 1, "sweep"),
-              **{package: (package in preset.report_to, "reports") for package in ("tensorboard", "wandb", "trackio")}}
-    return problems + [f"{package} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
-                       for package, (needed, extra) in wanted.items() if needed and _installed(package) is None]
+            problems.append(
+                "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set use_vllm=False"
+            )
+        elif (
+            not Version(VLLM_RANGE[0])
+            <= Version(Version(have).base_version)
+            <= Version(VLLM_RANGE[1])
+        ):
+            problems.append(
+                f"vLLM {have} is installed and TRL takes {VLLM_RANGE[0]} to {VLLM_RANGE[1]}: install the version of "
+                "constraints.txt"
+            )
+    wanted = {
+        "bitsandbytes": (preset.four_bit, "gpu"),
+        "deepspeed": (preset.parallel == "zero3" and preset.processes > 1, "sweep"),
+        **{
+            package: (package in preset.report_to, "reports")
+            for package in ("tensorboard", "wandb", "trackio")
+        },
+    }
+    return problems + [
+        f"{package} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+        for package, (needed, extra) in wanted.items()
+        if needed and _installed(package) is None
+    ]
 
 
 def report(preset: Preset) -> tuple[str, list[str]]:
@@ -157,41 +227,66 @@ def report(preset: Preset) -> tuple[str, list[str]]:
     shape, problems = shape_of(preset.model), _missing(preset)
     gpu = torch.cuda.is_available()
     if not gpu and (preset.use_vllm or preset.bf16) and preset.parallel != "cpu":
-        problems.insert(0, f"it needs {preset.processes} CUDA GPU(s) and none was found (cpu-tiny runs without)")
+        problems.insert(
+            0, f"it needs {preset.processes} CUDA GPU(s) and none was found (cpu-tiny runs without)"
+        )
     if gpu and preset.processes > count and preset.parallel != "cpu":
-        problems.append(f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or use more machines")
+        problems.append(
+            f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or use more machines"
+        )
     if gpu and preset.bf16 and not torch.cuda.is_bf16_supported():
         problems.append(f"{name} has no bf16: set bf16=False")
     for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True):
         rollouts = (preset.prompts_per_step or stage.prompts_per_step) * preset.generations
         if steps and rollouts % (preset.device_batch * preset.processes):
-            problems.append(f"{stage.name}: {rollouts} rollouts a step do not divide into batches of {preset.device_batch} on "
-                            f"{preset.processes} device(s)")
+            problems.append(
+                f"{stage.name}: {rollouts} rollouts a step do not divide into batches of {preset.device_batch} on "
+                f"{preset.processes} device(s)"
+            )
     full, completion = longest_tokens(preset)
     if preset.message_tokens > completion:
-        problems.append(f"a message may have {preset.message_tokens:,} tokens and a whole completion {completion:,}")
+        problems.append(
+            f"a message may have {preset.message_tokens:,} tokens and a whole completion {completion:,}"
+        )
     if preset.use_vllm and full > preset.context_tokens:
-        problems.append(f"an episode may have {full:,} tokens and vLLM reserves context_tokens={preset.context_tokens:,}")
+        problems.append(
+            f"an episode may have {full:,} tokens and vLLM reserves context_tokens={preset.context_tokens:,}"
+        )
     if shape is None:
-        return f"{preset.name}: the shape of {preset.model} is not known without the model hub; no estimate", problems
+        return (
+            f"{preset.name}: the shape of {preset.model} is not known without the model hub; no estimate",
+            problems,
+        )
     longest = max(full, preset.context_tokens) if preset.use_vllm else full
     if longest > shape.context_tokens:
-        problems.append(f"episodes of up to {longest:,} tokens, and {preset.model} reads {shape.context_tokens:,}: lower context_tokens "
-                        "and completion_tokens, or set compact=True")
+        problems.append(
+            f"episodes of up to {longest:,} tokens, and {preset.model} reads {shape.context_tokens:,}: lower context_tokens "
+            "and completion_tokens, or set compact=True"
+        )
     parts = estimate(preset, shape, gib if gpu else None)
     total = sum(parts.values())
     if (gpu or not preset.bf16) and total > gib:
-        problems.append(f"it needs about {total:.0f} GiB a device and {name} has {gib:.0f}: lower device_batch, rollout_batch, "
-                        "completion_tokens or vllm_gpu_share, take a smaller model, or spread it (parallel='zero3')")
+        problems.append(
+            f"it needs about {total:.0f} GiB a device and {name} has {gib:.0f}: lower device_batch, rollout_batch, "
+            "completion_tokens or vllm_gpu_share, take a smaller model, or spread it (parallel='zero3')"
+        )
     if preset.use_vllm and preset.vllm_mode == "colocate" and gpu:
-        least = (shape.parameters * 2 + preset.context_tokens * shape.cache_values_per_token * 2) / GIB
+        least = (
+            shape.parameters * 2 + preset.context_tokens * shape.cache_values_per_token * 2
+        ) / GIB
         if least > preset.vllm_gpu_share * gib:
-            problems.append(f"vLLM needs at least {least:.0f} GiB for its weights and one episode, and vllm_gpu_share="
-                            f"{preset.vllm_gpu_share} of {gib:.0f} is less")
-    lines = [f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; found {count} x {name}, {gib:.0f} GiB"]
+            problems.append(
+                f"vLLM needs at least {least:.0f} GiB for its weights and one episode, and vllm_gpu_share="
+                f"{preset.vllm_gpu_share} of {gib:.0f} is less"
+            )
+    lines = [
+        f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; found {count} x {name}, {gib:.0f} GiB"
+    ]
     lines += [f"  {part:<45} {size:7.1f} GiB" for part, size in parts.items()]
     room = gib if gpu or not preset.bf16 else preset.gpu_gib
-    return "\n".join([*lines, f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}"]), problems
+    return "\n".join(
+        [*lines, f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}"]
+    ), problems
 
 
 def check(preset: Preset) -> None:

@@ -6,6 +6,7 @@ Every row is moved to the left, so that no mask is needed and attention may use 
 go through the model together, and logits are computed only where the policy wrote. TRL 1.16: _get_per_token_logps_and_entropies,
 _compute_loss (tests/test_packing.py compares with TRL's own numbers).
 """
+
 import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
@@ -17,7 +18,10 @@ CHUNK_TOKENS = 4_096
 
 class PackedGRPOTrainer(GRPOTrainer):
     """GRPOTrainer that leaves padding out. Images, and losses that need every logit, go TRL's own way."""
-    _sampled: torch.Tensor | None = None  # (B, C): where the policy wrote, while its loss is computed
+
+    _sampled: torch.Tensor | None = (
+        None  # (B, C): where the policy wrote, while its loss is computed
+    )
 
     def _compute_loss(self, model, inputs):
         mask = inputs["completion_mask"]
@@ -27,25 +31,48 @@ class PackedGRPOTrainer(GRPOTrainer):
         finally:
             self._sampled = None
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False,
-                                           compute_aux_loss=False, **images):
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **images,
+    ):
         """Log-probabilities and, if asked, entropies (B, logits_to_keep); 0 where nothing is needed."""
         if compute_aux_loss or any(value is not None for value in images.values()):
-            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy,
-                                                              compute_aux_loss, **images)
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **images,
+            )
         rows, width = input_ids.shape
         wanted = attention_mask.bool().clone()
-        wanted[:, :width - logits_to_keep] = False
+        wanted[:, : width - logits_to_keep] = False
         if self._sampled is not None:
-            wanted[:, width - logits_to_keep:] &= self._sampled.bool()
+            wanted[:, width - logits_to_keep :] &= self._sampled.bool()
         starts = attention_mask.argmax(1)  # columns of padding before a row's first token
         lengths = attention_mask.sum(1)
         columns = torch.arange(width, device=input_ids.device)[None]
-        source = (columns + starts[:, None]).clamp(max=width - 1)  # (B, W): where the token that stands here now stood before
+        source = (columns + starts[:, None]).clamp(
+            max=width - 1
+        )  # (B, W): where the token that stands here now stood before
         ids = input_ids.gather(1, source)
         labels = torch.where(wanted.gather(1, source) & (columns < lengths[:, None]), ids, -100)
         plain = self.accelerator.unwrap_model(model)
-        alone = (isinstance(plain, PreTrainedModel) and input_ids.device.type == "cpu" and self.accelerator.num_processes == 1)
+        alone = (
+            isinstance(plain, PreTrainedModel)
+            and input_ids.device.type == "cpu"
+            and self.accelerator.num_processes == 1
+        )
         logps, entropies = input_ids.new_zeros(2, rows, width, dtype=torch.float32)
         order = lengths.argsort().tolist()
         for chunk in _chunks(order, lengths.tolist(), alone, batch_size):
@@ -53,35 +80,56 @@ class PackedGRPOTrainer(GRPOTrainer):
             part = (plain if alone else model, ids[chunk, :longest], labels[chunk, :longest])
             one, two = self._compact(*part) if alone else self._fused(*part)
             # out of place: the pieces belong to the graph of the loss
-            logps, entropies = (whole.index_put((torch.tensor(chunk, device=ids.device)[:, None], columns[:, :longest]), piece)
-                                for whole, piece in ((logps, one), (entropies, two)))
-        back = (columns - starts[:, None]).clamp(min=0)[:, width - logits_to_keep:]
+            logps, entropies = (
+                whole.index_put(
+                    (torch.tensor(chunk, device=ids.device)[:, None], columns[:, :longest]), piece
+                )
+                for whole, piece in ((logps, one), (entropies, two))
+            )
+        back = (columns - starts[:, None]).clamp(min=0)[:, width - logits_to_keep :]
         return logps.gather(1, back), entropies.gather(1, back) if compute_entropy else None, None
 
     def _compact(self, model, ids, labels) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies (B, L) of one process on a CPU; only labelled places have logits."""
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         kept = labels[:, 1:] != -100  # (B, L-1)
-        log_probs = torch.log_softmax(model.lm_head(hidden[kept]).float() / self.temperature, -1)  # (K, V)
+        log_probs = torch.log_softmax(
+            model.lm_head(hidden[kept]).float() / self.temperature, -1
+        )  # (K, V)
         chosen = log_probs.gather(1, labels[:, 1:][kept][:, None])[:, 0]
-        entropy = -(log_probs.detach().exp() * log_probs).sum(-1) if self.args.entropy_coef == 0 else -(log_probs.exp() * log_probs).sum(-1)
+        entropy = (
+            -(log_probs.detach().exp() * log_probs).sum(-1)
+            if self.args.entropy_coef == 0
+            else -(log_probs.exp() * log_probs).sum(-1)
+        )
         places = kept.nonzero(as_tuple=True)
         blank = chosen.new_zeros(ids.shape)
-        return tuple(blank.index_put((places[0], places[1] + 1), values) for values in (chosen, entropy))
+        return tuple(
+            blank.index_put((places[0], places[1] + 1), values) for values in (chosen, entropy)
+        )
 
     def _fused(self, model, ids, labels) -> tuple[torch.Tensor, torch.Tensor]:
         """The same by TRL's head, which goes with every wrapper."""
         with self.accelerator.autocast():
             outputs = model(input_ids=ids, labels=labels, fused_lm_head=True)
-        entropy = outputs.entropy if outputs.entropy is not None else torch.zeros_like(outputs.log_probs)  # the reference's head has none
-        return pad(outputs.log_probs.float(), (1, 0)), pad(entropy.float(), (1, 0))  # the first token is given by nothing
+        entropy = (
+            outputs.entropy if outputs.entropy is not None else torch.zeros_like(outputs.log_probs)
+        )  # the reference's head has none
+        return pad(outputs.log_probs.float(), (1, 0)), pad(
+            entropy.float(), (1, 0)
+        )  # the first token is given by nothing
 
 
-def _chunks(order: list[int], lengths: list[int], alone: bool, batch_size: int | None) -> list[list[int]]:
+def _chunks(
+    order: list[int], lengths: list[int], alone: bool, batch_size: int | None
+) -> list[list[int]]:
     """Rows that go through the model together: by length where one process may part them, else as TRL would."""
     if not alone:
         size = batch_size or len(order)
-        return [list(range(start, min(start + size, len(order)))) for start in range(0, len(order), size)]
+        return [
+            list(range(start, min(start + size, len(order))))
+            for start in range(0, len(order), size)
+        ]
     chunks: list[list[int]] = [[]]
     for row in order:
         if chunks[-1] and lengths[row] * (len(chunks[-1]) + 1) > CHUNK_TOKENS:

@@ -6,6 +6,7 @@
 With one update a batch (num_iterations 1) the probability ratio is 1, so the clips below never act; they are the paper's
 and matter once a batch is used more than once.
 """
+
 from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import TASKS
@@ -22,6 +23,7 @@ REPORTS = ("tensorboard", "wandb", "trackio")
 @dataclass(frozen=True)
 class Preset:
     """Settings of a run that are no part of the curriculum. Defaults are the paper's (PAPER: optimisation)."""
+
     name: str = "paper-8x80gb"
     model: str = "Qwen/Qwen2.5-7B-Instruct"
     """A hub id or a folder; "tiny-agent" is the embedded agent (docs/agent.md), "smollm2" the model of `make small`."""
@@ -106,79 +108,182 @@ class Preset:
     def __post_init__(self):
         self._refuse_combinations()
         if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
-            raise ValueError(f"preset {self.name!r}: stage_steps holds four counts >= 0, got {self.stage_steps!r}")
+            raise ValueError(
+                f"preset {self.name!r}: stage_steps holds four counts >= 0, got {self.stage_steps!r}"
+            )
         if self.generations < 2:
-            raise ValueError(f"preset {self.name!r}: GRPO compares rollouts of one prompt, generations must be at least 2, "
-                             f"got {self.generations}")
+            raise ValueError(
+                f"preset {self.name!r}: GRPO compares rollouts of one prompt, generations must be at least 2, "
+                f"got {self.generations}"
+            )
         if self.beta < 0 or self.learning_rate <= 0:
-            raise ValueError(f"preset {self.name!r}: beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}")
+            raise ValueError(
+                f"preset {self.name!r}: beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}"
+            )
         if self.max_result_chars < 1 or self.max_observation_chars < 1:
-            raise ValueError(f"preset {self.name!r}: observation limits are at least 1 character, got {self.max_result_chars} a "
-                             f"result and {self.max_observation_chars} a step")
+            raise ValueError(
+                f"preset {self.name!r}: observation limits are at least 1 character, got {self.max_result_chars} a "
+                f"result and {self.max_observation_chars} a step"
+            )
         self.training_limits  # noqa: B018 -- Limits says itself what is wrong with its numbers
 
     def _refuse_combinations(self) -> None:
         """ValueError for settings that cannot work together on any machine."""
         if self.four_bit and self.use_vllm:
-            raise ValueError(f"preset {self.name!r}: 4-bit weights do not go with vLLM (TRL pushes them packed, trl#4973); set "
-                             "use_vllm=False, or four_bit=False for bf16 LoRA with vLLM")
+            raise ValueError(
+                f"preset {self.name!r}: 4-bit weights do not go with vLLM (TRL pushes them packed, trl#4973); set "
+                "use_vllm=False, or four_bit=False for bf16 LoRA with vLLM"
+            )
         if self.four_bit and not self.lora_rank:
-            raise ValueError(f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank")
+            raise ValueError(
+                f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank"
+            )
         if self.four_bit and self.parallel in ("zero3", "fsdp"):
-            raise ValueError(f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'")
-        for name, allowed in (("vllm_mode", VLLM_MODES), ("parallel", PARALLEL), ("scale_rewards", SCALES), ("tasks", TASKS)):
+            raise ValueError(
+                f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'"
+            )
+        for name, allowed in (
+            ("vllm_mode", VLLM_MODES),
+            ("parallel", PARALLEL),
+            ("scale_rewards", SCALES),
+            ("tasks", TASKS),
+        ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         if unknown := set(self.report_to) - set(REPORTS):
-            raise ValueError(f"preset {self.name!r}: report_to holds any of {', '.join(REPORTS)}, got {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"preset {self.name!r}: report_to holds any of {', '.join(REPORTS)}, got {', '.join(sorted(unknown))}"
+            )
         if self.use_vllm and self.vllm_mode == "server" and not self.vllm_server:
-            raise ValueError(f"preset {self.name!r}: vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`")
+            raise ValueError(
+                f"preset {self.name!r}: vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`"
+            )
         if self.processes < 1 or not 0 < self.vllm_gpu_share < 1 or (self.rollout_batch or 1) < 1:
-            raise ValueError(f"preset {self.name!r}: processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
-                             f"got {self.processes}, {self.rollout_batch}, {self.vllm_gpu_share}")
+            raise ValueError(
+                f"preset {self.name!r}: processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
+                f"got {self.processes}, {self.rollout_batch}, {self.vllm_gpu_share}"
+            )
 
     @property
     def episode(self) -> dict:
         """What an Episode takes from a preset."""
-        return {"compact": self.compact, "max_result_chars": self.max_result_chars,
-                "max_observation_chars": self.max_observation_chars}
+        return {
+            "compact": self.compact,
+            "max_result_chars": self.max_result_chars,
+            "max_observation_chars": self.max_observation_chars,
+        }
 
     @property
     def training_limits(self) -> Limits:
         """The limits of training episodes: the authors' unless a field above changes them."""
-        limits = replace(TRAINING, steps_per_turn=self.steps_per_turn, steps_per_episode=self.steps_per_episode)
+        limits = replace(
+            TRAINING, steps_per_turn=self.steps_per_turn, steps_per_episode=self.steps_per_episode
+        )
         return limits if limits == TRAINING else replace(limits, name="training, changed")
 
 
 PAPER = Preset(processes=8, parallel="zero3", vllm_sleep=True)
 CPU_TINY = Preset(
-    name="cpu-tiny", model="tiny-agent", tasks="synthetic", compact=True, stage_steps=(8, 12, 14, 10), prompts_per_step=8, generations=8,
-    device_batch=64, message_tokens=agent.MESSAGE_TOKENS, completion_tokens=agent.EPISODE_TOKENS, max_result_chars=160,
-    learning_rate=5e-4, beta=0.02, warmup_steps=2, bf16=False, gradient_checkpointing=False, use_vllm=False,
-    validate_every=10, validation_tasks=40, save_every=10, fixed_length=True)
+    name="cpu-tiny",
+    model="tiny-agent",
+    tasks="synthetic",
+    compact=True,
+    stage_steps=(8, 12, 14, 10),
+    prompts_per_step=8,
+    generations=8,
+    device_batch=64,
+    message_tokens=agent.MESSAGE_TOKENS,
+    completion_tokens=agent.EPISODE_TOKENS,
+    max_result_chars=160,
+    learning_rate=5e-4,
+    beta=0.02,
+    warmup_steps=2,
+    bf16=False,
+    gradient_checkpointing=False,
+    use_vllm=False,
+    validate_every=10,
+    validation_tasks=40,
+    save_every=10,
+    fixed_length=True,
+)
 """The embedded agent on synthetic tasks that it has never seen: what training does, in minutes on two cores."""
 CPU_SMOKE = replace(
-    CPU_TINY, name="cpu-smoke", stage_steps=(1, 1, 1, 1), prompts_per_step=1, generations=4, device_batch=4, completion_tokens=300,
-    validation_tasks=4, warmup_steps=0)
+    CPU_TINY,
+    name="cpu-smoke",
+    stage_steps=(1, 1, 1, 1),
+    prompts_per_step=1,
+    generations=4,
+    device_batch=4,
+    completion_tokens=300,
+    validation_tasks=4,
+    warmup_steps=0,
+)
 """The same in seconds a step: does a change run at all? Its numbers mean nothing."""
 SMOLLM2 = Preset(
-    name="smollm2", model="smollm2", compact=True, max_scenarios=8, stage_steps=(20, 20, 20, 20), prompts_per_step=4, generations=8,
-    device_batch=8, context_tokens=8_192, message_tokens=96, completion_tokens=1_536, max_result_chars=400, max_observation_chars=800,
-    learning_rate=1e-4, warmup_steps=2, bf16=False, use_vllm=False, lora_rank=16, validate_every=10, validation_tasks=20, save_every=5,
-    fixed_length=True, gpu_gib=16.0)
+    name="smollm2",
+    model="smollm2",
+    compact=True,
+    max_scenarios=8,
+    stage_steps=(20, 20, 20, 20),
+    prompts_per_step=4,
+    generations=8,
+    device_batch=8,
+    context_tokens=8_192,
+    message_tokens=96,
+    completion_tokens=1_536,
+    max_result_chars=400,
+    max_observation_chars=800,
+    learning_rate=1e-4,
+    warmup_steps=2,
+    bf16=False,
+    use_vllm=False,
+    lora_rank=16,
+    validate_every=10,
+    validation_tasks=20,
+    save_every=5,
+    fixed_length=True,
+    gpu_gib=16.0,
+)
 """A real language model that a laptop can hold: SmolLM2-135M-Instruct, LoRA, compact tool docs, short episodes."""
 GPU_80GB = Preset(
-    name="gpu-80gb", lora_rank=32, learning_rate=1e-5, prompts_per_step=8, generations=8, completion_tokens=10_000,
-    context_tokens=18_192, stage_steps=(60, 80, 120, 120))
+    name="gpu-80gb",
+    lora_rank=32,
+    learning_rate=1e-5,
+    prompts_per_step=8,
+    generations=8,
+    completion_tokens=10_000,
+    context_tokens=18_192,
+    stage_steps=(60, 80, 120, 120),
+)
 """One 80 GB GPU: bf16 LoRA on 7B, vLLM beside the trainer."""
 GPU_24GB_VLLM = replace(
-    GPU_80GB, name="gpu-24gb-vllm", model="Qwen/Qwen2.5-1.5B-Instruct", compact=True, context_tokens=8_192, completion_tokens=3_072,
-    message_tokens=512, gpu_gib=24.0, max_result_chars=2_000, max_observation_chars=4_000)
+    GPU_80GB,
+    name="gpu-24gb-vllm",
+    model="Qwen/Qwen2.5-1.5B-Instruct",
+    compact=True,
+    context_tokens=8_192,
+    completion_tokens=3_072,
+    message_tokens=512,
+    gpu_gib=24.0,
+    max_result_chars=2_000,
+    max_observation_chars=4_000,
+)
 """One 24 GB GPU: bf16 LoRA on 1.5B, vLLM beside the trainer."""
 GPU_24GB = replace(
-    GPU_24GB_VLLM, name="gpu-24gb", model="Qwen/Qwen2.5-3B-Instruct", use_vllm=False, four_bit=True, rollout_batch=16)
+    GPU_24GB_VLLM,
+    name="gpu-24gb",
+    model="Qwen/Qwen2.5-3B-Instruct",
+    use_vllm=False,
+    four_bit=True,
+    rollout_batch=16,
+)
 """One 24 GB GPU: 4-bit QLoRA on 3B (7B with model="Qwen/Qwen2.5-7B-Instruct"), generation by transformers."""
-PRESETS = {preset.name: preset for preset in (CPU_TINY, CPU_SMOKE, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)}
+PRESETS = {
+    preset.name: preset
+    for preset in (CPU_TINY, CPU_SMOKE, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)
+}
 
 
 def get(name: str, **changes) -> Preset:
@@ -187,11 +292,19 @@ def get(name: str, **changes) -> Preset:
         raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {name!r}")
     unknown = set(changes) - set(Preset.__dataclass_fields__)
     if unknown:
-        raise ValueError(f"a preset has no field {', '.join(sorted(unknown))}; fields: {', '.join(Preset.__dataclass_fields__)}")
+        raise ValueError(
+            f"a preset has no field {', '.join(sorted(unknown))}; fields: {', '.join(Preset.__dataclass_fields__)}"
+        )
     return replace(PRESETS[name], **changes)
 
 
-def choose(preset: Preset, transition: str = "preset", guard: str = "warn", report_to: str = "none", tasks: str = "preset") -> Preset:
+def choose(
+    preset: Preset,
+    transition: str = "preset",
+    guard: str = "warn",
+    report_to: str = "none",
+    tasks: str = "preset",
+) -> Preset:
     """What a notebook's parameters change of a preset. ValueError for an unknown choice.
 
     transition: preset, fixed (every stage has its length) or plateau (the rule ends it); guard: the collapse guard's action;
@@ -200,5 +313,10 @@ def choose(preset: Preset, transition: str = "preset", guard: str = "warn", repo
     lengths = {"preset": preset.fixed_length, "fixed": True, "plateau": False}
     if transition not in lengths:
         raise ValueError(f"transition is one of {', '.join(lengths)}, got {transition!r}")
-    return replace(preset, tasks=preset.tasks if tasks == "preset" else tasks, fixed_length=lengths[transition],
-                   guard=replace(preset.guard, action=guard), report_to=() if report_to == "none" else (report_to,))
+    return replace(
+        preset,
+        tasks=preset.tasks if tasks == "preset" else tasks,
+        fixed_length=lengths[transition],
+        guard=replace(preset.guard, action=guard),
+        report_to=() if report_to == "none" else (report_to,),
+    )

@@ -5,6 +5,7 @@
 Settings bind a stage once it has trained a step; until then a call with other settings replaces them. Folders are kept as a moved or
 copied checkout finds them: "./stage1_syntax/policy" in the run folder, "runs/..." in the folder of all runs, any other in the project.
 """
+
 import json
 import os
 import shutil
@@ -44,14 +45,20 @@ def read(run_dir: Path) -> dict:
     try:
         return json.loads(file.read_text()) if file.exists() else {"stages": {}}
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}); restore it, or delete {run_dir} to start over") from None
+        raise ValueError(
+            f"{file} is damaged ({error}); restore it, or delete {run_dir} to start over"
+        ) from None
 
 
 def start_of(run_dir: Path, stage: Stage, start: Path | str) -> Path | str:
     """Where a stage starts from. A rerun may name the policy that the stage left (a notebook's variable was bound anew): then it is where
     that one started from."""
     entry = read(run_dir)["stages"].get(stage.name)
-    return located(entry["start"], run_dir) if entry and portable(start, run_dir) == f"./{stage.name}/policy" else start
+    return (
+        located(entry["start"], run_dir)
+        if entry and portable(start, run_dir) == f"./{stage.name}/policy"
+        else start
+    )
 
 
 def _rows(run_dir: Path, kind: str) -> list[dict]:
@@ -72,33 +79,51 @@ def differences(old, new, name: str = "") -> list[str]:
     ['beta was 0.1, now 0.5']
     """
     if isinstance(old, dict) and isinstance(new, dict):
-        return [line for key in {**old, **new} for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
+        return [
+            line
+            for key in {**old, **new}
+            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
 
     def short(value) -> str:
         text = json.dumps(value)
         return text if len(text) <= 60 else f"{text[:57]}..."
+
     return [] if old == new else [f"{name} was {short(old)}, now {short(new)}"]
 
 
 def _version(start: Path | str) -> str | None:
     """Names how the stage that left a policy was trained, its own start included; None for a policy of no run."""
-    entry = read(Path(start).parent.parent)["stages"].get(Path(start).parent.name) if Path(start).name == "policy" else None
+    entry = (
+        read(Path(start).parent.parent)["stages"].get(Path(start).parent.name)
+        if Path(start).name == "policy"
+        else None
+    )
     return sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12] if entry else None
 
 
-def register(run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int) -> None:
+def register(
+    run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int
+) -> None:
     """Write the stage into config.json. ValueError, with every setting that differs, when the folder holds other results. More steps are
     no other settings: the stage goes on, and its policy is made anew."""
     # a stage's own steps stand with the stage; where reports go changes no result
     settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
     settings["model"] = portable(preset.model, run_dir)
-    entry = {**asdict(stage), "steps": steps, "start": portable(start, run_dir), "start_version": _version(start),
-             "practice": practice_tasks(stage, preset)}
+    entry = {
+        **asdict(stage),
+        "steps": steps,
+        "start": portable(start, run_dir),
+        "start_version": _version(start),
+        "practice": practice_tasks(stage, preset),
+    }
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}
     if bound and (found := differences({**old, "stages": 0}, {**new, "stages": 0})):
-        raise ValueError(f"{run_dir} holds a run of other settings: {'; '.join(found)}. Choose another run_name, or delete the folder")
+        raise ValueError(
+            f"{run_dir} holds a run of other settings: {'; '.join(found)}. Choose another run_name, or delete the folder"
+        )
     if stage.name in bound:
         now = new["stages"][stage.name]
         now["steps"] = _agreed(run_dir, stage, bound[stage.name], now, made[stage.name])
@@ -114,18 +139,32 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
     out = run_dir / stage.name
     if found := differences({**was, "steps": 0}, {**now, "steps": 0}):
         if found[0].startswith("start_version"):
-            raise ValueError(f"{stage.name} is stale: the stage that left {now['start']} was trained further or anew since. Delete {out} "
-                             "to train it from there, or choose another run_name")
-        raise ValueError(f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. Choose another run_name, or delete the "
-                         "folder")
-    if now["steps"] == was["steps"] or (now["steps"] > was["steps"] > made and (out / "policy").exists()):
+            raise ValueError(
+                f"{stage.name} is stale: the stage that left {now['start']} was trained further or anew since. Delete {out} "
+                "to train it from there, or choose another run_name"
+            )
+        raise ValueError(
+            f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. Choose another run_name, or delete the "
+            "folder"
+        )
+    if now["steps"] == was["steps"] or (
+        now["steps"] > was["steps"] > made and (out / "policy").exists()
+    ):
         return was["steps"]  # in the second case its rule had ended it, and would again
-    why = ("steps made are not taken back" if now["steps"] < was["steps"] else
-           f"its {stage.hint_schedule} hint schedule runs over its length" if stage.hint_schedule != "constant" else
-           f"its last checkpoint, {out.name}/checkpoint-{made}, is gone" if (out / "policy").exists() and sealed_step(out) < made else "")
+    why = (
+        "steps made are not taken back"
+        if now["steps"] < was["steps"]
+        else f"its {stage.hint_schedule} hint schedule runs over its length"
+        if stage.hint_schedule != "constant"
+        else f"its last checkpoint, {out.name}/checkpoint-{made}, is gone"
+        if (out / "policy").exists() and sealed_step(out) < made
+        else ""
+    )
     if why:
-        raise ValueError(f"{run_dir} holds {stage.name} with other settings: steps was {was['steps']}, now {now['steps']}, and {why}. "
-                         "Choose another run_name, or delete the folder")
+        raise ValueError(
+            f"{run_dir} holds {stage.name} with other settings: steps was {was['steps']}, now {now['steps']}, and {why}. "
+            "Choose another run_name, or delete the folder"
+        )
     return now["steps"]
 
 
@@ -140,7 +179,10 @@ def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         policy.rename(aside)  # the hand-over removes it
         if stale[1:]:
-            warnings.warn(f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and will be stale", stacklevel=2)
+            warnings.warn(
+                f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and will be stale",
+                stacklevel=2,
+            )
 
 
 def note_best(run_dir: Path) -> None:
@@ -153,8 +195,18 @@ def note_best(run_dir: Path) -> None:
         return
     last = {row["stage"]: row for row in rows if (run_dir / row["stage"] / "policy").exists()}
     start = located(stages[rows[0]["stage"]]["start"], run_dir)
-    ends = [("start", os.path.relpath(start, run_dir) if isinstance(start, Path) else start, rows[0])]
+    ends = [
+        ("start", os.path.relpath(start, run_dir) if isinstance(start, Path) else start, rows[0])
+    ]
     ends += [(stage, f"{stage}/policy", row) for stage, row in last.items()]
     stage, policy, row = max(reversed(ends), key=lambda end: end[2]["accuracy"])
-    write_json(run_dir / "best.json", {"policy": policy, "stage": stage, "step": row["step"], "accuracy": row["accuracy"],
-                                       "tasks": row["episodes"]})
+    write_json(
+        run_dir / "best.json",
+        {
+            "policy": policy,
+            "stage": stage,
+            "step": row["step"],
+            "accuracy": row["accuracy"],
+            "tasks": row["episodes"],
+        },
+    )

@@ -7,6 +7,7 @@ rollback. A line is appended whole; a kill can tear only the last one, and whoev
 files and policies are written beside their place and renamed. A checkpoint counts only once it is sealed: its last file lists the
 others with their sizes.
 """
+
 import contextlib
 import errno
 import gzip
@@ -37,17 +38,40 @@ Echo = Callable[[dict], None]
 "finished" with its last step, also where it had finished before, and "stopped" by an interrupt or an error."""
 
 SEAL = "envtune_seal.json"
-_LOGGED = {"loss": "loss", "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
-           "grad_norm": "grad_norm", "frac_reward_zero_std": "share_of_groups_without_signal",
-           "learning_rate": "learning_rate", "completions/mean_length": "sampled_tokens_per_episode"}
+_LOGGED = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "frac_reward_zero_std": "share_of_groups_without_signal",
+    "learning_rate": "learning_rate",
+    "completions/mean_length": "sampled_tokens_per_episode",
+}
 """TRL's names -> ours, for what TRL computes; the rest of a line comes from rollout.metrics."""
 
 
 def versions() -> dict[str, str]:
     """What a result depends on besides config and seed."""
-    found = {"python": sys.version.split()[0], "cuda": torch.version.cuda or "none", "cores": str(torch.get_num_threads()),
-             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
-    for package in ("bfcl-eval", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "deepspeed", "vllm"):
+    found = {
+        "python": sys.version.split()[0],
+        "cuda": torch.version.cuda or "none",
+        "cores": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    for package in (
+        "bfcl-eval",
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "accelerate",
+        "bitsandbytes",
+        "deepspeed",
+        "vllm",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -57,7 +81,11 @@ def versions() -> dict[str, str]:
 
 def seal(checkpoint: Path, attempt: int) -> None:
     """Mark a checkpoint as whole; the last thing that is written into it. `attempt`: how many rollbacks of the stage came before it."""
-    sizes = {str(f.relative_to(checkpoint)): f.stat().st_size for f in sorted(checkpoint.rglob("*")) if f.is_file() and f.name != SEAL}
+    sizes = {
+        str(f.relative_to(checkpoint)): f.stat().st_size
+        for f in sorted(checkpoint.rglob("*"))
+        if f.is_file() and f.name != SEAL
+    }
     write_json(checkpoint / SEAL, {"attempt": attempt, "files": sizes})
 
 
@@ -74,14 +102,16 @@ def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
         if not file.exists() or file.stat().st_size != size:
             return f"{name} has {file.stat().st_size if file.exists() else 0} bytes, {size} were written"
     step = int(checkpoint.name.rsplit("-", 1)[1])
-    if any(step > rolled["to_step"] for rolled in rollbacks[sealed["attempt"]:]):
+    if any(step > rolled["to_step"] for rolled in rollbacks[sealed["attempt"] :]):
         return "the run was rolled back behind it"
     return None
 
 
 def last_good_checkpoint(folder: Path, rollbacks: Sequence[dict] = ()) -> Path | None:
     """The latest checkpoint of a stage that is whole and was not rolled back; the others are removed, each with a warning."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda c: -int(c.name.rsplit("-", 1)[1])):
+    for checkpoint in sorted(
+        folder.glob("checkpoint-*"), key=lambda c: -int(c.name.rsplit("-", 1)[1])
+    ):
         why = _broken(checkpoint, rollbacks)
         if why is None:
             return checkpoint
@@ -92,7 +122,10 @@ def last_good_checkpoint(folder: Path, rollbacks: Sequence[dict] = ()) -> Path |
 
 def sealed_step(folder: Path) -> int:
     """The step of a stage's last sealed checkpoint, 0 without one."""
-    return max((int(seal.parent.name.rsplit("-", 1)[1]) for seal in folder.glob(f"checkpoint-*/{SEAL}")), default=0)
+    return max(
+        (int(seal.parent.name.rsplit("-", 1)[1]) for seal in folder.glob(f"checkpoint-*/{SEAL}")),
+        default=0,
+    )
 
 
 def _accuracy(records: Sequence[EpisodeRecord]) -> dict[str, float]:
@@ -118,7 +151,9 @@ class MetricsLog(TrainerCallback):
         self.timings: dict[str, float] = {}
         self.last = time.monotonic()
 
-    def on_records(self, mode: str, records: list[EpisodeRecord], timings: dict[str, float]) -> None:
+    def on_records(
+        self, mode: str, records: list[EpisodeRecord], timings: dict[str, float]
+    ) -> None:
         """Called by the rollout after every batch."""
         self.records[mode] += records
         self.timings = timings
@@ -135,7 +170,11 @@ class MetricsLog(TrainerCallback):
 
     def _read(self) -> None:
         metrics = self.folder / "metrics.jsonl"
-        self.rows = [row for row in read_lines(metrics) if row["stage"] == self.stage] if metrics.exists() else []
+        self.rows = (
+            [row for row in read_lines(metrics) if row["stage"] == self.stage]
+            if metrics.exists()
+            else []
+        )
 
     def _cut(self, path: Path, step: int) -> None:
         unfinished, dropped = path.with_name(path.name + ".new"), []
@@ -161,16 +200,27 @@ class MetricsLog(TrainerCallback):
         if PartialState().is_main_process:
             self.echo({"stage": self.stage, "step": step, "kind": kind, "steps": self.steps})
 
-    def write(self, step: int, kind: str, values: dict, records: Sequence[EpisodeRecord] = ()) -> dict:
+    def write(
+        self, step: int, kind: str, values: dict, records: Sequence[EpisodeRecord] = ()
+    ) -> dict:
         """Append one metrics line and the episodes behind it, and return the line."""
-        line = {"stage": self.stage, "step": step, "kind": kind, **values,
-                **({**rollout.metrics(records), "episodes": len(records)} if records else {})}
+        line = {
+            "stage": self.stage,
+            "step": step,
+            "kind": kind,
+            **values,
+            **({**rollout.metrics(records), "episodes": len(records)} if records else {}),
+        }
         [line] = broadcast_object_list([line])  # what the first process logged holds for all
         self.rows.append(line)
         if PartialState().is_main_process:
             if records:
                 with gzip.open(self.folder / "episodes.jsonl.gz", "at") as out:
-                    out.writelines(json.dumps({"stage": self.stage, "step": step, "kind": kind, **r.to_dict()}) + "\n" for r in records)
+                    out.writelines(
+                        json.dumps({"stage": self.stage, "step": step, "kind": kind, **r.to_dict()})
+                        + "\n"
+                        for r in records
+                    )
             with open(self.folder / "metrics.jsonl", "a") as out:
                 out.write(json.dumps(line) + "\n")
             began = time.monotonic()
@@ -190,12 +240,22 @@ class MetricsLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_):
         if "loss" in logs:
             values = {ours: logs[trl] for trl, ours in _LOGGED.items() if trl in logs}
-            self.write(state.global_step, "train", {"seconds": self._seconds(), **values, **self.timings}, self._episodes("train"))
+            self.write(
+                state.global_step,
+                "train",
+                {"seconds": self._seconds(), **values, **self.timings},
+                self._episodes("train"),
+            )
             progress.report(state.global_step, self.steps)
         elif "eval_reward" in logs:
             # several processes even out their batches with copies of a task
             records = list({record.task_id: record for record in self._episodes("eval")}.values())
-            self.write(state.global_step, "validation", {"seconds": self._seconds(), **_accuracy(records)}, records)
+            self.write(
+                state.global_step,
+                "validation",
+                {"seconds": self._seconds(), **_accuracy(records)},
+                records,
+            )
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -209,11 +269,17 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         text = str(error)
         # safetensors and torch give the errno of a failed write as text, or only say that the write failed
-        signs = ("PytorchStreamWriter failed", "unexpected pos", *(f"os error {number}" for number in _FULL))
+        signs = (
+            "PytorchStreamWriter failed",
+            "unexpected pos",
+            *(f"os error {number}" for number in _FULL),
+        )
         full = getattr(error, "errno", None) in _FULL or any(sign in text for sign in signs)
         if not full:
             raise
         free = shutil.disk_usage(folder).free / 2**20
         steps = [sealed_step(stage) for stage in (folder, *folder.glob("*/"))]
-        raise CannotWrite(f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and run the same command: "
-                          f"it goes on at step {max(steps, default=0)}, nothing before it is lost") from error
+        raise CannotWrite(
+            f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and run the same command: "
+            f"it goes on at step {max(steps, default=0)}, nothing before it is lost"
+        ) from error

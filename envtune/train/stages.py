@@ -1,14 +1,15 @@
 """The four stages as data (PAPER: the four stages; paper section 3.1), and the tasks of a run. An ablation is a stage made with `replace`.
 
-    >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
-    >>> replace(STAGES[2], reward="binary")
-    >>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
-    >>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
-    >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
-    [0.5]
-    >>> practice_order(("a", "b", "c"), 5, seed=0)
-    ['b', 'a', 'c', 'b', 'c']
+>>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
+>>> replace(STAGES[2], reward="binary")
+>>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
+>>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
+>>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
+[0.5]
+>>> practice_order(("a", "b", "c"), 5, seed=0)
+['b', 'a', 'c', 'b', 'c']
 """
+
 import math
 import random
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ TASK_SETS = ("stage1", "train_base", "train")
 @dataclass(frozen=True)
 class Stage:
     """One stage of the curriculum: what is practised, what is rewarded and what the agent is told."""
+
     name: str
     tasks: str
     """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400. BFCL's or synthetic ones: see Preset.tasks."""
@@ -56,30 +58,76 @@ class Stage:
 
     def __post_init__(self):
         if self.tasks not in TASK_SETS:
-            raise ValueError(f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}")
+            raise ValueError(
+                f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}"
+            )
         if self.reward not in REWARDS:
-            raise ValueError(f"stage {self.name!r}: reward is one of {', '.join(REWARDS)}, got {self.reward!r}")
+            raise ValueError(
+                f"stage {self.name!r}: reward is one of {', '.join(REWARDS)}, got {self.reward!r}"
+            )
         for name in ("hint_rate", "hint_rate_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"stage {self.name!r}: {name} is in [0, 1], got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"stage {self.name!r}: {name} is in [0, 1], got {getattr(self, name)!r}"
+                )
         if self.hint_schedule not in SCHEDULES:
-            raise ValueError(f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, got {self.hint_schedule!r}")
+            raise ValueError(
+                f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, got {self.hint_schedule!r}"
+            )
         if self.reward_scale <= 0:
-            raise ValueError(f"stage {self.name!r}: reward_scale is above 0, got {self.reward_scale!r}")
+            raise ValueError(
+                f"stage {self.name!r}: reward_scale is above 0, got {self.reward_scale!r}"
+            )
         Corruption(self.corruption, self.corruption_rate)
 
     def hint_rate_at(self, done: float) -> float:
         """The share of episodes with hints when so much of the stage is done [0..1]."""
         start, end = self.hint_rate, self.hint_rate_end
-        return {"constant": start, "linear": start + (end - start) * done, "step": start if done < 0.5 else end,
-                "cosine": end + (start - end) * (1 + math.cos(math.pi * done)) / 2}[self.hint_schedule]
+        return {
+            "constant": start,
+            "linear": start + (end - start) * done,
+            "step": start if done < 0.5 else end,
+            "cosine": end + (start - end) * (1 + math.cos(math.pi * done)) / 2,
+        }[self.hint_schedule]
 
 
 STAGES = (
-    Stage("stage1_syntax", "stage1", "stage1", hint_rate=0.0, rules=False, prompts_per_step=16, completion_tokens=10_000),
-    Stage("stage2_hints", "train_base", "progress", hint_rate=1.0, rules=False, prompts_per_step=32, completion_tokens=10_000),
-    Stage("stage3_hard_tasks", "train", "progress", hint_rate=1.0, rules=True, prompts_per_step=32, completion_tokens=24_576),
-    Stage("stage4_alignment", "train", "progress", hint_rate=0.0, rules=True, prompts_per_step=32, completion_tokens=24_576),
+    Stage(
+        "stage1_syntax",
+        "stage1",
+        "stage1",
+        hint_rate=0.0,
+        rules=False,
+        prompts_per_step=16,
+        completion_tokens=10_000,
+    ),
+    Stage(
+        "stage2_hints",
+        "train_base",
+        "progress",
+        hint_rate=1.0,
+        rules=False,
+        prompts_per_step=32,
+        completion_tokens=10_000,
+    ),
+    Stage(
+        "stage3_hard_tasks",
+        "train",
+        "progress",
+        hint_rate=1.0,
+        rules=True,
+        prompts_per_step=32,
+        completion_tokens=24_576,
+    ),
+    Stage(
+        "stage4_alignment",
+        "train",
+        "progress",
+        hint_rate=0.0,
+        rules=True,
+        prompts_per_step=32,
+        completion_tokens=24_576,
+    ),
 )
 DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
 """The paper's single-stage baseline: 0.9 progress + 0.1 format, no hints, no curriculum."""
@@ -125,7 +173,9 @@ def practice_scenarios(preset: Preset) -> tuple[str, ...]:
     practised: tuple[str, ...] = ()
     for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
         everything = of_tasks(tasks)
-        chosen = set(shortest_scenarios(everything.stage1, preset.max_scenarios))  # base tasks: they name their scenarios
+        chosen = set(
+            shortest_scenarios(everything.stage1, preset.max_scenarios)
+        )  # base tasks: they name their scenarios
         practised += tuple(t for t in everything.train if scenario_of(t) in chosen)
     return practised
 
@@ -148,17 +198,35 @@ def evaluation_tasks(preset: Preset, count: int = 0) -> tuple[str, ...]:
     return spread(held_out, count) if count else held_out
 
 
-def stages_of(names: Sequence[str], reward: str = "", reward_scale: float = 1.0, hint_rate: float = -1.0, hint_schedule: str = "",
-              corruption: str = "none", corruption_rate: float = 0.0) -> list[Stage]:
+def stages_of(
+    names: Sequence[str],
+    reward: str = "",
+    reward_scale: float = 1.0,
+    hint_rate: float = -1.0,
+    hint_schedule: str = "",
+    corruption: str = "none",
+    corruption_rate: float = 0.0,
+) -> list[Stage]:
     """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
     unknown = [name for name in names if name not in BY_NAME]
     if unknown or not names:
-        raise ValueError(f"stages are any of {', '.join(BY_NAME)}, at least one; got {list(names)!r}")
+        raise ValueError(
+            f"stages are any of {', '.join(BY_NAME)}, at least one; got {list(names)!r}"
+        )
     chosen = []
     for stage in (BY_NAME[name] for name in names):
         own = stage.reward if stage.reward == "stage1" else reward or stage.reward
-        chosen.append(replace(stage, reward=own, reward_scale=reward_scale, hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
-                              hint_schedule=hint_schedule or stage.hint_schedule, corruption=corruption, corruption_rate=corruption_rate))
+        chosen.append(
+            replace(
+                stage,
+                reward=own,
+                reward_scale=reward_scale,
+                hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
+                hint_schedule=hint_schedule or stage.hint_schedule,
+                corruption=corruption,
+                corruption_rate=corruption_rate,
+            )
+        )
     return chosen
 
 
@@ -167,5 +235,7 @@ def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> l
     own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
     found = list(steps) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
     if len(found) != len(stages) or any(n < 1 for n in found):
-        raise ValueError(f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}")
+        raise ValueError(
+            f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}"
+        )
     return found

@@ -11,6 +11,7 @@ of the stage's metrics, so a resumed run decides as an uninterrupted one. It is 
 - stable: over the last `norm_window` optimiser steps the gradient norm's standard deviation is at most `norm_spread` times its
   mean, and none is above `norm_ceiling`.
 """
+
 import math
 import statistics
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Transition:
     """The rule's numbers."""
+
     plateau_window: int = 3
     """Last validations compared with all before them [validations]."""
     min_gain: float = 0.01
@@ -34,16 +36,23 @@ class Transition:
     """No stage ends earlier by the rule [steps]. The most is the preset's `stage_steps`."""
 
     def __post_init__(self):
-        wrong = [name for name in ("plateau_window", "norm_window", "norm_spread", "norm_ceiling") if getattr(self, name) <= 0]
+        wrong = [
+            name
+            for name in ("plateau_window", "norm_window", "norm_spread", "norm_ceiling")
+            if getattr(self, name) <= 0
+        ]
         wrong += [name for name in ("min_gain", "min_steps") if getattr(self, name) < 0]
         if wrong:
-            raise ValueError("a transition rule has windows, spread and ceiling above 0, min_gain and min_steps at least 0; got "
-                             + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong))
+            raise ValueError(
+                "a transition rule has windows, spread and ceiling above 0, min_gain and min_steps at least 0; got "
+                + ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+            )
 
 
 @dataclass(frozen=True)
 class Decision:
     """Whether the stage ends here, why, and the numbers it was decided on."""
+
     move_on: bool
     why: str
     """Begins with one of fixed_length, min_steps, not_plateaued, not_stable, plateau_and_stable, max_steps."""
@@ -51,26 +60,41 @@ class Decision:
 
 
 def _plateau(accuracies: Sequence[float], rule: Transition) -> dict:
-    earlier, last = accuracies[:-rule.plateau_window], accuracies[-rule.plateau_window:]
+    earlier, last = accuracies[: -rule.plateau_window], accuracies[-rule.plateau_window :]
     if not earlier:
         return {"plateaued": False, "validations": len(accuracies)}
     gain = max(last) - max(earlier)
-    return {"plateaued": gain < rule.min_gain, "validations": len(accuracies), "best_before": max(earlier), "best_of_last": max(last),
-            "gain": gain}
+    return {
+        "plateaued": gain < rule.min_gain,
+        "validations": len(accuracies),
+        "best_before": max(earlier),
+        "best_of_last": max(last),
+        "gain": gain,
+    }
 
 
 def _stability(norms: Sequence[float], rule: Transition) -> dict:
-    last = norms[-rule.norm_window:]
+    last = norms[-rule.norm_window :]
     if len(last) < rule.norm_window or not all(map(math.isfinite, last)):
         return {"stable": False, "norms": len(last)}
     mean = statistics.fmean(last)
     spread = statistics.pstdev(last) / mean if mean else 0.0
-    return {"stable": spread <= rule.norm_spread and max(last) <= rule.norm_ceiling, "norms": len(last), "norm_mean": mean,
-            "norm_spread": spread, "norm_max": max(last)}
+    return {
+        "stable": spread <= rule.norm_spread and max(last) <= rule.norm_ceiling,
+        "norms": len(last),
+        "norm_mean": mean,
+        "norm_spread": spread,
+        "norm_max": max(last),
+    }
 
 
-def decide(rule: Transition | None, validations: Sequence[tuple[int, float]], norms: Sequence[float], step: int,
-           max_steps: int) -> Decision:
+def decide(
+    rule: Transition | None,
+    validations: Sequence[tuple[int, float]],
+    norms: Sequence[float],
+    step: int,
+    max_steps: int,
+) -> Decision:
     """Judge a stage after `step` optimiser steps. `validations`: (step, accuracy) of this stage, in order; `norms`: the gradient norm
     of every step so far. Without a rule the stage has a fixed length: it ends at `max_steps`."""
     if rule is None:
@@ -81,10 +105,22 @@ def decide(rule: Transition | None, validations: Sequence[tuple[int, float]], no
     if step < rule.min_steps:
         return Decision(False, f"min_steps: {step} of at least {rule.min_steps} steps", evidence)
     if not evidence["plateaued"]:
-        gain = f"gain {evidence['gain']:.3f}, plateau below {rule.min_gain}" if "gain" in evidence else "too few validations"
+        gain = (
+            f"gain {evidence['gain']:.3f}, plateau below {rule.min_gain}"
+            if "gain" in evidence
+            else "too few validations"
+        )
         return Decision(False, f"not_plateaued: {gain}", evidence)
-    norm = (f"gradient norm spread {evidence['norm_spread']:.2f} (at most {rule.norm_spread}), largest {evidence['norm_max']:.2f} "
-            f"(at most {rule.norm_ceiling})" if "norm_mean" in evidence else "too few finite gradient norms")
+    norm = (
+        f"gradient norm spread {evidence['norm_spread']:.2f} (at most {rule.norm_spread}), largest {evidence['norm_max']:.2f} "
+        f"(at most {rule.norm_ceiling})"
+        if "norm_mean" in evidence
+        else "too few finite gradient norms"
+    )
     if not evidence["stable"]:
         return Decision(False, f"not_stable: {norm}", evidence)
-    return Decision(True, f"plateau_and_stable: gain {evidence['gain']:.3f} below {rule.min_gain}; {norm}", evidence)
+    return Decision(
+        True,
+        f"plateau_and_stable: gain {evidence['gain']:.3f} below {rule.min_gain}; {norm}",
+        evidence,
+    )

@@ -1,7 +1,33 @@
 """Tasks without end over BFCL's real tools, each from its id alone (docs/synthetic_tasks.md). Nothing here trains or judges."""
+
 from envtune.bfcl.synthetic.draw import Draw, Names
-from envtune.bfcl.synthetic.tasks import TEST, TRAIN, VALIDATION, WORLDS, add_world, make, novelty, requests, task_ids
+from envtune.bfcl.synthetic.tasks import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WORLDS,
+    add_world,
+    make,
+    novelty,
+    requests,
+    task_ids,
+)
 from envtune.bfcl.synthetic.world import Again, Family, Plan, World
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "WORLDS", "Again", "Draw", "Family", "Names", "Plan", "World", "add_world", "make", "novelty",
-           "requests", "task_ids"]
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "WORLDS",
+    "Again",
+    "Draw",
+    "Family",
+    "Names",
+    "Plan",
+    "World",
+    "add_world",
+    "make",
+    "novelty",
+    "requests",
+    "task_ids",
+]

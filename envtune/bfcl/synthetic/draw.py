@@ -6,19 +6,30 @@
 
 Only `Random.random()` is used: Python promises that it repeats for a seed, and promises it of nothing else.
 """
+
 import random
 import zlib
 from collections.abc import Sequence
 
-NOUNS = ("report budget summary invoice letter memo ledger agenda roster survey index sketch outline recipe poem diary contract "
-         "schedule catalog inventory manual receipt proposal itinerary transcript glossary brochure checklist syllabus forecast").split()
-FOLDERS = ("projects archive drafts music photos data backup temp school research finance travel office clients garden "
-           "kitchen studio library sports history").split()
-PEOPLE = ("Anna Boris Carla Dmitri Elena Felix Greta Hugo Irene Jonas Karin Leon Marta Nils Olga Pavel Rita Simon Tanja Viktor "
-          "Wanda Xaver Yara Zeno Bruno Clara Edgar Frida Gustav Hanna").split()
-ADJECTIVES = "broken late missing noisy slow cold empty heavy wrong new old loud dirty loose open".split()
-THINGS = ("printer screen chair window door lamp phone laptop heater badge router desk cable meeting garden train package "
-          "camera kettle parcel").split()
+NOUNS = (
+    "report budget summary invoice letter memo ledger agenda roster survey index sketch outline recipe poem diary contract "
+    "schedule catalog inventory manual receipt proposal itinerary transcript glossary brochure checklist syllabus forecast"
+).split()
+FOLDERS = (
+    "projects archive drafts music photos data backup temp school research finance travel office clients garden "
+    "kitchen studio library sports history"
+).split()
+PEOPLE = (
+    "Anna Boris Carla Dmitri Elena Felix Greta Hugo Irene Jonas Karin Leon Marta Nils Olga Pavel Rita Simon Tanja Viktor "
+    "Wanda Xaver Yara Zeno Bruno Clara Edgar Frida Gustav Hanna"
+).split()
+ADJECTIVES = (
+    "broken late missing noisy slow cold empty heavy wrong new old loud dirty loose open".split()
+)
+THINGS = (
+    "printer screen chair window door lamp phone laptop heater badge router desk cable meeting garden train package "
+    "camera kettle parcel"
+).split()
 UNSEEN_NOUNS = "manifest dossier pamphlet treatise almanac chronicle voucher bulletin".split()
 UNSEEN_FOLDERS = "museum harbor stadium orchard bakery theater".split()
 UNSEEN_PEOPLE = "Quentin Isolde Mortimer Beatrix Lorenzo Ophelia Casimir Philippa".split()
@@ -27,7 +38,10 @@ UNSEEN_THINGS = "scanner blender curtain mailbox projector stapler".split()
 COMMON = frozenset("the is are and to at no be new here about call please ready done today".split())
 """Words of sentences that nobody searches for."""
 ENDINGS = ("txt", "md", "csv", "log", "pdf")
-_ONSETS = "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sl sp st th tr".split() + [""] * 4
+_ONSETS = (
+    "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sl sp st th tr".split()
+    + [""] * 4
+)
 _VOWELS = "a a e e i i o o u u ai ea ee ie io oa oo ou y".split()
 _CODAS = "b d ck g l ll m n nd ng nt p r rd rt s sh ss st t x z".split() + [""] * 14
 
@@ -86,7 +100,11 @@ class Names:
     def made_up(self) -> str:
         """A word that is in no dictionary, such as `thoard`: one in five of them is kept for unseen names."""
         while True:
-            word = "".join(self.draw.choice(part) for _ in range(self.draw.between(1, 3)) for part in (_ONSETS, _VOWELS, _CODAS))
+            word = "".join(
+                self.draw.choice(part)
+                for _ in range(self.draw.between(1, 3))
+                for part in (_ONSETS, _VOWELS, _CODAS)
+            )
             if 4 <= len(word) <= 9 and (share(word, 5) == 0) == self.unseen:
                 return word
 
@@ -102,7 +120,11 @@ class Names:
         return self.made_up() if self.draw.chance(0.5) else self._of(FOLDERS, UNSEEN_FOLDERS)
 
     def person(self) -> str:
-        return self.made_up().capitalize() if self.draw.chance(0.5) else self._of(PEOPLE, UNSEEN_PEOPLE)
+        return (
+            self.made_up().capitalize()
+            if self.draw.chance(0.5)
+            else self._of(PEOPLE, UNSEEN_PEOPLE)
+        )
 
     def user(self) -> str:
         """A login name: `carla42`."""
@@ -123,15 +145,26 @@ class Names:
 
     def sentence(self) -> str:
         """A short text to write, send or post, without quotes."""
-        return self.draw.choice((
-            "the {0} is {1}", "{0} and {2} are done", "please bring the {0} to {3}", "meet {3} at {4}", "the {1} {0} is here",
-            "call {3} about the {0}", "{2} {4} is ready", "no {0} today")).format(
-            self._thing(), self._adjective(), self.noun(), self.person(),
-            self.draw.between(2, 99))
+        return self.draw.choice(
+            (
+                "the {0} is {1}",
+                "{0} and {2} are done",
+                "please bring the {0} to {3}",
+                "meet {3} at {4}",
+                "the {1} {0} is here",
+                "call {3} about the {0}",
+                "{2} {4} is ready",
+                "no {0} today",
+            )
+        ).format(
+            self._thing(), self._adjective(), self.noun(), self.person(), self.draw.between(2, 99)
+        )
 
     def word_of(self, text: str) -> str:
         """A word of a text that is worth searching for."""
-        return self.draw.choice([word for word in text.split() if word.isalpha() and word not in COMMON])
+        return self.draw.choice(
+            [word for word in text.split() if word.isalpha() and word not in COMMON]
+        )
 
     def place(self) -> str:
         """An address to drive to: `48 Travi Street`."""

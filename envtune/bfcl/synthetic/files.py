@@ -1,4 +1,5 @@
 """Files and folders: GorillaFileSystem. Prerequisites: being in the folder where the file is."""
+
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call
 
@@ -10,114 +11,310 @@ class Files(World):
     named = frozenset({"file", "other", "folder", "new"})
     families = {
         "read": Family(
-            ("Show {file} {where}.", "What does {file} {where} say?", "Open {file} {where} and read it to me.",
-             "Print the content of {file} {where}.", "I want to see {file} {where}.", "Could you read {file} {where} to me?",
-             "Next, display the text of {file} {where}.", "Go ahead and print {file} {where}."),
-            ("I need to see what {file} {where} says.", "Could you tell me the content of {file} {where}?"),
-            ("Show me a file {where}.", "Read something {where} to me.", "I want to see one of the files {where}.",
-             "Could you print a file {where}?"), "file", 2.0),
+            (
+                "Show {file} {where}.",
+                "What does {file} {where} say?",
+                "Open {file} {where} and read it to me.",
+                "Print the content of {file} {where}.",
+                "I want to see {file} {where}.",
+                "Could you read {file} {where} to me?",
+                "Next, display the text of {file} {where}.",
+                "Go ahead and print {file} {where}.",
+            ),
+            (
+                "I need to see what {file} {where} says.",
+                "Could you tell me the content of {file} {where}?",
+            ),
+            (
+                "Show me a file {where}.",
+                "Read something {where} to me.",
+                "I want to see one of the files {where}.",
+                "Could you print a file {where}?",
+            ),
+            "file",
+            2.0,
+        ),
         "sort": Family(
-            ("Sort the lines of {file} {where}.", "Show {file} {where} in sorted order.", "Give me {file} {where} sorted.",
-             "Could you sort {file} {where} line by line?", "I need {file} {where} sorted by line.",
-             "Now put {file} {where} in sorted order.", "Please show the sorted lines of {file} {where}."),
-            ("I want the lines of {file} {where} in sorted order.", "Could you give me the sorted text of {file} {where}?"),
-            ("Sort the lines of a file {where}.", "Show one of the files {where} in sorted order.",
-             "I need a file {where} sorted by line."), "file"),
+            (
+                "Sort the lines of {file} {where}.",
+                "Show {file} {where} in sorted order.",
+                "Give me {file} {where} sorted.",
+                "Could you sort {file} {where} line by line?",
+                "I need {file} {where} sorted by line.",
+                "Now put {file} {where} in sorted order.",
+                "Please show the sorted lines of {file} {where}.",
+            ),
+            (
+                "I want the lines of {file} {where} in sorted order.",
+                "Could you give me the sorted text of {file} {where}?",
+            ),
+            (
+                "Sort the lines of a file {where}.",
+                "Show one of the files {where} in sorted order.",
+                "I need a file {where} sorted by line.",
+            ),
+            "file",
+        ),
         "tail": Family(
-            ("Give the last {count} lines of {file} {where}.", "Show the final {count} lines of {file} {where}.",
-             "What are the last {count} lines of {file} {where}?", "Could you read me the last {count} lines of {file} {where}?",
-             "I want to see how {file} {where} ends, {count} of its lines.",
-             "From the end of {file} {where}, print {count} of the lines.",
-             "Now display the final {count} lines of {file} {where}."),
-            ("How does {file} {where} end? Give {count} of its lines.",
-             "I need the end of {file} {where}, the final {count} lines."),
-            ("Give the last {count} lines of a file {where}.", "Show the final {count} lines of one of the files {where}.",
-             "From the end of a file {where}, print {count} of the lines."), "file"),
+            (
+                "Give the last {count} lines of {file} {where}.",
+                "Show the final {count} lines of {file} {where}.",
+                "What are the last {count} lines of {file} {where}?",
+                "Could you read me the last {count} lines of {file} {where}?",
+                "I want to see how {file} {where} ends, {count} of its lines.",
+                "From the end of {file} {where}, print {count} of the lines.",
+                "Now display the final {count} lines of {file} {where}.",
+            ),
+            (
+                "How does {file} {where} end? Give {count} of its lines.",
+                "I need the end of {file} {where}, the final {count} lines.",
+            ),
+            (
+                "Give the last {count} lines of a file {where}.",
+                "Show the final {count} lines of one of the files {where}.",
+                "From the end of a file {where}, print {count} of the lines.",
+            ),
+            "file",
+        ),
         "count": Family(
-            ("How many {unit} are in {file} {where}?", "Count the {unit} of {file} {where}.",
-             "Tell me the number of {unit} in {file} {where}.", "Count how many {unit} {file} {where} has.",
-             "I need the number of {unit} of {file} {where}.", "Could you count the {unit} in {file} {where}?",
-             "Please tell me how many {unit} {file} {where} has."),
-            ("How many {unit} does {file} {where} have?", "I want to know the number of {unit} in {file} {where}."),
-            ("How many {unit} are in a file {where}?", "Count the {unit} of one of the files {where}.",
-             "I need the number of {unit} of a file {where}."), "file"),
+            (
+                "How many {unit} are in {file} {where}?",
+                "Count the {unit} of {file} {where}.",
+                "Tell me the number of {unit} in {file} {where}.",
+                "Count how many {unit} {file} {where} has.",
+                "I need the number of {unit} of {file} {where}.",
+                "Could you count the {unit} in {file} {where}?",
+                "Please tell me how many {unit} {file} {where} has.",
+            ),
+            (
+                "How many {unit} does {file} {where} have?",
+                "I want to know the number of {unit} in {file} {where}.",
+            ),
+            (
+                "How many {unit} are in a file {where}?",
+                "Count the {unit} of one of the files {where}.",
+                "I need the number of {unit} of a file {where}.",
+            ),
+            "file",
+        ),
         "search": Family(
-            ("Find the lines with {word} in {file} {where}.", "Search {file} {where} for {word}.",
-             "Which lines of {file} {where} contain {word}?", "Show me each line of {file} {where} that contains {word}.",
-             "Does {file} {where} contain {word}? Show the lines.", "I need the lines of {file} {where} that mention {word}.",
-             "Could you search for {word} in {file} {where}?"),
-            ("Look for {word} in the lines of {file} {where}.", "Which lines in {file} {where} mention {word}?"),
-            ("Search a file {where} for {word}.", "Find the lines with {word} in a file {where}.",
-             "Which lines of one of the files {where} contain {word}?",
-             "I need the lines of a file {where} that mention {word}."), "file"),
+            (
+                "Find the lines with {word} in {file} {where}.",
+                "Search {file} {where} for {word}.",
+                "Which lines of {file} {where} contain {word}?",
+                "Show me each line of {file} {where} that contains {word}.",
+                "Does {file} {where} contain {word}? Show the lines.",
+                "I need the lines of {file} {where} that mention {word}.",
+                "Could you search for {word} in {file} {where}?",
+            ),
+            (
+                "Look for {word} in the lines of {file} {where}.",
+                "Which lines in {file} {where} mention {word}?",
+            ),
+            (
+                "Search a file {where} for {word}.",
+                "Find the lines with {word} in a file {where}.",
+                "Which lines of one of the files {where} contain {word}?",
+                "I need the lines of a file {where} that mention {word}.",
+            ),
+            "file",
+        ),
         "make_folder": Family(
-            ("Make a folder {new} {where}.", "Create a directory named {new} {where}.", "I need a new folder {new} {where}.",
-             "Could you make a directory called {new} {where}?", "There should be a folder named {new} {where}.",
-             "Add the folder {new} {where}, please.", "Next, create the folder {new} {where}."),
-            ("I want a directory called {new} {where}.", "Go ahead and make the new folder {new} {where}."),
-            ("Make a folder {where}.", "I need a new folder {where}.", "Could you make a directory {where}?",
-             "Next, create another folder {where}."), "new"),
+            (
+                "Make a folder {new} {where}.",
+                "Create a directory named {new} {where}.",
+                "I need a new folder {new} {where}.",
+                "Could you make a directory called {new} {where}?",
+                "There should be a folder named {new} {where}.",
+                "Add the folder {new} {where}, please.",
+                "Next, create the folder {new} {where}.",
+            ),
+            (
+                "I want a directory called {new} {where}.",
+                "Go ahead and make the new folder {new} {where}.",
+            ),
+            (
+                "Make a folder {where}.",
+                "I need a new folder {where}.",
+                "Could you make a directory {where}?",
+                "Next, create another folder {where}.",
+            ),
+            "new",
+        ),
         "make_file": Family(
-            ("Create an empty file {new} {where}.", "Make a new file {new} {where}.", "Add an empty file called {new} {where}.",
-             "I need an empty file named {new} {where}.", "Could you make an empty {new} {where}?",
-             "Please add {new} {where} as an empty file.", "There should be a new empty file {new} {where}."),
-            ("Make me an empty file called {new} {where}.", "I want {new} {where} created as an empty file."),
-            ("Create an empty file {where}.", "I need a new file {where}.", "Could you add an empty file {where}?",
-             "There should be a new empty file {where}."), "new"),
+            (
+                "Create an empty file {new} {where}.",
+                "Make a new file {new} {where}.",
+                "Add an empty file called {new} {where}.",
+                "I need an empty file named {new} {where}.",
+                "Could you make an empty {new} {where}?",
+                "Please add {new} {where} as an empty file.",
+                "There should be a new empty file {new} {where}.",
+            ),
+            (
+                "Make me an empty file called {new} {where}.",
+                "I want {new} {where} created as an empty file.",
+            ),
+            (
+                "Create an empty file {where}.",
+                "I need a new file {where}.",
+                "Could you add an empty file {where}?",
+                "There should be a new empty file {where}.",
+            ),
+            "new",
+        ),
         "write": Family(
-            ("Write '{text}' into {file} {where}.", "Put the text '{text}' in {file} {where}.",
-             "Replace the content of {file} {where} with '{text}'.", "I want {file} {where} to say '{text}'.",
-             "Could you write '{text}' into the file {file} {where}?", "Now put '{text}' into {file} {where}.",
-             "Please change the text of {file} {where} to '{text}'."),
-            ("Let {file} {where} say '{text}'.", "The content of {file} {where} should be '{text}'."),
-            ("Write something into {file} {where}.", "Replace the content of {file} {where}.",
-             "Could you change the text of {file} {where}?", "Now put a new text into {file} {where}."), "text"),
+            (
+                "Write '{text}' into {file} {where}.",
+                "Put the text '{text}' in {file} {where}.",
+                "Replace the content of {file} {where} with '{text}'.",
+                "I want {file} {where} to say '{text}'.",
+                "Could you write '{text}' into the file {file} {where}?",
+                "Now put '{text}' into {file} {where}.",
+                "Please change the text of {file} {where} to '{text}'.",
+            ),
+            (
+                "Let {file} {where} say '{text}'.",
+                "The content of {file} {where} should be '{text}'.",
+            ),
+            (
+                "Write something into {file} {where}.",
+                "Replace the content of {file} {where}.",
+                "Could you change the text of {file} {where}?",
+                "Now put a new text into {file} {where}.",
+            ),
+            "text",
+        ),
         "note": Family(
-            ("Create {new} {where} and write '{text}' into it.", "Make a file {new} {where} that says '{text}'.",
-             "Start a new file {new} {where} with the text '{text}'.", "I need a new file {new} {where} that says '{text}'.",
-             "Could you create a file {new} {where} and put '{text}' into it?", "Write '{text}' into a new file {new} {where}.",
-             "Next, make {new} {where} with the content '{text}'."),
-            ("Put '{text}' into a new file named {new} {where}.", "I want a file {new} {where} created, with the text '{text}'."),
-            ("Create {new} {where} and write something into it.", "Start a new file {new} {where} with a text.",
-             "I need a new file {new} {where} that says something."), "text"),
+            (
+                "Create {new} {where} and write '{text}' into it.",
+                "Make a file {new} {where} that says '{text}'.",
+                "Start a new file {new} {where} with the text '{text}'.",
+                "I need a new file {new} {where} that says '{text}'.",
+                "Could you create a file {new} {where} and put '{text}' into it?",
+                "Write '{text}' into a new file {new} {where}.",
+                "Next, make {new} {where} with the content '{text}'.",
+            ),
+            (
+                "Put '{text}' into a new file named {new} {where}.",
+                "I want a file {new} {where} created, with the text '{text}'.",
+            ),
+            (
+                "Create {new} {where} and write something into it.",
+                "Start a new file {new} {where} with a text.",
+                "I need a new file {new} {where} that says something.",
+            ),
+            "text",
+        ),
         "rename": Family(
-            ("Rename {file} {where} to {new}.", "Change the name of {file} {where} to {new}.",
-             "The file {file} {where} should be called {new}.", "Could you rename {file} {where} as {new}?",
-             "I want {file} {where} to be named {new}.", "From now on, {file} {where} is called {new}.",
-             "Please give {file} {where} the new name {new}."),
-            ("The name of {file} {where} should be {new}.", "I need {file} {where} renamed to {new}."),
-            ("Rename {file} {where}.", "Change the name of {file} {where}.", "Could you give {file} {where} a new name?",
-             "I want {file} {where} to be named something else."), "new"),
+            (
+                "Rename {file} {where} to {new}.",
+                "Change the name of {file} {where} to {new}.",
+                "The file {file} {where} should be called {new}.",
+                "Could you rename {file} {where} as {new}?",
+                "I want {file} {where} to be named {new}.",
+                "From now on, {file} {where} is called {new}.",
+                "Please give {file} {where} the new name {new}.",
+            ),
+            (
+                "The name of {file} {where} should be {new}.",
+                "I need {file} {where} renamed to {new}.",
+            ),
+            (
+                "Rename {file} {where}.",
+                "Change the name of {file} {where}.",
+                "Could you give {file} {where} a new name?",
+                "I want {file} {where} to be named something else.",
+            ),
+            "new",
+        ),
         "copy": Family(
-            ("Copy {file} {where} to {new}.", "Make a copy of {file} {where} named {new}.", "Duplicate {file} {where} as {new}.",
-             "I need a copy of {file} {where} called {new}.", "Could you copy {file} {where} as {new}?",
-             "Save {file} {where} again under the name {new}.", "Now make {new} as a copy of {file} {where}."),
-            ("There should be a copy of {file} {where} named {new}.", "I want to copy {file} {where}, the new name is {new}."),
-            ("Copy {file} {where}.", "Make a copy of {file} {where}.", "I need a copy of {file} {where}.",
-             "Could you duplicate {file} {where}?"), "new"),
+            (
+                "Copy {file} {where} to {new}.",
+                "Make a copy of {file} {where} named {new}.",
+                "Duplicate {file} {where} as {new}.",
+                "I need a copy of {file} {where} called {new}.",
+                "Could you copy {file} {where} as {new}?",
+                "Save {file} {where} again under the name {new}.",
+                "Now make {new} as a copy of {file} {where}.",
+            ),
+            (
+                "There should be a copy of {file} {where} named {new}.",
+                "I want to copy {file} {where}, the new name is {new}.",
+            ),
+            (
+                "Copy {file} {where}.",
+                "Make a copy of {file} {where}.",
+                "I need a copy of {file} {where}.",
+                "Could you duplicate {file} {where}?",
+            ),
+            "new",
+        ),
         "remove": Family(
-            ("Delete {file} {where}.", "Remove {file} {where}.", "I no longer need {file} {where}, delete it.",
-             "Could you delete the file {file} {where}?", "I want {file} {where} deleted.",
-             "Please get rid of the file {file} {where}.", "Go ahead and remove {file} {where}."),
-            ("The file {file} {where} should be deleted.", "Get rid of {file} {where}, I no longer need it."),
-            ("Delete a file {where}.", "Remove a file {where}.", "I no longer need one of the files {where}, delete it.",
-             "Could you get rid of a file {where}?"), "file"),
+            (
+                "Delete {file} {where}.",
+                "Remove {file} {where}.",
+                "I no longer need {file} {where}, delete it.",
+                "Could you delete the file {file} {where}?",
+                "I want {file} {where} deleted.",
+                "Please get rid of the file {file} {where}.",
+                "Go ahead and remove {file} {where}.",
+            ),
+            (
+                "The file {file} {where} should be deleted.",
+                "Get rid of {file} {where}, I no longer need it.",
+            ),
+            (
+                "Delete a file {where}.",
+                "Remove a file {where}.",
+                "I no longer need one of the files {where}, delete it.",
+                "Could you get rid of a file {where}?",
+            ),
+            "file",
+        ),
         "compare": Family(
-            ("Compare {file} and {other} {where}.", "What is the difference between {file} and {other} {where}?",
-             "Show how {file} and {other} {where} differ.", "I need the differences between {file} and {other} {where}.",
-             "Could you compare {file} with {other} {where}?", "Tell me how {file} differs from {other} {where}.",
-             "Next, show the difference between {file} and {other} {where}."),
-            ("Is there a difference between {file} and {other} {where}?", "How do {file} and {other} {where} differ?"),
-            ("Compare {file} with another file {where}.", "Show how {file} {where} differs from another file.",
-             "I need the differences between {file} and some other file {where}."), "other"),
+            (
+                "Compare {file} and {other} {where}.",
+                "What is the difference between {file} and {other} {where}?",
+                "Show how {file} and {other} {where} differ.",
+                "I need the differences between {file} and {other} {where}.",
+                "Could you compare {file} with {other} {where}?",
+                "Tell me how {file} differs from {other} {where}.",
+                "Next, show the difference between {file} and {other} {where}.",
+            ),
+            (
+                "Is there a difference between {file} and {other} {where}?",
+                "How do {file} and {other} {where} differ?",
+            ),
+            (
+                "Compare {file} with another file {where}.",
+                "Show how {file} {where} differs from another file.",
+                "I need the differences between {file} and some other file {where}.",
+            ),
+            "other",
+        ),
         "find": Family(
-            ("Which files have {word} in their name?", "Find all files whose name contains {word}.",
-             "Look for names with {word}.", "Where are the files named like {word}?",
-             "Could you find every file with {word} in its name?", "I need a list of files named like {word}.",
-             "Search the workspace for file names with {word}."),
-            ("Find me the files that have {word} in the name.", "Is there a file whose name contains {word}?"),
-            ("Find a file by its name.", "Which files have a certain word in their name?",
-             "Search the workspace for file names with a certain word."), "word", 0.7),
+            (
+                "Which files have {word} in their name?",
+                "Find all files whose name contains {word}.",
+                "Look for names with {word}.",
+                "Where are the files named like {word}?",
+                "Could you find every file with {word} in its name?",
+                "I need a list of files named like {word}.",
+                "Search the workspace for file names with {word}.",
+            ),
+            (
+                "Find me the files that have {word} in the name.",
+                "Is there a file whose name contains {word}?",
+            ),
+            (
+                "Find a file by its name.",
+                "Which files have a certain word in their name?",
+                "Search the workspace for file names with a certain word.",
+            ),
+            "word",
+            0.7,
+        ),
     }
 
     def __init__(self, draw, names, depth):
@@ -128,7 +325,9 @@ class Files(World):
             if folder not in folders:
                 folders.append(folder)
         taken: set[str] = set(folders)
-        self.files = {place: self._new_files(2, taken) for place in (None, *folders)}  # folder -> {file: content}
+        self.files = {
+            place: self._new_files(2, taken) for place in (None, *folders)
+        }  # folder -> {file: content}
         self.folders = set(folders)  # names that no new file or folder may take
         nested = depth is not None and depth >= 3
         self.inner = {}
@@ -141,9 +340,16 @@ class Files(World):
         self.at: str | None = None
 
         def directory(place):
-            contents = {file: {"type": "file", "content": content} for file, content in self.files[place].items()}
+            contents = {
+                file: {"type": "file", "content": content}
+                for file, content in self.files[place].items()
+            }
             below = folders if place is None else [i for i, o in self.inner.items() if o == place]
-            return {"type": "directory", "contents": contents | {folder: directory(folder) for folder in below}}
+            return {
+                "type": "directory",
+                "contents": contents | {folder: directory(folder) for folder in below},
+            }
+
         self.config = {"root": {"workspace": directory(None)}}
 
     def _new_files(self, count: int, taken: set[str]) -> dict[str, str]:
@@ -152,7 +358,9 @@ class Files(World):
             file = self.names.file()
             if file not in taken:
                 taken.add(file)
-                files[file] = "\n".join(self.names.sentence() for _ in range(self.draw.between(1, 3)))
+                files[file] = "\n".join(
+                    self.names.sentence() for _ in range(self.draw.between(1, 3))
+                )
         return files
 
     def _path(self, place: str | None) -> list[str]:
@@ -166,7 +374,9 @@ class Files(World):
         while same < min(len(here), len(there)) and here[same] == there[same]:
             same += 1
         self.at = place
-        return [Call("cd", {"folder": ".."})] * (len(here) - same) + [Call("cd", {"folder": f}) for f in there[same:]]
+        return [Call("cd", {"folder": ".."})] * (len(here) - same) + [
+            Call("cd", {"folder": f}) for f in there[same:]
+        ]
 
     def _where(self, place: str | None) -> str:
         path = self._path(place)
@@ -193,8 +403,16 @@ class Files(World):
         spoken = {key: said for key, (said, _) in more.items()}
         values = {"file": file, "where": self._where(place), **spoken}
         self.keep(family, values)
-        call = Call(tool, {"file_name": file, **{argument: value for _, pair in more.values() for argument, value in [pair]}})
-        return self.plan(family, values, [call], self._go(place), askable=len(self.files[place]) > 1)
+        call = Call(
+            tool,
+            {
+                "file_name": file,
+                **{argument: value for _, pair in more.values() for argument, value in [pair]},
+            },
+        )
+        return self.plan(
+            family, values, [call], self._go(place), askable=len(self.files[place]) > 1
+        )
 
     def read(self):
         return self._simple("read", "cat")
@@ -217,8 +435,13 @@ class Files(World):
         word = self.names.word_of(self.files[place][file])
         values = {"file": file, "where": self._where(place), "word": word}
         self.keep("search", values)
-        return self.plan("search", values, [Call("grep", {"file_name": file, "pattern": word})], self._go(place),
-                         askable=len(self.files[place]) > 1)
+        return self.plan(
+            "search",
+            values,
+            [Call("grep", {"file_name": file, "pattern": word})],
+            self._go(place),
+            askable=len(self.files[place]) > 1,
+        )
 
     def make_folder(self):
         place = self._place()
@@ -241,7 +464,12 @@ class Files(World):
         values = {"file": file, "where": self._where(place), "text": self.names.sentence()}
         self.keep("write", values)
         self.files[place][file] = values["text"]
-        return self.plan("write", values, [Call("echo", {"content": values["text"], "file_name": file})], self._go(place))
+        return self.plan(
+            "write",
+            values,
+            [Call("echo", {"content": values["text"], "file_name": file})],
+            self._go(place),
+        )
 
     def note(self):
         place = self._place()
@@ -249,7 +477,10 @@ class Files(World):
         values = {"new": new, "where": self._where(place), "text": self.names.sentence()}
         self.keep("note", values)
         self.files[place][new] = values["text"]
-        own = [Call("touch", {"file_name": new}), Call("echo", {"content": values["text"], "file_name": new})]
+        own = [
+            Call("touch", {"file_name": new}),
+            Call("echo", {"content": values["text"], "file_name": new}),
+        ]
         return self.plan("note", values, own, self._go(place))
 
     def rename(self):
@@ -258,7 +489,9 @@ class Files(World):
         values = {"file": file, "where": self._where(place), "new": new}
         self.keep("rename", values)
         self.files[place][new] = self.files[place].pop(file)
-        return self.plan("rename", values, [Call("mv", {"source": file, "destination": new})], self._go(place))
+        return self.plan(
+            "rename", values, [Call("mv", {"source": file, "destination": new})], self._go(place)
+        )
 
     def copy(self):
         place, file = self._existing()
@@ -266,14 +499,22 @@ class Files(World):
         values = {"file": file, "where": self._where(place), "new": new}
         self.keep("copy", values)
         self.files[place][new] = self.files[place][file]
-        return self.plan("copy", values, [Call("cp", {"source": file, "destination": new})], self._go(place))
+        return self.plan(
+            "copy", values, [Call("cp", {"source": file, "destination": new})], self._go(place)
+        )
 
     def remove(self):
         place, file = self._existing()
         values = {"file": file, "where": self._where(place)}
         self.keep("remove", values)
         del self.files[place][file]
-        return self.plan("remove", values, [Call("rm", {"file_name": file})], self._go(place), askable=bool(self.files[place]))
+        return self.plan(
+            "remove",
+            values,
+            [Call("rm", {"file_name": file})],
+            self._go(place),
+            askable=bool(self.files[place]),
+        )
 
     def compare(self):
         place = self._place()
@@ -282,8 +523,13 @@ class Files(World):
         one, two = self.draw.sample(list(self.files[place]), 2)
         values = {"file": one, "other": two, "where": self._where(place)}
         self.keep("compare", values)
-        return self.plan("compare", values, [Call("diff", {"file_name1": one, "file_name2": two})], self._go(place),
-                         askable=len(self.files[place]) > 2)
+        return self.plan(
+            "compare",
+            values,
+            [Call("diff", {"file_name1": one, "file_name2": two})],
+            self._go(place),
+            askable=len(self.files[place]) > 2,
+        )
 
     def find(self):
         if self.at is not None:

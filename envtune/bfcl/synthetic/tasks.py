@@ -16,6 +16,7 @@ Three quarters of all combinations of a request and its values belong to trainin
 hash: no combination of a test task occurs in training. Of the test numbers, those divisible by 5 are said in phrasings, and the
 next ones use names, that occur nowhere else.
 """
+
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -35,17 +36,31 @@ from envtune.bfcl.synthetic.world import Again, Family, Plan, World
 from envtune.bfcl.tasks import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
 from envtune.bfcl.toolbox import Toolbox
 
-WORLDS: dict[str, type[World]] = {world.class_name: world for world in (
-    Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)}
+WORLDS: dict[str, type[World]] = {
+    world.class_name: world
+    for world in (Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)
+}
 """Tool class -> its world. Tasks without classes in their id are drawn from these alone, so that fixed ids stay fixed."""
 OWN_WORLDS: dict[str, type[World]] = {}
 """Worlds of tool classes that are not BFCL's; filled by add_world."""
 TRAIN, VALIDATION, TEST = range(100), range(100, 125), range(200, 300)
 _HELD_OUT = range(100, 1000)
 _UNSEEN = range(200, 1000)
-_ID = re.compile(rf"synthetic_({'|'.join(SPLITS)})_(\d+)(?:_t([1-4]))?(?:_d([0-5]))?(?:_([A-Z]\w*(?:\+[A-Z]\w*)*))?")
-_FOLLOW_UPS = ("It is {}.", "I mean {}.", "Take {}.", "Sorry, {}.", "That is {}.", "Use {}.", "Please take {}.",
-               "The answer is {}.", "It should be {}.", "Let it be {}.")
+_ID = re.compile(
+    rf"synthetic_({'|'.join(SPLITS)})_(\d+)(?:_t([1-4]))?(?:_d([0-5]))?(?:_([A-Z]\w*(?:\+[A-Z]\w*)*))?"
+)
+_FOLLOW_UPS = (
+    "It is {}.",
+    "I mean {}.",
+    "Take {}.",
+    "Sorry, {}.",
+    "That is {}.",
+    "Use {}.",
+    "Please take {}.",
+    "The answer is {}.",
+    "It should be {}.",
+    "Let it be {}.",
+)
 _UNSEEN_FOLLOW_UPS = ("That should be {}.", "I mean it is {}.")
 _ATTEMPTS = 2_000
 _MOST_TURNS = 4
@@ -54,8 +69,8 @@ _MOST_TURNS = 4
 def task_ids(numbers: Sequence[int], variants: Sequence[str] = SPLITS) -> tuple[str, ...]:
     """Ids of some numbers in some variants, variant by variant.
 
-        >>> task_ids(TEST)[0], len(task_ids(TEST))
-        ('synthetic_base_200', 400)
+    >>> task_ids(TEST)[0], len(task_ids(TEST))
+    ('synthetic_base_200', 400)
     """
     return tuple(f"synthetic_{variant}_{number}" for variant in variants for number in numbers)
 
@@ -72,9 +87,13 @@ def add_world(world: type[World]) -> None:
     """Make a world of one's own known: `synthetic_base_7_RestaurantAPI` is then a task. Its tool class is made known first, by
     domains.add. ValueError when it is not, or when the class is BFCL's."""
     if world.class_name in WORLDS:
-        raise ValueError(f"{world.class_name} has its world already; fixed task ids are drawn from it")
+        raise ValueError(
+            f"{world.class_name} has its world already; fixed task ids are drawn from it"
+        )
     if world.class_name not in OWN_CLASSES:
-        raise ValueError(f"there is no tool class {world.class_name!r}; make it known first, with domains.add(cls, [])")
+        raise ValueError(
+            f"there is no tool class {world.class_name!r}; make it known first, with domains.add(cls, [])"
+        )
     OWN_WORLDS[world.class_name] = world
     _made.cache_clear()  # in a notebook the same world is defined again and again
 
@@ -83,13 +102,17 @@ def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, .
     """variant, number, turns, depth, classes. KeyError for what is no synthetic id."""
     found = _ID.fullmatch(task_id)
     if found is None:
-        raise KeyError(f"no task {task_id!r}; synthetic ids read synthetic_<variant>_<number>, variant one of {', '.join(SPLITS)}, with "
-                       "_t<1..4> for the number of turns, _d<0..5> for the depth of prerequisites and _<class>+<class> for the tool "
-                       "classes where they are chosen")
+        raise KeyError(
+            f"no task {task_id!r}; synthetic ids read synthetic_<variant>_<number>, variant one of {', '.join(SPLITS)}, with "
+            "_t<1..4> for the number of turns, _d<0..5> for the depth of prerequisites and _<class>+<class> for the tool "
+            "classes where they are chosen"
+        )
     variant, number, turns, depth, classes = found.groups()
     chosen = tuple(classes.split("+")) if classes else ()
     if unknown := [name for name in chosen if name not in WORLDS | OWN_WORLDS]:
-        raise KeyError(f"no task {task_id!r}: {', '.join(unknown)} has no world; worlds: {', '.join(WORLDS | OWN_WORLDS)}")
+        raise KeyError(
+            f"no task {task_id!r}: {', '.join(unknown)} has no world; worlds: {', '.join(WORLDS | OWN_WORLDS)}"
+        )
     if len(set(chosen)) < len(chosen):
         raise KeyError(f"no task {task_id!r}: a class stands twice in it")
     return variant, int(number), turns and int(turns), depth and int(depth), chosen
@@ -113,18 +136,26 @@ def _made(task_id: str) -> tuple[Task, tuple[Plan, ...]]:
         draw = Draw(f"{seed} {attempt}")
         try:
             worlds, asked = _scenario(number, turns, depth, classes, draw)
-            for long_context in (False, True):  # all variants of a number are refused together: they share their scenario
+            for long_context in (
+                False,
+                True,
+            ):  # all variants of a number are refused together: they share their scenario
                 _run(worlds, [plan.calls for _, plan in asked], long_context)
             if variant.startswith("miss"):
-                asked = asked[:_MOST_TURNS - 1]  # the variant adds a turn
-            return _variant(task_id, variant, number, draw, worlds, asked), tuple(plan for _, plan in asked)
+                asked = asked[: _MOST_TURNS - 1]  # the variant adds a turn
+            return _variant(task_id, variant, number, draw, worlds, asked), tuple(
+                plan for _, plan in asked
+            )
         except Again:
             continue
-    raise RuntimeError(f"no draw of {task_id!r} met its difficulty in {_ATTEMPTS} attempts; choose another number, fewer turns or depth")
+    raise RuntimeError(
+        f"no draw of {task_id!r} met its difficulty in {_ATTEMPTS} attempts; choose another number, fewer turns or depth"
+    )
 
 
-def _scenario(number: int, turns: int | None, depth: int | None, classes: tuple[str, ...],
-              draw: Draw) -> tuple[list[World], list[tuple[World, Plan]]]:
+def _scenario(
+    number: int, turns: int | None, depth: int | None, classes: tuple[str, ...], draw: Draw
+) -> tuple[list[World], list[tuple[World, Plan]]]:
     """Worlds and the requests in them, in order."""
     new = novelty(f"synthetic_base_{number}")
     names = Names(draw, unseen=new == "names")
@@ -136,8 +167,10 @@ def _scenario(number: int, turns: int | None, depth: int | None, classes: tuple[
         world = worlds[turn] if turn < len(worlds) <= count else draw.choice(worlds)
         world.held_out = number in _HELD_OUT
         requests.append((world, _request(world)))
-    kept = [plan for _, plan in requests[:_MOST_TURNS - 1]]  # in every variant
-    if depth is not None and not (max(plan.prerequisites for plan in kept) == depth >= requests[-1][1].prerequisites):
+    kept = [plan for _, plan in requests[: _MOST_TURNS - 1]]  # in every variant
+    if depth is not None and not (
+        max(plan.prerequisites for plan in kept) == depth >= requests[-1][1].prerequisites
+    ):
         raise Again
     if new == "names" and not any(plan.named for plan in kept):
         raise Again
@@ -161,12 +194,21 @@ def _say(family: Family, phrasings: Sequence[str], plan: Plan, draw: Draw) -> st
     return said[0].upper() + said[1:] if phrasing.startswith("{verb}") else said
 
 
-def _variant(task_id: str, variant: str, number: int, draw: Draw, worlds: list[World], requests: list[tuple[World, Plan]]) -> Task:
+def _variant(
+    task_id: str,
+    variant: str,
+    number: int,
+    draw: Draw,
+    worlds: list[World],
+    requests: list[tuple[World, Plan]],
+) -> Task:
     """The scenario as a task of one variant."""
     unseen = novelty(task_id) == "phrasings"
     families = [world.families[plan.family] for world, plan in requests]
-    said = [_say(family, family.unseen if unseen else family.phrasings, plan, draw)
-            for family, (_, plan) in zip(families, requests, strict=True)]
+    said = [
+        _say(family, family.unseen if unseen else family.phrasings, plan, draw)
+        for family, (_, plan) in zip(families, requests, strict=True)
+    ]
     also = [f" {plan.also}" if plan.also else "" for _, plan in requests]
     texts = [text + more for text, more in zip(said, also, strict=True)]
     calls = [plan.calls for _, plan in requests]
@@ -175,24 +217,44 @@ def _variant(task_id: str, variant: str, number: int, draw: Draw, worlds: list[W
         at = draw.choice([turn for turn, (_, plan) in enumerate(requests) if plan.askable])
         family, plan = families[at], requests[at][1]
         vague = _say(family, family.vague, plan, draw) + also[at]
-        follow_up = (said[at] if draw.chance(0.4) else
-                     draw.choice(_UNSEEN_FOLLOW_UPS if unseen else _FOLLOW_UPS).format(plan.values[family.missing]))
-        texts[at:at + 1], calls[at:at + 1] = [vague, follow_up], [(), calls[at]]
+        follow_up = (
+            said[at]
+            if draw.chance(0.4)
+            else draw.choice(_UNSEEN_FOLLOW_UPS if unseen else _FOLLOW_UPS).format(
+                plan.values[family.missing]
+            )
+        )
+        texts[at : at + 1], calls[at : at + 1] = [vague, follow_up], [(), calls[at]]
     elif variant == "miss_func":
-        free = [turn for turn in range(len(calls)) if not any(c.name == calls[turn][-1].name for t in calls[:turn] for c in t)]
+        free = [
+            turn
+            for turn in range(len(calls))
+            if not any(c.name == calls[turn][-1].name for t in calls[:turn] for c in t)
+        ]
         at = draw.choice(free)  # the first turn always is
         withheld, until = (calls[at][-1].name,), at + 1
         texts.insert(at + 1, NEW_TOOLS_MESSAGE)
-        calls[at:at + 1] = [(), calls[at]]
+        calls[at : at + 1] = [(), calls[at]]
     classes = tuple(world.class_name for world in worlds)
     config = {world.class_name: world.config for world in worlds}
-    return Task(id=task_id, split=variant, scenario=number, user_turns=tuple(texts), initial_config=config, classes=classes,
-                withheld=withheld, withheld_until=until, ground_truth=tuple(calls),
-                ground_truth_source=tuple(tuple(_source(call) for call in turn) for turn in calls))
+    return Task(
+        id=task_id,
+        split=variant,
+        scenario=number,
+        user_turns=tuple(texts),
+        initial_config=config,
+        classes=classes,
+        withheld=withheld,
+        withheld_until=until,
+        ground_truth=tuple(calls),
+        ground_truth_source=tuple(tuple(_source(call) for call in turn) for turn in calls),
+    )
 
 
 def _source(call: Call) -> str:
-    return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
+    return (
+        f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
+    )
 
 
 def _run(worlds: list[World], calls: Sequence[Sequence[Call]], long_context: bool) -> None:
@@ -217,11 +279,14 @@ def _wins_without(start: tuple, calls: Sequence[Sequence[Call]], turn: int, inde
     """Whether a turn is won, by state and results, when one of its calls is left out."""
     needs, makes = Toolbox.of_scenario(*start), Toolbox.of_scenario(*start)
     needed, made = Counter(), Counter()
-    for t, turn_calls in enumerate(calls[:turn + 1]):
+    for t, turn_calls in enumerate(calls[: turn + 1]):
         needed = Counter(needs.execute(call) for call in turn_calls)
-        made.update(makes.execute(call) for i, call in enumerate(turn_calls) if (t, i) != (turn, index))
+        made.update(
+            makes.execute(call) for i, call in enumerate(turn_calls) if (t, i) != (turn, index)
+        )
     return not needed - made and all(
-        _public(needs.instances[name]) == _public(makes.instances[name]) for name in needs.instances)
+        _public(needs.instances[name]) == _public(makes.instances[name]) for name in needs.instances
+    )
 
 
 def _public(instance) -> dict:

@@ -1,15 +1,48 @@
 """Flights, cards and bookings: TravelAPI. Prerequisites: airport codes of cities, and the access token that the user gives once."""
+
 import random
 
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call
 
-AIRPORTS = {"Rivermist": "RMS", "Stonebrook": "SBK", "Maplecrest": "MPC", "Silverpine": "SVP", "Shadowridge": "SHD",
-            "Sunset Valley": "SSV", "Oakendale": "OKD", "Willowbend": "WLB", "Crescent Hollow": "CRH", "Autumnville": "ATV",
-            "Pinehaven": "PHV", "Greenfield": "GFD", "San Francisco": "SFO", "Los Angeles": "LAX", "New York": "JFK",
-            "Chicago": "ORD", "Boston": "BOS"}
-_IN_ORDER = ["San Francisco", "Los Angeles", "New York", "Chicago", "Boston", "Rivermist", "Stonebrook", "Maplecrest", "Silverpine",
-             "Shadowridge", "Sunset Valley", "Oakendale", "Willowbend", "Crescent Hollow", "Autumnville", "Pinehaven", "Greenfield"]
+AIRPORTS = {
+    "Rivermist": "RMS",
+    "Stonebrook": "SBK",
+    "Maplecrest": "MPC",
+    "Silverpine": "SVP",
+    "Shadowridge": "SHD",
+    "Sunset Valley": "SSV",
+    "Oakendale": "OKD",
+    "Willowbend": "WLB",
+    "Crescent Hollow": "CRH",
+    "Autumnville": "ATV",
+    "Pinehaven": "PHV",
+    "Greenfield": "GFD",
+    "San Francisco": "SFO",
+    "Los Angeles": "LAX",
+    "New York": "JFK",
+    "Chicago": "ORD",
+    "Boston": "BOS",
+}
+_IN_ORDER = [
+    "San Francisco",
+    "Los Angeles",
+    "New York",
+    "Chicago",
+    "Boston",
+    "Rivermist",
+    "Stonebrook",
+    "Maplecrest",
+    "Silverpine",
+    "Shadowridge",
+    "Sunset Valley",
+    "Oakendale",
+    "Willowbend",
+    "Crescent Hollow",
+    "Autumnville",
+    "Pinehaven",
+    "Greenfield",
+]
 """Flights go from a city of this list to a later one."""
 CURRENCIES = ("RMB", "EUR", "JPY", "GBP", "CAD", "AUD", "INR", "RUB", "BRL", "MXN")
 CLASSES = ("economy", "business", "first")
@@ -20,132 +53,283 @@ class Travel(World):
     named = frozenset({"text", "first", "last"})
     families = {
         "book": Family(
-            ("Book a flight in {cls} class from {origin} to {target} on {date} with card {card}.",
-             "I need a flight from {origin} to {target}, {date}, {cls} class, paid by card {card}.",
-             "Reserve a seat in {cls} class from {origin} to {target} for {date} on card {card}.",
-             "Could you book {cls} class from {origin} to {target} for {date}, paid by card {card}?",
-             "On {date} I want to fly {cls} class from {origin} to {target}, use card {card}.",
-             "With card {card}, book me a seat from {origin} to {target} on {date} in {cls} class.",
-             "Please get me a flight to {target} from {origin} on {date}: {cls} class, card {card}."),
-            ("I want to book a seat to {target} from {origin}, {cls} class, on {date}, paid by card {card}.",
-             "Reserve a flight on {date} from {origin} to {target} with card {card}, in {cls} class."),
-            ("Book a flight in {cls} class from {origin} to {target} with card {card}.",
-             "I need a flight from {origin} to {target}, {cls} class, paid by card {card}.",
-             "Reserve a seat in {cls} class from {origin} to {target} on card {card}."), "date", 2.5),
+            (
+                "Book a flight in {cls} class from {origin} to {target} on {date} with card {card}.",
+                "I need a flight from {origin} to {target}, {date}, {cls} class, paid by card {card}.",
+                "Reserve a seat in {cls} class from {origin} to {target} for {date} on card {card}.",
+                "Could you book {cls} class from {origin} to {target} for {date}, paid by card {card}?",
+                "On {date} I want to fly {cls} class from {origin} to {target}, use card {card}.",
+                "With card {card}, book me a seat from {origin} to {target} on {date} in {cls} class.",
+                "Please get me a flight to {target} from {origin} on {date}: {cls} class, card {card}.",
+            ),
+            (
+                "I want to book a seat to {target} from {origin}, {cls} class, on {date}, paid by card {card}.",
+                "Reserve a flight on {date} from {origin} to {target} with card {card}, in {cls} class.",
+            ),
+            (
+                "Book a flight in {cls} class from {origin} to {target} with card {card}.",
+                "I need a flight from {origin} to {target}, {cls} class, paid by card {card}.",
+                "Reserve a seat in {cls} class from {origin} to {target} on card {card}.",
+            ),
+            "date",
+            2.5,
+        ),
         "cost": Family(
-            ("What does a flight in {cls} class from {origin} to {target} on {date} cost?",
-             "Price of {cls} from {origin} to {target} on {date}?",
-             "Tell me the cost to fly {cls} from {origin} to {target} on {date}.",
-             "How much does it cost to fly from {origin} to {target} in {cls} class on {date}?",
-             "I need the price of a flight on {date} from {origin} to {target} in {cls} class.",
-             "Could you look up what {cls} class from {origin} to {target} costs on {date}?",
-             "On {date}, what is the price from {origin} to {target} in {cls} class?"),
-            ("How expensive is {cls} class from {origin} to {target} on {date}?",
-             "I want to know what a flight from {origin} to {target} costs in {cls} class on {date}."),
-            ("What does a flight in {cls} class from {origin} to {target} cost?",
-             "How much does it cost to fly from {origin} to {target} in {cls} class?",
-             "I need the price of a flight from {origin} to {target} in {cls} class."), "date", 2.0),
+            (
+                "What does a flight in {cls} class from {origin} to {target} on {date} cost?",
+                "Price of {cls} from {origin} to {target} on {date}?",
+                "Tell me the cost to fly {cls} from {origin} to {target} on {date}.",
+                "How much does it cost to fly from {origin} to {target} in {cls} class on {date}?",
+                "I need the price of a flight on {date} from {origin} to {target} in {cls} class.",
+                "Could you look up what {cls} class from {origin} to {target} costs on {date}?",
+                "On {date}, what is the price from {origin} to {target} in {cls} class?",
+            ),
+            (
+                "How expensive is {cls} class from {origin} to {target} on {date}?",
+                "I want to know what a flight from {origin} to {target} costs in {cls} class on {date}.",
+            ),
+            (
+                "What does a flight in {cls} class from {origin} to {target} cost?",
+                "How much does it cost to fly from {origin} to {target} in {cls} class?",
+                "I need the price of a flight from {origin} to {target} in {cls} class.",
+            ),
+            "date",
+            2.0,
+        ),
         "airport": Family(
-            ("Which airport is nearest to {origin}, and what are {money} USD in {currency}?",
-             "Find the airport of {origin} and convert {money} USD to {currency}.",
-             "Tell me the nearest airport to {origin}, then change {money} USD into {currency}.",
-             "I need the airport of {origin} and {money} USD in {currency}.",
-             "Could you look up the nearest airport to {origin} and change {money} USD to {currency}?",
-             "First find the airport nearest to {origin}, then convert {money} USD into {currency}.",
-             "What is the airport of {origin}, and how much is {money} USD in {currency}?"),
-            ("Find the nearest airport to {origin}, then tell me how much {money} USD are in {currency}.",
-             "Which airport does {origin} have, and what do I get for {money} USD in {currency}?"),
-            ("Find the airport of {origin} and convert {money} USD.",
-             "Tell me the nearest airport to {origin}, then change {money} USD.",
-             "I need the airport of {origin} and {money} USD in another currency."), "currency"),
+            (
+                "Which airport is nearest to {origin}, and what are {money} USD in {currency}?",
+                "Find the airport of {origin} and convert {money} USD to {currency}.",
+                "Tell me the nearest airport to {origin}, then change {money} USD into {currency}.",
+                "I need the airport of {origin} and {money} USD in {currency}.",
+                "Could you look up the nearest airport to {origin} and change {money} USD to {currency}?",
+                "First find the airport nearest to {origin}, then convert {money} USD into {currency}.",
+                "What is the airport of {origin}, and how much is {money} USD in {currency}?",
+            ),
+            (
+                "Find the nearest airport to {origin}, then tell me how much {money} USD are in {currency}.",
+                "Which airport does {origin} have, and what do I get for {money} USD in {currency}?",
+            ),
+            (
+                "Find the airport of {origin} and convert {money} USD.",
+                "Tell me the nearest airport to {origin}, then change {money} USD.",
+                "I need the airport of {origin} and {money} USD in another currency.",
+            ),
+            "currency",
+        ),
         "cancel": Family(
-            ("Cancel booking {booking}.", "Please cancel the booking {booking}.", "Booking {booking} should be cancelled.",
-             "I want to cancel booking number {booking}.", "Could you cancel my booking {booking}?",
-             "I no longer need booking {booking}, cancel it.", "Go ahead and cancel the booking {booking}."),
-            ("I want booking {booking} cancelled.", "Booking number {booking} was wrong, cancel it."),
-            ("Cancel a booking.", "I want one of my bookings cancelled.",
-             "I no longer need one of my bookings, cancel it."), "booking"),
+            (
+                "Cancel booking {booking}.",
+                "Please cancel the booking {booking}.",
+                "Booking {booking} should be cancelled.",
+                "I want to cancel booking number {booking}.",
+                "Could you cancel my booking {booking}?",
+                "I no longer need booking {booking}, cancel it.",
+                "Go ahead and cancel the booking {booking}.",
+            ),
+            (
+                "I want booking {booking} cancelled.",
+                "Booking number {booking} was wrong, cancel it.",
+            ),
+            (
+                "Cancel a booking.",
+                "I want one of my bookings cancelled.",
+                "I no longer need one of my bookings, cancel it.",
+            ),
+            "booking",
+        ),
         "cancel_new": Family(
-            ("Cancel the flight to {target} that you just booked.", "Take the new booking to {target} back.",
-             "Please cancel the new flight to {target}.", "I want the new flight to {target} cancelled.",
-             "Could you cancel the trip to {target} that you just booked?",
-             "I do not want to fly to {target} any more, cancel the flight.",
-             "The flight to {target} that you just booked should be cancelled again."),
-            ("I no longer need the new booking to {target}, cancel it.", "The new flight to {target} was wrong, take it back."),
-            ("Cancel one of my flights.", "I do not want one of my flights any more, cancel it.",
-             "Take one of my bookings back."), "target", 1.5),
+            (
+                "Cancel the flight to {target} that you just booked.",
+                "Take the new booking to {target} back.",
+                "Please cancel the new flight to {target}.",
+                "I want the new flight to {target} cancelled.",
+                "Could you cancel the trip to {target} that you just booked?",
+                "I do not want to fly to {target} any more, cancel the flight.",
+                "The flight to {target} that you just booked should be cancelled again.",
+            ),
+            (
+                "I no longer need the new booking to {target}, cancel it.",
+                "The new flight to {target} was wrong, take it back.",
+            ),
+            (
+                "Cancel one of my flights.",
+                "I do not want one of my flights any more, cancel it.",
+                "Take one of my bookings back.",
+            ),
+            "target",
+            1.5,
+        ),
         "balance": Family(
-            ("What is the balance of card {card}?", "How much is left on card {card}?", "Show the balance of the card {card}.",
-             "I need the balance of my card {card}.", "Could you tell me how much money is on card {card}?",
-             "How much can I still pay with card {card}?", "Please look up what is left on the card {card}."),
-            ("Could you check how much is left on card {card}?", "What balance does the card {card} have?"),
-            ("What is the balance of one of my cards?", "How much is left on one of my cards?",
-             "I need the balance of a card."), "card"),
+            (
+                "What is the balance of card {card}?",
+                "How much is left on card {card}?",
+                "Show the balance of the card {card}.",
+                "I need the balance of my card {card}.",
+                "Could you tell me how much money is on card {card}?",
+                "How much can I still pay with card {card}?",
+                "Please look up what is left on the card {card}.",
+            ),
+            (
+                "Could you check how much is left on card {card}?",
+                "What balance does the card {card} have?",
+            ),
+            (
+                "What is the balance of one of my cards?",
+                "How much is left on one of my cards?",
+                "I need the balance of a card.",
+            ),
+            "card",
+        ),
         "budget": Family(
-            ("Set my budget limit to {money}.", "Limit the budget to {money} dollars.", "My travel budget is {money}, set it.",
-             "I want a budget limit of {money} dollars.", "Could you set the travel budget to {money}?",
-             "Make {money} dollars my budget limit.", "Please do not let me spend more than {money} dollars."),
-            ("The limit of my travel budget should be {money} dollars.", "I do not want to spend more than {money} dollars."),
-            ("Set my budget limit.", "I want a limit for my travel budget.", "Could you limit the budget?"), "money"),
+            (
+                "Set my budget limit to {money}.",
+                "Limit the budget to {money} dollars.",
+                "My travel budget is {money}, set it.",
+                "I want a budget limit of {money} dollars.",
+                "Could you set the travel budget to {money}?",
+                "Make {money} dollars my budget limit.",
+                "Please do not let me spend more than {money} dollars.",
+            ),
+            (
+                "The limit of my travel budget should be {money} dollars.",
+                "I do not want to spend more than {money} dollars.",
+            ),
+            (
+                "Set my budget limit.",
+                "I want a limit for my travel budget.",
+                "Could you limit the budget?",
+            ),
+            "money",
+        ),
         "exchange": Family(
-            ("Convert {money} USD to {currency}.", "How much is {money} USD in {currency}?",
-             "Change {money} USD into {currency}.", "I need {money} USD in {currency}.",
-             "Could you exchange {money} USD for {currency}?", "I have {money} USD, how much {currency} is that?",
-             "Now calculate how much {currency} I get for {money} USD."),
-            ("What do I get in {currency} for {money} USD?", "Tell me how much {money} USD are in {currency}."),
-            ("Convert some USD to {currency}.", "I have some USD, how much {currency} is that?",
-             "Could you exchange some USD for {currency}?"), "money"),
+            (
+                "Convert {money} USD to {currency}.",
+                "How much is {money} USD in {currency}?",
+                "Change {money} USD into {currency}.",
+                "I need {money} USD in {currency}.",
+                "Could you exchange {money} USD for {currency}?",
+                "I have {money} USD, how much {currency} is that?",
+                "Now calculate how much {currency} I get for {money} USD.",
+            ),
+            (
+                "What do I get in {currency} for {money} USD?",
+                "Tell me how much {money} USD are in {currency}.",
+            ),
+            (
+                "Convert some USD to {currency}.",
+                "I have some USD, how much {currency} is that?",
+                "Could you exchange some USD for {currency}?",
+            ),
+            "money",
+        ),
         "invoice": Family(
-            ("Show the invoice of booking {booking}.", "Get me the invoice for {booking}.",
-             "I need the bill of booking {booking}.", "I want to see the invoice of booking number {booking}.",
-             "Could you get me the bill for booking {booking}?", "What does the invoice of booking {booking} say?",
-             "Please look up the bill of booking {booking}."),
-            ("Show me the bill for booking number {booking}.", "I need to see the invoice for the booking {booking}."),
-            ("Show me an invoice.", "I need the bill of one of my bookings.", "Get me the invoice for a booking."), "booking"),
+            (
+                "Show the invoice of booking {booking}.",
+                "Get me the invoice for {booking}.",
+                "I need the bill of booking {booking}.",
+                "I want to see the invoice of booking number {booking}.",
+                "Could you get me the bill for booking {booking}?",
+                "What does the invoice of booking {booking} say?",
+                "Please look up the bill of booking {booking}.",
+            ),
+            (
+                "Show me the bill for booking number {booking}.",
+                "I need to see the invoice for the booking {booking}.",
+            ),
+            (
+                "Show me an invoice.",
+                "I need the bill of one of my bookings.",
+                "Get me the invoice for a booking.",
+            ),
+            "booking",
+        ),
         "support": Family(
-            ("Tell customer support about booking {booking}: '{text}'.", "Contact support on booking {booking} with '{text}'.",
-             "Write '{text}' to customer support about booking {booking}.",
-             "Could you contact customer support about booking {booking} and say '{text}'?",
-             "I want customer support to know about booking {booking}: '{text}'.",
-             "Send '{text}' to customer support, it is about booking {booking}.",
-             "About booking {booking}, please tell customer support '{text}'."),
-            ("Please write to customer support about booking {booking} and say '{text}'.",
-             "Customer support should get the message '{text}' about booking {booking}."),
-            ("Contact customer support about booking {booking}.", "Write to customer support about booking {booking}.",
-             "Could you tell customer support something about booking {booking}?"), "text"),
+            (
+                "Tell customer support about booking {booking}: '{text}'.",
+                "Contact support on booking {booking} with '{text}'.",
+                "Write '{text}' to customer support about booking {booking}.",
+                "Could you contact customer support about booking {booking} and say '{text}'?",
+                "I want customer support to know about booking {booking}: '{text}'.",
+                "Send '{text}' to customer support, it is about booking {booking}.",
+                "About booking {booking}, please tell customer support '{text}'.",
+            ),
+            (
+                "Please write to customer support about booking {booking} and say '{text}'.",
+                "Customer support should get the message '{text}' about booking {booking}.",
+            ),
+            (
+                "Contact customer support about booking {booking}.",
+                "Write to customer support about booking {booking}.",
+                "Could you tell customer support something about booking {booking}?",
+            ),
+            "text",
+        ),
         "insure": Family(
-            ("Buy {kind} insurance for booking {booking} at {money} dollars with card {card}.",
-             "Insure booking {booking}: {kind}, {money} dollars, card {card}.",
-             "I want {kind} insurance on booking {booking} for {money} dollars, paid by card {card}.",
-             "Could you insure booking {booking} with {kind} insurance for {money} dollars on card {card}?",
-             "With card {card}, buy {kind} insurance at {money} dollars for booking {booking}.",
-             "Booking {booking} needs {kind} insurance for {money} dollars, use card {card}.",
-             "Please get {kind} insurance for {money} dollars on booking {booking}, card {card} pays."),
-            ("I need {kind} insurance for booking {booking} at {money} dollars, use card {card}.",
-             "For {money} dollars from card {card}, buy {kind} insurance on booking {booking}."),
-            ("Buy {kind} insurance for booking {booking} with card {card}.",
-             "I want {kind} insurance on booking {booking}, paid by card {card}.",
-             "Booking {booking} needs {kind} insurance, use card {card}."), "money"),
+            (
+                "Buy {kind} insurance for booking {booking} at {money} dollars with card {card}.",
+                "Insure booking {booking}: {kind}, {money} dollars, card {card}.",
+                "I want {kind} insurance on booking {booking} for {money} dollars, paid by card {card}.",
+                "Could you insure booking {booking} with {kind} insurance for {money} dollars on card {card}?",
+                "With card {card}, buy {kind} insurance at {money} dollars for booking {booking}.",
+                "Booking {booking} needs {kind} insurance for {money} dollars, use card {card}.",
+                "Please get {kind} insurance for {money} dollars on booking {booking}, card {card} pays.",
+            ),
+            (
+                "I need {kind} insurance for booking {booking} at {money} dollars, use card {card}.",
+                "For {money} dollars from card {card}, buy {kind} insurance on booking {booking}.",
+            ),
+            (
+                "Buy {kind} insurance for booking {booking} with card {card}.",
+                "I want {kind} insurance on booking {booking}, paid by card {card}.",
+                "Booking {booking} needs {kind} insurance, use card {card}.",
+            ),
+            "money",
+        ),
     }
 
     def __init__(self, draw, names, depth):
         super().__init__(draw, names, depth)
         self.token = f"{names.made_up()}{draw.between(100, 999)}"
         self.token_known = False
-        self.cards = {f"card_{number}": 1000.0 * draw.between(20, 90) for number in draw.sample(range(1000, 10000), 2)}
+        self.cards = {
+            f"card_{number}": 1000.0 * draw.between(20, 90)
+            for number in draw.sample(range(1000, 10000), 2)
+        }
         self.bookings = [str(number) for number in draw.sample(range(1000000, 9999999), 2)]
         self.budget_set = None
         self.new: dict[str, str] = {}  # city -> id of the flight to it that was booked in this task
         first, seed = list(self.cards)[0], draw.below(10**6)
         self.ids = random.Random(seed)  # the tool draws its ids from such a stream
         self.config = {
-            "random_seed": seed, "access_token": self.token, "token_type": "Bearer", "token_expires_in": 3600,
-            "token_scope": "read_write", "user_first_name": names.person(), "user_last_name": names.person(), "budget_limit": None,
-            "credit_card_list": {card: {"card_number": f"{draw.between(1000, 9999)}{draw.between(1000, 9999)}", "balance": balance}
-                                 for card, balance in self.cards.items()},
-            "booking_record": {number: {"card_id": first, "travel_date": self._date(), "travel_from": "SFO", "travel_to": "LAX",
-                                        "travel_class": "economy", "travel_cost": 200.0,
-                                        "transaction_id": str(draw.between(10000000, 99999999))} for number in self.bookings}}
+            "random_seed": seed,
+            "access_token": self.token,
+            "token_type": "Bearer",
+            "token_expires_in": 3600,
+            "token_scope": "read_write",
+            "user_first_name": names.person(),
+            "user_last_name": names.person(),
+            "budget_limit": None,
+            "credit_card_list": {
+                card: {
+                    "card_number": f"{draw.between(1000, 9999)}{draw.between(1000, 9999)}",
+                    "balance": balance,
+                }
+                for card, balance in self.cards.items()
+            },
+            "booking_record": {
+                number: {
+                    "card_id": first,
+                    "travel_date": self._date(),
+                    "travel_from": "SFO",
+                    "travel_to": "LAX",
+                    "travel_class": "economy",
+                    "travel_cost": 200.0,
+                    "transaction_id": str(draw.between(10000000, 99999999)),
+                }
+                for number in self.bookings
+            },
+        }
 
     def _date(self) -> str:
         return f"2026-{self.draw.between(1, 12):02}-{self.draw.between(1, 28):02}"
@@ -158,17 +342,30 @@ class Travel(World):
         return f"My access token is {self.token}."
 
     def _codes(self, *cities: str) -> list[Call]:
-        look = [Call("get_nearest_airport_by_city", {"location": city}) for city in cities if city not in self.known]
+        look = [
+            Call("get_nearest_airport_by_city", {"location": city})
+            for city in cities
+            if city not in self.known
+        ]
         self.known |= set(cities)
         return look
 
     def _flight(self) -> dict:
         origin, target = sorted(self.draw.sample(_IN_ORDER, 2), key=_IN_ORDER.index)
-        return {"cls": self.draw.choice(CLASSES), "origin": origin, "target": target, "date": self._date()}
+        return {
+            "cls": self.draw.choice(CLASSES),
+            "origin": origin,
+            "target": target,
+            "date": self._date(),
+        }
 
     def _codes_of(self, flight: dict) -> dict:
-        return {"travel_from": AIRPORTS[flight["origin"]], "travel_to": AIRPORTS[flight["target"]], "travel_date": flight["date"],
-                "travel_class": flight["cls"]}
+        return {
+            "travel_from": AIRPORTS[flight["origin"]],
+            "travel_to": AIRPORTS[flight["target"]],
+            "travel_date": flight["date"],
+            "travel_class": flight["cls"],
+        }
 
     def book(self):
         values = {**self._flight(), "card": self.draw.choice(list(self.cards))}
@@ -179,22 +376,48 @@ class Travel(World):
         self.new[values["target"]] = str(self.ids.randint(1000000, 9999999))
         self.ids.randint(10000000, 99999999)  # the transaction's
         also = self._token()
-        call = Call("book_flight", {"access_token": self.token, "card_id": values["card"], **self._codes_of(values)})
-        return self.plan("book", values, [call], self._codes(values["origin"], values["target"]), also)
+        call = Call(
+            "book_flight",
+            {"access_token": self.token, "card_id": values["card"], **self._codes_of(values)},
+        )
+        return self.plan(
+            "book", values, [call], self._codes(values["origin"], values["target"]), also
+        )
 
     def cost(self):
         values = self._flight()
         self.keep("cost", values)
-        return self.plan("cost", values, [Call("get_flight_cost", self._codes_of(values))], self._codes(values["origin"], values["target"]))
+        return self.plan(
+            "cost",
+            values,
+            [Call("get_flight_cost", self._codes_of(values))],
+            self._codes(values["origin"], values["target"]),
+        )
 
     def airport(self):
-        values = {"origin": self.draw.choice(list(AIRPORTS)), "money": 10 * self.draw.between(1, 90),
-                  "currency": self.draw.choice(CURRENCIES)}
+        values = {
+            "origin": self.draw.choice(list(AIRPORTS)),
+            "money": 10 * self.draw.between(1, 90),
+            "currency": self.draw.choice(CURRENCIES),
+        }
         if values["origin"] in self.known:
             raise Again
         self.keep("airport", values)
-        return self.plan("airport", values, [*self._codes(values["origin"]), Call("compute_exchange_rate", {
-            "base_currency": "USD", "target_currency": values["currency"], "value": values["money"]})])
+        return self.plan(
+            "airport",
+            values,
+            [
+                *self._codes(values["origin"]),
+                Call(
+                    "compute_exchange_rate",
+                    {
+                        "base_currency": "USD",
+                        "target_currency": values["currency"],
+                        "value": values["money"],
+                    },
+                ),
+            ],
+        )
 
     def _several(self) -> bool:
         return len(self.bookings) + len(self.new) > 1
@@ -218,14 +441,25 @@ class Travel(World):
         values = {"target": self.draw.choice(list(self.new))}
         self.keep("cancel_new", values)
         askable = self._several()
-        return self.plan("cancel_new", values, [Call("cancel_booking", {
-            "access_token": self.token, "booking_id": self.new.pop(values["target"])})], askable=askable)
+        return self.plan(
+            "cancel_new",
+            values,
+            [
+                Call(
+                    "cancel_booking",
+                    {"access_token": self.token, "booking_id": self.new.pop(values["target"])},
+                )
+            ],
+            askable=askable,
+        )
 
     def balance(self):
         values = {"card": self.draw.choice(list(self.cards))}
         self.keep("balance", values)
         also = self._token()
-        call = Call("get_credit_card_balance", {"access_token": self.token, "card_id": values["card"]})
+        call = Call(
+            "get_credit_card_balance", {"access_token": self.token, "card_id": values["card"]}
+        )
         return self.plan("balance", values, [call], also=also)
 
     def budget(self):
@@ -235,37 +469,73 @@ class Travel(World):
             raise Again
         self.budget_set = values["money"]
         also = self._token()
-        call = Call("set_budget_limit", {"access_token": self.token, "budget_limit": values["money"]})
+        call = Call(
+            "set_budget_limit", {"access_token": self.token, "budget_limit": values["money"]}
+        )
         return self.plan("budget", values, [call], also=also)
 
     def exchange(self):
         values = {"money": self.draw.between(5, 900), "currency": self.draw.choice(CURRENCIES)}
         self.keep("exchange", values)
-        return self.plan("exchange", values, [Call("compute_exchange_rate", {
-            "base_currency": "USD", "target_currency": values["currency"], "value": values["money"]})])
+        return self.plan(
+            "exchange",
+            values,
+            [
+                Call(
+                    "compute_exchange_rate",
+                    {
+                        "base_currency": "USD",
+                        "target_currency": values["currency"],
+                        "value": values["money"],
+                    },
+                )
+            ],
+        )
 
     def invoice(self):
         values = {"booking": self._booking()}
         self.keep("invoice", values)
         also = self._token()
-        call = Call("retrieve_invoice", {"access_token": self.token, "booking_id": values["booking"]})
+        call = Call(
+            "retrieve_invoice", {"access_token": self.token, "booking_id": values["booking"]}
+        )
         return self.plan("invoice", values, [call], also=also, askable=self._several())
 
     def support(self):
         values = {"booking": self._booking(), "text": self.names.sentence()}
         self.keep("support", values)
-        call = Call("contact_customer_support", {"booking_id": values["booking"], "message": values["text"]})
+        call = Call(
+            "contact_customer_support", {"booking_id": values["booking"], "message": values["text"]}
+        )
         return self.plan("support", values, [call])
 
     def insure(self):
-        values = {"kind": self.draw.choice(("travel", "luggage", "health")), "booking": self._booking(),
-                  "money": self.draw.between(20, 400), "card": self.draw.choice(list(self.cards))}
+        values = {
+            "kind": self.draw.choice(("travel", "luggage", "health")),
+            "booking": self._booking(),
+            "money": self.draw.between(20, 400),
+            "card": self.draw.choice(list(self.cards)),
+        }
         if self.budget_set is not None or self.cards[values["card"]] < values["money"]:
             raise Again
         self.keep("insure", values)
         self.cards[values["card"]] -= values["money"]
         self.ids.randint(100000000, 999999999)
         also = self._token()
-        return self.plan("insure", values, [Call("purchase_insurance", {
-            "access_token": self.token, "insurance_type": values["kind"], "booking_id": values["booking"],
-            "insurance_cost": values["money"], "card_id": values["card"]})], also=also)
+        return self.plan(
+            "insure",
+            values,
+            [
+                Call(
+                    "purchase_insurance",
+                    {
+                        "access_token": self.token,
+                        "insurance_type": values["kind"],
+                        "booking_id": values["booking"],
+                        "insurance_cost": values["money"],
+                        "card_id": values["card"],
+                    },
+                )
+            ],
+            also=also,
+        )

@@ -16,6 +16,7 @@
 A world keeps in mind what its requests have changed, so that the calls it plans are right when they are made. Every argument
 is in the user's words, in an earlier result, or a constant of the tool's documentation.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -35,6 +36,7 @@ class Again(Exception):
 @dataclass(frozen=True)
 class Family:
     """The ways to say one kind of request. Slots in braces are filled with the request's values."""
+
     phrasings: tuple[str, ...]
     unseen: tuple[str, ...]
     """Phrasings that a fifth of the test tasks use and nothing else does."""
@@ -47,9 +49,16 @@ class Family:
     def __post_init__(self):
         slots = [_slots(text) for text in (*self.phrasings, *self.unseen)]
         if any(s != slots[0] for s in slots) or self.missing not in slots[0]:
-            raise ValueError(f"every phrasing fills the same slots, `missing` among them; got {slots} and {self.missing!r}")
-        if any(_slots(text) - slots[0] or self.missing in _slots(text) for text in self.vague) or not self.vague:
-            raise ValueError(f"vague phrasings use the slots {slots[0]} without {self.missing!r}; got {self.vague}")
+            raise ValueError(
+                f"every phrasing fills the same slots, `missing` among them; got {slots} and {self.missing!r}"
+            )
+        if (
+            any(_slots(text) - slots[0] or self.missing in _slots(text) for text in self.vague)
+            or not self.vague
+        ):
+            raise ValueError(
+                f"vague phrasings use the slots {slots[0]} without {self.missing!r}; got {self.vague}"
+            )
 
 
 def _slots(text: str) -> set[str]:
@@ -59,6 +68,7 @@ def _slots(text: str) -> set[str]:
 @dataclass(frozen=True)
 class Plan:
     """One request: what is said and the calls that fulfil it, prerequisites first."""
+
     family: str
     values: dict[str, str]
     """Slot -> the value as the user says it."""
@@ -75,6 +85,7 @@ class Plan:
 
 class World:
     """One tool class in a drawn state. Methods named as `families` plan a request each, or raise Again."""
+
     class_name: ClassVar[str]
     families: ClassVar[dict[str, Family]]
     named: ClassVar[frozenset[str]] = frozenset()
@@ -91,7 +102,9 @@ class World:
 
     def ready(self, probability: float) -> bool:
         """Draw whether a prerequisite is met at the start; depth 0 makes it so."""
-        return self.depth == 0 or self.draw.chance(probability if self.depth is None else probability / 2)
+        return self.depth == 0 or self.draw.chance(
+            probability if self.depth is None else probability / 2
+        )
 
     def keep(self, family: str, values: dict) -> None:
         """Raise Again unless these values of a family belong to this task's side of the train/held-out line."""
@@ -99,11 +112,25 @@ class World:
         if (share(key, HELD_OUT_SHARES) == 0) != self.held_out:
             raise Again
 
-    def plan(self, family: str, values: dict, own: Sequence[Call], prepare: Sequence[Call] = (), also: str = "",
-             askable: bool = True) -> Plan:
+    def plan(
+        self,
+        family: str,
+        values: dict,
+        own: Sequence[Call],
+        prepare: Sequence[Call] = (),
+        also: str = "",
+        askable: bool = True,
+    ) -> Plan:
         """The request with its calls. A method calls `keep` before it changes the world and this at its end."""
-        return Plan(family, {k: str(v) for k, v in values.items()}, (*prepare, *own), len(prepare), also,
-                    bool(self.named & values.keys()), askable)
+        return Plan(
+            family,
+            {k: str(v) for k, v in values.items()},
+            (*prepare, *own),
+            len(prepare),
+            also,
+            bool(self.named & values.keys()),
+            askable,
+        )
 
     def request(self) -> Plan:
         """One drawn request."""

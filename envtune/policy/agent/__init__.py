@@ -2,6 +2,7 @@
 
 How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed to train another model.
 """
+
 from envtune.common import paths
 
 FOLDER = paths.DATA / "tiny_agent"

@@ -5,6 +5,7 @@
 
 Everything lands in runs/agent; `--write` puts weights and card into data/tiny_agent (study/agent_card.py). Stopped, it goes on.
 """
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,16 @@ def build(folder: Path, recipe: Recipe | None = None) -> Path:
     competent = train.pretrain(recipe, folder / "competence")
     if not (folder / "competence.json").exists():
         model, tokenizer = sampler.load(competent, bf16=False)
-        records = measure.play(model, tokenizer, [f"synthetic_base_{n}" for n in HELD_OUT], temperature=0.0)
+        records = measure.play(
+            model, tokenizer, [f"synthetic_base_{n}" for n in HELD_OUT], temperature=0.0
+        )
         write_json(folder / "competence.json", measure.table(records).to_dict("records"))
-    final = train.pretrain(replace(recipe, seed=recipe.seed + 1), folder / "habits", recipe.habit_phases, start=competent)
+    final = train.pretrain(
+        replace(recipe, seed=recipe.seed + 1),
+        folder / "habits",
+        recipe.habit_phases,
+        start=competent,
+    )
     if not (folder / "start.json").exists():
         model, tokenizer = sampler.load(final, bf16=False)
         found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))

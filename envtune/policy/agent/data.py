@@ -1,4 +1,5 @@
 """Scripted episodes as token ids with a mask of what is learnt: whole transcripts, and windows that start at a user message."""
+
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,20 +23,34 @@ class Sequence_(NamedTuple):
 def task_id(number: int, draw: random.Random, turns: int | None, prompt: bool = True) -> str:
     """The id of one task of pre-training. `prompt`: whether the model will read the list of tools; without it nobody could tell that a
     tool is missing."""
-    variants = {variant: weight for variant, weight in VARIANTS.items() if prompt or variant != "miss_func"}
+    variants = {
+        variant: weight for variant, weight in VARIANTS.items() if prompt or variant != "miss_func"
+    }
     variant = draw.choices(list(variants), list(variants.values()))[0]
     return f"synthetic_{variant}_{FIRST_NUMBER + number}" + (f"_t{turns}" if turns else "")
 
 
-def play(task: str, chat: Chat, habits: Habits, seed: int, draw: random.Random, learn_all: bool) -> Sequence_:
+def play(
+    task: str, chat: Chat, habits: Habits, seed: int, draw: random.Random, learn_all: bool
+) -> Sequence_:
     """One scripted episode as ids and labels. `learn_all`: mishaps and habits are learnt too, not only right messages."""
-    episode = Episode(task, TRAINING, hint_rate=0.5, seed=seed, rules=draw.random() < 0.5, compact=True, max_result_chars=MAX_RESULT_CHARS)
+    episode = Episode(
+        task,
+        TRAINING,
+        hint_rate=0.5,
+        seed=seed,
+        rules=draw.random() < 0.5,
+        compact=True,
+        max_result_chars=MAX_RESULT_CHARS,
+    )
     script = Script(habits, seed)
     ids = chat.opening(episode.messages)
     labels = [-100] * len(ids)
     while not episode.done:
         message = script.message(episode)
-        written = chat.tokenizer(message.text, add_special_tokens=False)["input_ids"] + [chat.eos_id]
+        written = chat.tokenizer(message.text, add_special_tokens=False)["input_ids"] + [
+            chat.eos_id
+        ]
         reply = episode.step(message.text)
         ids += written
         labels += written if learn_all or message.right else [-100] * len(written)
@@ -50,8 +65,15 @@ def texts(count: int, habits: Habits) -> Iterator[str]:
     """What the BPE learns from: all texts of some scripted episodes."""
     draw = random.Random("texts")
     for number in range(count):
-        episode = Episode(task_id(number, draw, None), TRAINING, hint_rate=0.5, seed=number, rules=number % 2 == 1, compact=True,
-                          max_result_chars=MAX_RESULT_CHARS)
+        episode = Episode(
+            task_id(number, draw, None),
+            TRAINING,
+            hint_rate=0.5,
+            seed=number,
+            rules=number % 2 == 1,
+            compact=True,
+            max_result_chars=MAX_RESULT_CHARS,
+        )
         script = Script(habits, number)
         yield from (message["content"] for message in episode.messages[1:])
         while not episode.done:
@@ -67,7 +89,9 @@ def windows(sequence: Sequence_, user_id: int, width: int) -> list[Sequence_]:
     for start in starts:
         if start < at:
             continue
-        piece = Sequence_(sequence.ids[start:start + width], sequence.labels[start:start + width])
+        piece = Sequence_(
+            sequence.ids[start : start + width], sequence.labels[start : start + width]
+        )
         at = start + width // 2
         if any(label != -100 for label in piece.labels):
             pieces.append(piece)

@@ -1,8 +1,9 @@
 """What the agent can do and which habits it has, measured on held-out tasks (numbers 200-999, none of them in pre-training).
 
-    >>> table = competence(model, tokenizer, TASKS)     # accuracy by class, number of turns and novelty
-    >>> hint_effect(model, tokenizer)                    # chance of the right next step after a vague error, without and with a hint
+>>> table = competence(model, tokenizer, TASKS)     # accuracy by class, number of turns and novelty
+>>> hint_effect(model, tokenizer)                    # chance of the right next step after a vague error, without and with a hint
 """
+
 from collections.abc import Sequence
 
 import pandas as pd
@@ -22,17 +23,36 @@ from envtune.policy.sampler import WAIT, Sampler
 from envtune.record import EpisodeRecord
 
 
-def play(model, tokenizer, task_ids: Sequence[str], temperature: float, limits: Limits = EVALUATION, hint_rate: float = 0.0,
-         seed: int = 0, batch: int = 100) -> list[EpisodeRecord]:
+def play(
+    model,
+    tokenizer,
+    task_ids: Sequence[str],
+    temperature: float,
+    limits: Limits = EVALUATION,
+    hint_rate: float = 0.0,
+    seed: int = 0,
+    batch: int = 100,
+) -> list[EpisodeRecord]:
     """Each task once; temperature 0 is greedy."""
     torch.manual_seed(seed)
     chat, records = rollout.Chat(tokenizer), []
     for start in range(0, len(task_ids), batch):
-        episodes = [Episode(task, limits, hint_rate, seed * 1_000_003 + start + i, rules=True, compact=True,
-                            max_result_chars=MAX_RESULT_CHARS)
-                    for i, task in enumerate(task_ids[start:start + batch])]
+        episodes = [
+            Episode(
+                task,
+                limits,
+                hint_rate,
+                seed * 1_000_003 + start + i,
+                rules=True,
+                compact=True,
+                max_result_chars=MAX_RESULT_CHARS,
+            )
+            for i, task in enumerate(task_ids[start : start + batch])
+        ]
         sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, WAIT)
-        records += [r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)]
+        records += [
+            r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)
+        ]
     return records
 
 
@@ -43,12 +63,20 @@ def table(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     for record in records:
         task = bfcl.load_task(record.task_id)
         valid = bfcl.official_valid(record)
-        for group in ("all", task.split, *task.classes, f"{task.turns} turns", f"new {synthetic.novelty(task.id)}"):
+        for group in (
+            "all",
+            task.split,
+            *task.classes,
+            f"{task.turns} turns",
+            f"new {synthetic.novelty(task.id)}",
+        ):
             groups.setdefault(group, []).append((valid, task.scenario))
     rows = []
     for group, found in groups.items():
         accuracy, low, high = clustered(*zip(*found, strict=True))
-        rows.append({"group": group, "n": len(found), "accuracy": accuracy, "low": low, "high": high})
+        rows.append(
+            {"group": group, "n": len(found), "accuracy": accuracy, "low": low, "high": high}
+        )
     return pd.DataFrame(rows)
 
 
@@ -64,7 +92,13 @@ def start(model, tokenizer, task_ids: Sequence[str], seed: int = 0) -> dict[str,
     return found
 
 
-def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temperature: float = 1.0, seed: int = 0) -> dict[str, float]:
+def hint_effect(
+    model,
+    tokenizer,
+    numbers: Sequence[int] = range(200, 999),
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> dict[str, float]:
     """How often the message after a vague error is the right step, without and with a hint, on the same errors.
 
     The error comes from leaving out the first prerequisite of a task. `n` errors that have a hint.
@@ -79,10 +113,24 @@ def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temp
             continue
         pair = {}
         for name, rate in (("without", 0.0), ("with", 1.0)):
-            episode = Episode(task, TRAINING, rate, seed=number, rules=True, compact=True, max_result_chars=MAX_RESULT_CHARS)
+            episode = Episode(
+                task,
+                TRAINING,
+                rate,
+                seed=number,
+                rules=True,
+                compact=True,
+                max_result_chars=MAX_RESULT_CHARS,
+            )
             played = rollout.Rollout(episode, chat.opening(episode.messages))
             text = call_message(unprepared(episode, 0))
-            played.advance(chat, [*tokenizer(text, add_special_tokens=False)["input_ids"], chat.eos_id], None, EPISODE_TOKENS, 0)
+            played.advance(
+                chat,
+                [*tokenizer(text, add_special_tokens=False)["input_ids"], chat.eos_id],
+                None,
+                EPISODE_TOKENS,
+                0,
+            )
             pair[name] = played
         steps = pair["with"].record.steps
         if not steps or not is_error(steps[0].results[0]) or not any(steps[0].hints):
@@ -94,7 +142,12 @@ def hint_effect(model, tokenizer, numbers: Sequence[int] = range(200, 999), temp
     for name, these in contexts.items():
         messages = []
         for i in range(0, len(these), 100):
-            messages += Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i:i + 100])[0]
-        right = sum(protocol.parse(chat.decode(ids)).calls == (call,) for ids, call in zip(messages, needed, strict=True))
+            messages += Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i : i + 100])[
+                0
+            ]
+        right = sum(
+            protocol.parse(chat.decode(ids)).calls == (call,)
+            for ids, call in zip(messages, needed, strict=True)
+        )
         found[name] = right / len(needed)
     return found

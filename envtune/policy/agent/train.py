@@ -3,6 +3,7 @@
 Competence is learnt from short to long, because copying appears only on short, nearly clean windows: one request without the system
 prompt, then whole one- and two-turn transcripts, then all. Habits come last, in a few minutes, from a script that has them.
 """
+
 import json
 import random
 import time
@@ -26,6 +27,7 @@ from envtune.policy.rollout import Chat
 @dataclass(frozen=True)
 class Phase:
     """One part of pre-training."""
+
     name: str
     episodes: int
     """Scripted episodes played, each seen once [episodes]."""
@@ -45,6 +47,7 @@ class Phase:
 @dataclass(frozen=True)
 class Recipe:
     """How the agent is made. Any change gives another agent."""
+
     vocabulary: int = 1_500
     hidden: int = 128
     mlp: int = 384
@@ -60,19 +63,35 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase("one request", 100_000, (1,), 192, 5e-3),
         Phase("two turns", 60_000, (1, 2), None, 3.5e-3),
-        Phase("all turns", 40_000, (None,), None, 2.5e-3))
-    habit_phases: tuple[Phase, ...] = (Phase("habits", 8_000, (None,), None, 1e-3, HABITS, learn_all=True),)
+        Phase("all turns", 40_000, (None,), None, 2.5e-3),
+    )
+    habit_phases: tuple[Phase, ...] = (
+        Phase("habits", 8_000, (None,), None, 1e-3, HABITS, learn_all=True),
+    )
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.mlp, num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads, max_position_embeddings=recipe.context_tokens,
-        rope_parameters={"rope_type": "default", "rope_theta": 2000.0}, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.mlp,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.context_tokens,
+            rope_parameters={"rope_type": "default", "rope_theta": 2000.0},
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
-def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def pool(
+    chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of the episodes `start` to `start + recipe.pool` of a phase: ids and labels (B, L), padded on the right.
 
     `first` counts the episodes of the phases before: no task comes twice.
@@ -96,12 +115,18 @@ def pool(chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int) -> li
     batches = []
     for group in groups:
         width = max(len(s.ids) for s in group)
-        batches.append((torch.tensor([s.ids + [pad] * (width - len(s.ids)) for s in group]),
-                        torch.tensor([s.labels + [-100] * (width - len(s.labels)) for s in group])))
+        batches.append(
+            (
+                torch.tensor([s.ids + [pad] * (width - len(s.ids)) for s in group]),
+                torch.tensor([s.labels + [-100] * (width - len(s.labels)) for s in group]),
+            )
+        )
     return batches
 
 
-def loss_of(model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: float) -> tuple[torch.Tensor, float]:
+def loss_of(
+    model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: float
+) -> tuple[torch.Tensor, float]:
     """Mean cross-entropy over the labelled tokens of (B, L), plus `context` times that over the others; and the first part alone.
 
     No mask: padding is on the right, so nothing before it sees it. The logits of other places are not computed.
@@ -119,6 +144,7 @@ def loss_of(model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: f
 @dataclass
 class _State:
     """Where pre-training stands; all of it is in a checkpoint."""
+
     phase: int = 0
     pools: int = 0
     """Pools of the phase that are done."""
@@ -131,8 +157,12 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     with AdamW alone 0.54."""
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    return [torch.optim.Muon(inside, lr=1.0, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+    return [
+        torch.optim.Muon(
+            inside, lr=1.0, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
 
 
 def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -141,7 +171,9 @@ def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
     return tokens.build(data.texts(1_500, mishaps), recipe.vocabulary)
 
 
-def pretrain(recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None, start: Path | None = None) -> Path:
+def pretrain(
+    recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None, start: Path | None = None
+) -> Path:
     """Train the phases in order and return the folder of the model, folder/model. Stopped, it goes on from its last checkpoint.
 
     `recipe.processes` processes of one thread each share the work: on two cores that is a quarter faster than one process of two threads.
@@ -152,18 +184,36 @@ def pretrain(recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         words = folder / "tokenizer"
         if not words.exists():
-            (PreTrainedTokenizerFast.from_pretrained(start) if start else tokenizer_of(recipe)).save_pretrained(words)
+            (
+                PreTrainedTokenizerFast.from_pretrained(start) if start else tokenizer_of(recipe)
+            ).save_pretrained(words)
         with TemporaryDirectory() as meeting:
-            spawn(_train, (recipe, folder, phases, start, f"file://{meeting}/rendezvous"), nprocs=recipe.processes)
+            spawn(
+                _train,
+                (recipe, folder, phases, start, f"file://{meeting}/rendezvous"),
+                nprocs=recipe.processes,
+            )
     return done
 
 
-def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], start: Path | None, rendezvous: str) -> None:
+def _train(
+    rank: int,
+    recipe: Recipe,
+    folder: Path,
+    phases: Sequence[Phase],
+    start: Path | None,
+    rendezvous: str,
+) -> None:
     """One process of pre-training: it plays pools of its own, and gradients are averaged at every step."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=recipe.processes)
+    distributed.init_process_group(
+        "gloo", init_method=rendezvous, rank=rank, world_size=recipe.processes
+    )
     set_seed(recipe.seed)
-    tokenizer, file = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), folder / "checkpoint.pt"
+    tokenizer, file = (
+        PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
+        folder / "checkpoint.pt",
+    )
     model = LlamaForCausalLM.from_pretrained(start) if start else new_model(recipe, tokenizer)
     chat, state, optims = Chat(tokenizer), _State(), optimizers(model)
     if file.exists():
@@ -175,31 +225,59 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
     log = folder / "log.jsonl"
     if rank == 0 and log.exists():  # a kill may have come between a line and its checkpoint
         lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        log.write_text("".join(line for line in lines if json.loads(line)["tokens"] <= state.tokens))
+        log.write_text(
+            "".join(line for line in lines if json.loads(line)["tokens"] <= state.tokens)
+        )
     first = [sum(p.episodes for p in phases[:i]) for i in range(len(phases))]
     began = time.monotonic() - state.seconds
     model.train()
     for number in range(state.phase, len(phases)):
         phase, at_once = phases[number], recipe.pool * recipe.processes
         rounds = -(-phase.episodes // at_once)
-        bar = tqdm(total=rounds * at_once, initial=state.pools * at_once, desc=phase.name, unit="episode", mininterval=20, ncols=110,
-                   disable=rank > 0)
+        bar = tqdm(
+            total=rounds * at_once,
+            initial=state.pools * at_once,
+            desc=phase.name,
+            unit="episode",
+            mininterval=20,
+            ncols=110,
+            disable=rank > 0,
+        )
         for turn in range(state.pools, rounds):
             batches = pool(chat, phase, recipe, turn * at_once + rank * recipe.pool, first[number])
             count = torch.tensor(len(batches))
-            distributed.all_reduce(count, distributed.ReduceOp.MIN)  # pools differ by a few batches; what one has more is left out
-            batches, losses = batches[:int(count)], []
+            distributed.all_reduce(
+                count, distributed.ReduceOp.MIN
+            )  # pools differ by a few batches; what one has more is left out
+            batches, losses = batches[: int(count)], []
             for i, (ids, labels) in enumerate(batches):
-                rate = _rate(phases, number, (turn + i / len(batches)) / rounds, i if number == turn == 0 else 50)
-                losses.append(_step(model, optims, ids, labels, rate, tokenizer.pad_token_id, phase.context))
+                rate = _rate(
+                    phases,
+                    number,
+                    (turn + i / len(batches)) / rounds,
+                    i if number == turn == 0 else 50,
+                )
+                losses.append(
+                    _step(model, optims, ids, labels, rate, tokenizer.pad_token_id, phase.context)
+                )
                 state.tokens += ids.numel() * recipe.processes
             state = _State(number, turn + 1, state.tokens, time.monotonic() - began)
             if rank == 0:
-                row = {"phase": phase.name, "episodes": (turn + 1) * at_once, "tokens": state.tokens, "seconds": round(state.seconds),
-                       "loss": round(sum(losses) / len(losses), 5), "learning_rate": round(rate, 6)}
+                row = {
+                    "phase": phase.name,
+                    "episodes": (turn + 1) * at_once,
+                    "tokens": state.tokens,
+                    "seconds": round(state.seconds),
+                    "loss": round(sum(losses) / len(losses), 5),
+                    "learning_rate": round(rate, 6),
+                }
                 with open(log, "a") as lines:
                     lines.write(json.dumps(row) + "\n")
-                saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optims], "state": asdict(state)}
+                saved = {
+                    "model": model.state_dict(),
+                    "optimizers": [o.state_dict() for o in optims],
+                    "state": asdict(state),
+                }
                 torch.save(saved, file.with_suffix(".new"))
                 file.with_suffix(".new").replace(file)  # a kill leaves a whole checkpoint
                 bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
@@ -212,8 +290,15 @@ def _train(rank: int, recipe: Recipe, folder: Path, phases: Sequence[Phase], sta
     distributed.destroy_process_group()
 
 
-def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, labels: torch.Tensor, rate: float, pad: int,
-          context: float) -> float:
+def _step(
+    model,
+    optims: Sequence[torch.optim.Optimizer],
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    rate: float,
+    pad: int,
+    context: float,
+) -> float:
     """One optimiser step on the mean gradient of all processes; the loss of this one's batch."""
     for group in (group for optimizer in optims for group in optimizer.param_groups):
         group["lr"] = rate
@@ -223,7 +308,9 @@ def _step(model, optims: Sequence[torch.optim.Optimizer], ids: torch.Tensor, lab
     together = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(together)
     together /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(
+        gradients, together.split([g.numel() for g in gradients]), strict=True
+    ):
         gradient.copy_(mean.view_as(gradient))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optims:
