@@ -40,7 +40,11 @@ def check(seed: int, preset: presets.Preset, folder: Path) -> pd.DataFrame:
     start = grpo.starting_model(preset)
     with progress.bar(sum(preset.stage_steps), f"seed {seed}", "step") as bar:
         run = grpo.train_curriculum(
-            preset, folder, seed, start=start, echo=lambda line: bar.update(line["kind"] == "train")
+            preset,
+            folder,
+            seed,
+            start=start,
+            on_row=lambda line: bar.update(line["kind"] == "train"),
         )
     measured = {
         "start": measure(start, preset, 0, folder.parent / "test_start.csv")

@@ -27,7 +27,7 @@ from trl import GRPOTrainer
 from envtune import Episode, bfcl
 from envtune.policy import rollout, sampler
 from envtune.train import grpo, presets
-from envtune.train.stages import STAGES, practice_scenarios
+from envtune.train.stages import STAGES, shortest_scenario_tasks
 
 TARGET = 0.03
 
@@ -150,7 +150,7 @@ def measure(
         grpo.grpo_config = unvalidated
         try:
             grpo.train_stage(
-                STAGES[1], quick, steps, start, Path(folder), seed=0, echo=lambda line: None
+                STAGES[1], quick, steps, start, Path(folder), seed=0, on_row=lambda line: None
             )
         finally:
             grpo.grpo_config = original
@@ -163,11 +163,11 @@ def measure(
 
 def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.DataFrame:
     """Tokens a second of one wave, decoded with a dynamic cache, a static one (compiled on CUDA), and continuous batching (CUDA)."""
-    model, tokenizer = sampler.load(
+    model, tokenizer = sampler.load_policy(
         start, preset.bf16, device="cuda" if torch.cuda.is_available() else "cpu"
     )
     chat = rollout.Chat(tokenizer)
-    tasks = practice_scenarios(replace(preset, max_scenarios=2))
+    tasks = shortest_scenario_tasks(replace(preset, max_scenarios=2))
     contexts = [
         chat.opening(Episode(bfcl.load_task(tasks[i % len(tasks)]), **preset.episode).messages)
         for i in range(rows)

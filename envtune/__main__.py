@@ -234,7 +234,7 @@ def _sweep(options) -> int:
     book, fixed = options.notebook.resolve(), _values(options.parameter)
     points = sweeps.plan(book, options.name, choices, fixed)
     if options.dry_run:
-        states = sweeps.table(points)
+        states = sweeps.run_states(points)
         print(
             states.to_json(orient="records")
             if options.json
@@ -279,7 +279,7 @@ def _train(file: Path) -> None:
         )  # in one piece: processes share this pipe, and print() may send the line's end apart
         sys.stdout.flush()
 
-    say(str(grpo.train_stage(**job, echo=lambda line: say(launch.LINE + json.dumps(line)))))
+    say(str(grpo.train_stage(**job, on_row=lambda line: say(launch.LINE + json.dumps(line)))))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -300,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             memory.check(presets.get(options.preset, **_values(options.parameter)))
         elif options.command == "cost":
-            table = cost.cost(*cost.load(options.run, options.preset))
+            table = cost.cost(*cost.read_run(options.run, options.preset))
             print(
                 table.to_json(orient="records", indent=1)
                 if options.json

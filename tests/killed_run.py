@@ -42,9 +42,9 @@ def die() -> None:
 def main(folder: Path, policy: Path, point: str) -> None:
     kind, _, number = point.partition(":")
     if kind == "checkpoint":
-        seal = grpo.seal
-        grpo.seal = lambda checkpoint, attempt: (
-            die() if checkpoint.name.endswith(f"-{number}") else seal(checkpoint, attempt)
+        mark_complete = grpo.mark_complete
+        grpo.mark_complete = lambda checkpoint, attempt: (
+            die() if checkpoint.name.endswith(f"-{number}") else mark_complete(checkpoint, attempt)
         )
     if kind == "policy":
         from transformers import PreTrainedTokenizerBase
@@ -56,13 +56,15 @@ def main(folder: Path, policy: Path, point: str) -> None:
     if kind == "file-size":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(number) * 1024, int(number) * 1024))
 
-    def echo(line: dict) -> None:
+    def on_row(line: dict) -> None:
         if kind == "train" and line["kind"] == "train" and line["step"] == int(number):
             die()
 
     warnings.simplefilter("ignore")
     try:
-        grpo.train_curriculum(PRESET, folder, seed=0, stages=CURRICULUM, start=policy, echo=echo)
+        grpo.train_curriculum(
+            PRESET, folder, seed=0, stages=CURRICULUM, start=policy, on_row=on_row
+        )
     except OSError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -247,7 +247,7 @@ def test_the_committed_agent_is_what_its_card_says():
 def test_the_committed_agent_plays_as_its_card_says():
     """A part of what `make agent` measured, played again: its start, 100 tasks each way."""
     made = json.loads((agent.FOLDER / "made.json").read_text())["start"]
-    model, tokenizer = sampler.load(agent.FOLDER, bf16=False)
+    model, tokenizer = sampler.load_policy(agent.FOLDER, bf16=False)
     for way, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         records = measure.play(model, tokenizer, synthetic.task_ids(range(400, 425)), temperature)
         valid = sum(map(bfcl.official_valid, records)) / len(records)

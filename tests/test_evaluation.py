@@ -39,7 +39,7 @@ def test_summary_gives_each_split_and_all_with_n():
             "recovered": [1, 0, 1, 0],
         }
     )
-    table = evaluation.summary(results).set_index("split")
+    table = evaluation.accuracy_by_split(results).set_index("split")
     assert table["n"].to_dict() == {"base": 3, "miss_func": 1, "all": 4}
     assert (
         table.loc["all", "accuracy"] == 0.5
@@ -48,7 +48,7 @@ def test_summary_gives_each_split_and_all_with_n():
 
 
 def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
-    tasks = stages.practice_scenarios(SMALL)
+    tasks = stages.shortest_scenario_tasks(SMALL)
     one, two = (evaluation.evaluate(small_policy, tasks, SMALL) for _ in range(2))
     assert one.equals(two) and one["task_id"].tolist() == list(tasks)
 

@@ -132,7 +132,7 @@ def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
         }
     )
     fig = figures.method_bars(
-        [("before training", evaluation.summary(results))], "tiny-agent, seed 0"
+        [("before training", evaluation.accuracy_by_split(results))], "tiny-agent, seed 0"
     )
     ours, theirs = fig.axes
     assert "own run" in ours.get_title() and "Table 1" in theirs.get_title()
@@ -246,7 +246,7 @@ def test_a_method_has_one_colour_in_both_panels():
             "recovered": 0,
         }
     )
-    table = evaluation.summary(results)
+    table = evaluation.accuracy_by_split(results)
     fig = figures.method_bars(
         [(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")],
         "made up",

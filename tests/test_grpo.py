@@ -84,7 +84,7 @@ def test_the_same_config_and_seed_give_the_same_run(curriculum, small_policy, tm
 
 def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
     told = []
-    grpo.train_stage(STAGES[0], SMALL, 1, small_policy, curriculum.folder, 0, echo=told.append)
+    grpo.train_stage(STAGES[0], SMALL, 1, small_policy, curriculum.folder, 0, on_row=told.append)
     assert told == [{"stage": "stage1_syntax", "step": 1, "kind": "finished", "steps": 1}]
 
 
@@ -120,7 +120,7 @@ def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_po
             raise Killed
 
     with pytest.raises(Killed):
-        grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, echo=stop)
+        grpo.train_stage(STAGES[0], preset, 4, small_policy, tmp_path / "cut", 0, on_row=stop)
     with (
         open(tmp_path / "cut" / "metrics.jsonl", "a") as metrics,
         open(tmp_path / "cut" / "episodes.jsonl.gz", "r+b") as episodes,
@@ -162,10 +162,10 @@ def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(
 
 def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
     tasks = ("a", "b", "c")
-    order = grpo.practice_order(tasks, 8, seed=0)
+    order = grpo.training_order(tasks, 8, seed=0)
     assert sorted(order[:3]) == sorted(order[3:6]) == list(tasks) and len(order) == 8
-    assert order == grpo.practice_order(tasks, 8, 0) != grpo.practice_order(tasks, 8, 1)
-    assert order[:3] == grpo.practice_order(tasks, 3, 0)  # a longer run begins like a shorter one
+    assert order == grpo.training_order(tasks, 8, 0) != grpo.training_order(tasks, 8, 1)
+    assert order[:3] == grpo.training_order(tasks, 3, 0)  # a longer run begins like a shorter one
 
 
 def test_trl_gets_the_papers_settings(tmp_path):
@@ -245,9 +245,9 @@ def test_cpu_tiny_trains_the_committed_agent_on_tasks_apart_from_those_it_is_val
     train, held_out = set(splits.of_tasks("synthetic").train), splits.of_tasks("synthetic")
     for stage in STAGES:
         assert (
-            len(stages.practice_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
+            len(stages.training_tasks(stage, presets.CPU_TINY)) >= presets.CPU_TINY.prompts_per_step
         )
-        assert set(stages.practice_tasks(stage, presets.CPU_TINY)) <= train
+        assert set(stages.training_tasks(stage, presets.CPU_TINY)) <= train
     assert set(stages.validation_tasks(presets.CPU_TINY)) <= set(held_out.validation)
     assert len(stages.validation_tasks(presets.CPU_TINY)) == presets.CPU_TINY.validation_tasks
     assert stages.evaluation_tasks(presets.CPU_TINY) == held_out.test

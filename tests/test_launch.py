@@ -63,7 +63,7 @@ def test_every_way_to_share_a_model_has_its_accelerate_file_and_command(parallel
 def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     told = []
     policy = grpo.train_stage(
-        stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, echo=told.append
+        stages.STAGES[1], TWO, 2, small_policy, tmp_path / "run", 0, on_row=told.append
     )
     assert (
         policy == tmp_path / "run" / "stage2_hints" / "policy"
@@ -138,7 +138,12 @@ def test_a_process_without_episodes_generates_as_often_as_the_others():
             return [[3, 0] for _ in contexts], None
 
         [played] = rollout.play(
-            [Short(steps)], Chat(), generate, 100, 2, anyone=lambda here, waves=waves: next(waves)
+            [Short(steps)],
+            Chat(),
+            generate,
+            100,
+            2,
+            any_running=lambda here, waves=waves: next(waves),
         )
         assert sum(played.mask) == 2 * steps  # a message made to keep others company is dropped
     assert calls == {2: 5, 5: 5}

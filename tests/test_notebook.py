@@ -133,7 +133,7 @@ NUMBERS = {
 
 
 def stage_lines(stage, first, last, planned):
-    """What an echo is told of a stage that trains from step `first` to `last`."""
+    """What a row callback is told of a stage that trains from step `first` to `last`."""
     begin = (
         {"kind": "resumed", "step": first - 1, "steps": planned}
         if first > 1
@@ -176,7 +176,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(
     monkeypatch.setenv(
         "ENVTUNE_PROGRESS", str(tmp_path / "progress.json")
     ) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    echo = watch.live(tmp_path, "made up, for a test", total=8, every=2)
+    on_row = watch.live(tmp_path, "made up, for a test", total=8, every=2)
     for line in [
         *stage_lines("s", 1, 3, 4),
         *stage_lines("t", 1, 4, 4),
@@ -184,7 +184,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(
         if line["kind"] in ("train", "validation"):
             with open(tmp_path / "metrics.jsonl", "a") as out:
                 out.write(json.dumps(line) + "\n")
-        echo(line)
+        on_row(line)
     assert drawn[0] == ("train", 1) and drawn[-1] == ("validation", 7)
     assert shown == (["display"] if headless else ["display"] + ["update"] * (len(drawn) - 1))
     assert (tmp_path / "live.png").stat().st_size > 1_000
@@ -197,8 +197,8 @@ def bars(monkeypatch, lines, total):
     made, real = [], progress.bar
     monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
     monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
-    echo = watch.step_bar(total)
-    over = [echo(line) for line in lines]
+    on_row = watch.step_bar(total)
+    over = [on_row(line) for line in lines]
     return [(bar.initial, bar.n, bar.total, bar.disable) for bar in made], over[-1]
 
 

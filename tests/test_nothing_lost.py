@@ -120,7 +120,7 @@ def sealed(folder, step, attempt=0):
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.bin").write_bytes(b"x" * 10)
-    runlog.seal(checkpoint, attempt)
+    runlog.mark_complete(checkpoint, attempt)
     return checkpoint
 
 
@@ -136,7 +136,7 @@ def test_a_torn_or_unfinished_checkpoint_is_left_out_with_a_warning_for_the_one_
         if any(w in str(t.message) for t in told)
     }
     assert not torn.exists() and not unfinished.exists()
-    (sealed(tmp_path, 6) / runlog.SEAL).write_text('{"attempt": ')
+    (sealed(tmp_path, 6) / runlog.COMPLETE_MARKER).write_text('{"attempt": ')
     with pytest.warns(UserWarning, match="envtune_seal.json is damaged"):
         assert runlog.last_good_checkpoint(tmp_path) == good
 

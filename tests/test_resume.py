@@ -88,7 +88,7 @@ def test_an_interrupt_saves_the_last_step_and_the_run_ends_as_one_that_was_not_i
             Interrupted,
             match=f"stage1_syntax was interrupted at step {step} of 4 and is saved there",
         ):
-            grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
+            grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, on_row=told.append)
     assert (
         told[-1]["kind"] == "stopped"
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -96,7 +96,7 @@ def test_an_interrupt_saves_the_last_step_and_the_run_ends_as_one_that_was_not_i
     assert runlog.last_good_checkpoint(tmp_path / "stage1_syntax").name == f"checkpoint-{step}"
     told.clear()
     logging.getLogger("transformers").addHandler(caplog.handler)
-    policy = grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, echo=told.append)
+    policy = grpo.train_stage(STAGES[0], PRESET, 4, small_policy, tmp_path, 0, on_row=told.append)
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert "missing keys" not in caplog.text
     assert [
@@ -137,7 +137,7 @@ def test_more_steps_go_on_from_the_last_one_as_if_they_had_been_asked_for_at_onc
     told = []
     for steps in (2, 4):
         policy = grpo.train_stage(
-            STAGES[0], PRESET, steps, small_policy, tmp_path, 0, echo=told.append
+            STAGES[0], PRESET, steps, small_policy, tmp_path, 0, on_row=told.append
         )
     assert [
         (line["kind"], line["step"]) for line in told if line["kind"] in ("resumed", "finished")

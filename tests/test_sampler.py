@@ -6,12 +6,12 @@ from conftest import SMALL
 
 from envtune import Episode, bfcl
 from envtune.policy import rollout
-from envtune.policy.sampler import Sampler, load
+from envtune.policy.sampler import Sampler, load_policy
 
 
 @pytest.fixture(scope="module")
 def loaded(small_policy):
-    return load(small_policy, bf16=False)
+    return load_policy(small_policy, bf16=False)
 
 
 def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(loaded):

@@ -17,7 +17,7 @@ WIDE = replace(SMALL, completion_tokens=5_000, message_tokens=500, max_result_ch
 
 @pytest.fixture(scope="module")
 def tokenizer(small_policy):
-    return sampler.load(small_policy, bf16=False)[1]
+    return sampler.load_policy(small_policy, bf16=False)[1]
 
 
 def assistant(row, tokenizer):
@@ -102,7 +102,7 @@ def test_the_warm_up_shows_the_format_and_both_right_and_wrong_calls(tokenizer):
 def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(
     small_policy, tokenizer, tmp_path
 ):
-    rows = sft.gold_rows(stages.practice_scenarios(SMALL), tokenizer, SMALL)
+    rows = sft.gold_rows(stages.shortest_scenario_tasks(SMALL), tokenizer, SMALL)
     told = []
     policy = sft.train(
         rows,
@@ -114,19 +114,19 @@ def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(
         epochs=6,
         learning_rate=3e-3,
         batch=2,
-        echo=told.append,
+        on_row=told.append,
     )
     losses = [row["loss"] for row in files.read_lines(tmp_path / "metrics.jsonl")]
     assert len(losses) == 12 and losses[-1] < losses[0] and (policy / "model.safetensors").exists()
     again = []
     assert (
-        sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, echo=again.append) == policy
+        sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, on_row=again.append) == policy
         and not again
     )
 
 
 def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer, tmp_path):
-    rows = sft.gold_rows(stages.practice_scenarios(SMALL), tokenizer, SMALL)
+    rows = sft.gold_rows(stages.shortest_scenario_tasks(SMALL), tokenizer, SMALL)
     policy = sft.train(
         rows,
         replace(SMALL, lora_rank=4),
@@ -139,7 +139,9 @@ def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer,
         batch=4,
     )
     assert (policy.with_name("adapters") / "adapter_model.safetensors").exists()
-    before, after = (sampler.load(p, bf16=False)[0].state_dict() for p in (small_policy, policy))
+    before, after = (
+        sampler.load_policy(p, bf16=False)[0].state_dict() for p in (small_policy, policy)
+    )
     assert set(before) == set(after) and any((before[k] != after[k]).any() for k in before)
 
 

@@ -87,8 +87,8 @@ def test_synthetic_tasks_come_in_the_same_sets():
 )
 def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base):
     preset = presets.get("gpu-80gb", tasks=tasks)
-    assert [len(stages.practice_tasks(stage, preset)) for stage in stages.STAGES] == sizes
-    assert all(splits.is_base(t) for t in stages.practice_tasks(stages.STAGES[1], preset))
+    assert [len(stages.training_tasks(stage, preset)) for stage in stages.STAGES] == sizes
+    assert all(splits.is_base(t) for t in stages.training_tasks(stages.STAGES[1], preset))
     held_out = splits.of_tasks(tasks)
     assert len(stages.validation_tasks(preset)) == 100 and set(
         stages.validation_tasks(preset)
@@ -96,7 +96,7 @@ def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base)
     assert stages.evaluation_tasks(preset) == held_out.test
     few = [bfcl.load_task(t).split for t in stages.evaluation_tasks(preset, 8)]
     assert len(few) == 8 and {few.count(split) for split in bfcl.SPLITS} == {2}
-    kinds = {t.partition("_")[0] for t in stages.practice_tasks(stages.STAGES[2], preset)}
+    kinds = {t.partition("_")[0] for t in stages.training_tasks(stages.STAGES[2], preset)}
     assert (
         kinds
         == {"bfcl": {"multi"}, "synthetic": {"synthetic"}, "both": {"multi", "synthetic"}}[tasks]
@@ -105,7 +105,7 @@ def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base)
 
 def test_a_few_scenarios_of_each_kind_are_practised():
     chosen = {
-        tasks: stages.practice_scenarios(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3))
+        tasks: stages.shortest_scenario_tasks(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3))
         for tasks in splits.TASKS
     }
     assert [len(ids) for ids in chosen.values()] == [12, 12, 24] and chosen["both"] == chosen[

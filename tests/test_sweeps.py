@@ -162,7 +162,7 @@ def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     (point.folder / "part").mkdir()
     (point.folder / "part" / "versions.json").write_text('{"torch": "2"}')
     assert sweeps.provenance(book, [point])["versions"] == {"torch": "2"}  # of the runs within it
-    assert sweeps.summary([point])[["run", "x", "case", "accuracy"]].values.tolist() == [
+    assert sweeps.results([point])[["run", "x", "case", "accuracy"]].values.tolist() == [
         ["s.x-1", 1, "a", 0.5],
         ["s.x-1", 1, "b", 0.25],
     ]

@@ -579,7 +579,7 @@ def test_unseen_phrasings_and_names_have_rows_of_their_own_in_an_evaluation():
         evaluation.result_row(replay(t, ground_truth_messages(t)))
         for t in synthetic.task_ids(range(200, 210))
     ]
-    table = evaluation.summary(pd.DataFrame(rows)).set_index("split")
+    table = evaluation.accuracy_by_split(pd.DataFrame(rows)).set_index("split")
     assert list(table.index) == [*bfcl.SPLITS, "unseen_names", "unseen_phrasings", "all"]
     assert list(table["n"]) == [10, 10, 10, 10, 8, 8, 40] and (table["accuracy"] == 1).all()
     bfcl_rows = [
@@ -587,7 +587,7 @@ def test_unseen_phrasings_and_names_have_rows_of_their_own_in_an_evaluation():
             replay("multi_turn_base_3", ground_truth_messages("multi_turn_base_3"))
         )
     ]
-    assert list(evaluation.summary(pd.DataFrame(bfcl_rows))["split"]) == ["base", "all"]
+    assert list(evaluation.accuracy_by_split(pd.DataFrame(bfcl_rows))["split"]) == ["base", "all"]
 
 
 def test_the_examples_of_the_page_run_and_are_what_it_says(monkeypatch, forgotten):

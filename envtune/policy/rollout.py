@@ -135,16 +135,16 @@ def play(
     generate: Generate,
     budget_tokens: int,
     message_tokens: int,
-    anyone: Callable[[bool], bool] = lambda here: here,
+    any_running: Callable[[bool], bool] = lambda here: here,
 ) -> list[Rollout]:
     """Play all episodes to their end, one batched `generate` a wave; a finished episode leaves the batch.
 
-    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples. `anyone`: told whether
+    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples. `any_running`: told whether
     episodes run here, says whether any run in any process; who has none left generates for one opening and drops the message,
     because a generation that several processes share hangs when one of them stays away.
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
-    while anyone(bool(running := [r for r in rollouts if not r.episode.done])):
+    while any_running(bool(running := [r for r in rollouts if not r.episode.done])):
         sampled, logprobs = generate(
             [r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids]
         )
@@ -250,7 +250,7 @@ class TRLRollout:
         seconds = {"generation_seconds": 0.0, "environment_seconds": 0.0}
         accelerator, rollouts = trainer.accelerator, []
 
-        def anyone(here: bool) -> bool:
+        def any_running(here: bool) -> bool:
             return here if accelerator.num_processes == 1 else any(gather_object([here]))
 
         for start in range(0, len(episodes), self.batch or len(episodes)):
@@ -272,7 +272,7 @@ class TRLRollout:
                     timed,
                     self.budget_tokens,
                     self.message_tokens,
-                    anyone,
+                    any_running,
                 )
             seconds["generation_seconds"] += spent
             seconds["environment_seconds"] += time.monotonic() - began - spent

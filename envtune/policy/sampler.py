@@ -1,6 +1,6 @@
 """A policy from a folder or hub id, and the way to get its next messages: contexts as ids in, sampled ids out (rollout.Generate).
 
->>> model, tokenizer = load("runs/quickstart/stage1_syntax/policy", bf16=False)
+>>> model, tokenizer = load_policy("runs/quickstart/stage1_syntax/policy", bf16=False)
 >>> generate = Sampler(model, tokenizer, message_tokens=256, temperature=0.0)
 >>> rollouts = rollout.play(episodes, rollout.Chat(tokenizer), generate, budget_tokens=4096, message_tokens=256)
 """
@@ -24,7 +24,7 @@ NF4 = {
 """The 4-bit weights of QLoRA, as bitsandbytes takes them."""
 
 
-def load(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
+def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
     """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
     logging.disable_progress_bar()  # one for every load and save would bury the run's own
     quantisation = {"quantization_config": BitsAndBytesConfig(**NF4)} if four_bit else {}
@@ -52,7 +52,9 @@ class _RoomyLayer(DynamicLayer):
     model. The numbers are the same."""
 
     room: torch.Tensor | None = None  # (2, B, heads, columns, head size), keys and values
-    reading: torch.Tensor | None = None  # the rows that the model reads for now, None: all of them
+    active_rows: torch.Tensor | None = (
+        None  # the rows that the model reads for now, None: all of them
+    )
 
     def _show(self, room: torch.Tensor, end: int) -> None:
         self.room, self.keys, self.values = room, room[0, :, :, :end], room[1, :, :, :end]
@@ -73,17 +75,17 @@ class _RoomyLayer(DynamicLayer):
             if used:
                 room[:, :, :, :used] = self.room[:, :, :, :used]
         self._show(room, end)
-        if self.reading is None:
+        if self.active_rows is None:
             self.keys[:, :, used:], self.values[:, :, used:] = key_states, value_states
             return self.keys, self.values
         room[:, :, :, used:end] = (
             0.0  # holes: attention gives them weight 0, and 0 x NaN would be NaN
         )
-        self.keys[self.reading, :, used:], self.values[self.reading, :, used:] = (
+        self.keys[self.active_rows, :, used:], self.values[self.active_rows, :, used:] = (
             key_states,
             value_states,
         )
-        return self.keys[self.reading], self.values[self.reading]
+        return self.keys[self.active_rows], self.values[self.active_rows]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self._show(self.room.index_select(1, indices), self.keys.shape[2])
@@ -249,7 +251,7 @@ class Sampler:
         if left.shape[1] < ids.shape[1] and not bool(replied.all()) and bool(replied.any()):
             # who goes on with a message has one token to read: the others' replies are read without them
             for layer in self.cache.layers:
-                layer.reading = replied.nonzero()[:, 0]
+                layer.active_rows = replied.nonzero()[:, 0]
             self.model(
                 input_ids=left[replied, :-1],
                 attention_mask=mask[replied, :-1],
@@ -259,7 +261,7 @@ class Sampler:
                 logits_to_keep=1,
             )
             for layer in self.cache.layers:
-                layer.reading = None
+                layer.active_rows = None
             left, positions = left[:, -1:], positions[:, -1:]
         writing = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         new: list[torch.Tensor] = []

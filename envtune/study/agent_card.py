@@ -162,7 +162,7 @@ def publish(folder: Path) -> Path:
         "recipe": asdict(Recipe()),
         "bfcl_eval": bfcl.PACKAGE_VERSION,
         "rebuilt": REBUILT,
-        "parameters": sum(p.numel() for p in sampler.load(FOLDER, bf16=False)[0].parameters()),
+        "parameters": sum(p.numel() for p in sampler.load_policy(FOLDER, bf16=False)[0].parameters()),
         "competence": json.loads((folder / "competence.json").read_text()),
         "start": json.loads((folder / "start.json").read_text()),
         "curves": {

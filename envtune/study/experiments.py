@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from envtune.train.evaluation import summary
+from envtune.train.evaluation import accuracy_by_split
 
 LAST = 5
 """Training steps that an end value is the mean of [steps]."""
@@ -38,7 +38,7 @@ def change(train: pd.DataFrame, column: str) -> str:
 
 def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
     """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
-    table = summary(evaluated).set_index("split")
+    table = accuracy_by_split(evaluated).set_index("split")
     every = table.loc["all"]
     return {
         "n": int(every["n"]),

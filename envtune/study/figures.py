@@ -306,7 +306,7 @@ def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
 
 
 def method_bars(rows: Sequence[tuple[str, pd.DataFrame]], source: str) -> Figure:
-    """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.summary(...))."""
+    """Accuracy a split, a bar a method: our runs (left) beside the paper's Table 1 (right). `rows`: (method, evaluation.accuracy_by_split(...))."""
     style()
     paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
     paper = paper[paper["model"] == "Qwen2.5-7B-Instruct"]

@@ -181,7 +181,7 @@ def execute(
         )
 
 
-def table(points: Sequence[Point]) -> pd.DataFrame:
+def run_states(points: Sequence[Point]) -> pd.DataFrame:
     """Where every run stands: run, state, stage, step (counted over its stages), of, progress, minutes, error."""
     rows = []
     for point in points:
@@ -225,7 +225,7 @@ def time_left(states: pd.DataFrame, workers: int) -> str:
     return f"about {(1 - shares).sum() * (states['minutes'] / shares)[known].mean() / workers:.0f} min left"
 
 
-def summary(points: Sequence[Point]) -> pd.DataFrame:
+def results(points: Sequence[Point]) -> pd.DataFrame:
     """A row a run: the axes, the state, and what the notebook left in result.json; several rows where it left a list."""
     rows = []
     for point in points:
@@ -405,7 +405,7 @@ def sweep(
     def watch() -> None:
         nonlocal last
         if show and time.monotonic() - last >= every_seconds:
-            states = table(points)
+            states = run_states(points)
             show(states, time_left(states, workers or len(_devices())))
             last = time.monotonic()
 
@@ -414,8 +414,8 @@ def sweep(
     else:
         _locally(book, points, workers, watch)
     if show:
-        show(table(points), "done")
-    result = summary(points)
+        show(run_states(points), "done")
+    result = results(points)
     _write_parquet(result, home / "summary.parquet")
     _write_parquet(curves(points), home / "curves.parquet")
     (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1) + "\n")

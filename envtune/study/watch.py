@@ -1,6 +1,6 @@
-"""Training watched from a notebook: each `echo` is told every line of metrics.jsonl, and draws.
+"""Training watched from a notebook: each `on_row` is told every line of metrics.jsonl, and draws.
 
->>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, echo=live(run_dir, "tiny-agent, seed 0", steps))
+>>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, on_row=live(run_dir, "tiny-agent, seed 0", steps))
 """
 
 import os
@@ -12,11 +12,11 @@ from envtune.study import figures
 
 
 def step_bar(total: int) -> Callable[[dict], bool]:
-    """An `echo` for training: a progress bar over the `total` optimiser steps of all its stages, with the latest numbers. It stands where
+    """An `on_row` for training: a progress bar over the `total` optimiser steps of all its stages, with the latest numbers. It stands where
     a resumed or finished stage stands, and returns whether all stages are finished."""
     bar, steps, planned = None, {}, total
 
-    def echo(line: dict) -> bool:
+    def on_row(line: dict) -> bool:
         nonlocal bar, planned
         kind, stage = line["kind"], line.get("stage")
         if kind == "resumed":
@@ -40,18 +40,18 @@ def step_bar(total: int) -> Callable[[dict], bool]:
             bar.close()
         return over
 
-    return echo
+    return on_row
 
 
 def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
-    """An `echo` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
+    """An `on_row` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
     a stage's end, in the cell's output and in run_dir/live.png. Without a reader (`envtune run`) the cell keeps one picture, the last."""
     from IPython.display import Image, display
 
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
     handle, begun = None, False
 
-    def echo(line: dict) -> None:
+    def on_row(line: dict) -> None:
         nonlocal handle, begun
         over, kind = bar(line), line["kind"]
         first, begun = not begun, begun or kind in ("train", "resumed", "finished")
@@ -72,4 +72,4 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
         elif not headless:
             handle.update(Image(picture))
 
-    return echo
+    return on_row

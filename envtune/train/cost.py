@@ -18,7 +18,7 @@ from envtune.train.presets import Preset
 from envtune.train.stages import STAGES
 
 
-def load(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
+def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     """Metrics of a run folder, or of a parquet file, and the preset: the one named, else the run's own. ValueError without either."""
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
     if not preset and not (run / "config.json").exists():

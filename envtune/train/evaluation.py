@@ -1,7 +1,7 @@
 """Evaluation as BFCL does it: 20 steps a turn, BFCL's checker, per-split accuracy with an interval and n.
 
     >>> results = evaluate(policy_folder, splits.load_splits().test, presets.CPU_TINY)
-    >>> summary(results)          # split, n, accuracy, low, high
+    >>> accuracy_by_split(results)          # split, n, accuracy, low, high
 
 A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is standard: no hints.
 """
@@ -61,7 +61,7 @@ def play(
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
     set_seed(seed)
-    model, tokenizer = sampler.load(
+    model, tokenizer = sampler.load_policy(
         policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu"
     )
     chat = rollout.Chat(tokenizer)
@@ -163,7 +163,7 @@ def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
     }
 
 
-def summary(results: pd.DataFrame) -> pd.DataFrame:
+def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count) and
     recovery (the recovered share of them, NaN without an error). Synthetic test tasks that are said in unseen phrasings, or with unseen
     names, have rows of their own."""

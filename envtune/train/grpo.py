@@ -38,14 +38,14 @@ from envtune.train.interrupt import Interrupts, random_states, set_random_states
 from envtune.train.packing import PackedGRPOTrainer
 from envtune.train.presets import Preset
 from envtune.train.runlog import (
-    Echo,
     MetricsLog,
+    OnRow,
     full_disk_explained,
+    last_complete_step,
     last_good_checkpoint,
-    seal,
-    sealed_step,
+    mark_complete,
 )
-from envtune.train.stages import STAGES, Stage, practice_order, practice_tasks, validation_tasks
+from envtune.train.stages import STAGES, Stage, training_order, training_tasks, validation_tasks
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
     )
 
 
-class Judge(TrainerCallback):
+class StageControl(TrainerCallback):
     """Reads every line that the log took: asks the collapse guard after a step, the transition rule after a validation, and seals
     checkpoints. It stands behind the log among the callbacks."""
 
@@ -204,7 +204,7 @@ class Judge(TrainerCallback):
     def on_save(self, args, state, control, **_):
         PartialState().wait_for_everyone()  # all processes write into a checkpoint
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.attempt)
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.attempt)
 
 
 def adapters(preset: Preset):
@@ -249,7 +249,7 @@ def _trainer(
 ) -> StageTrainer:
     config = grpo_config(stage, preset, steps, out, seed)
     prompts = preset.prompts_per_step or stage.prompts_per_step
-    model, tokenizer = sampler.load(start, preset.bf16, preset.four_bit)
+    model, tokenizer = sampler.load_policy(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
         chat=rollout.Chat(tokenizer),
         reward=stage.reward,
@@ -280,7 +280,7 @@ def _trainer(
         reward_funcs=rollout.episode_reward,
         args=config,
         peft_config=adapters(preset),
-        train_dataset=rows(practice_order(practice_tasks(stage, preset), steps * prompts, seed)),
+        train_dataset=rows(training_order(training_tasks(stage, preset), steps * prompts, seed)),
         eval_dataset=rows(validation_tasks(preset)),
         rollout_func=play,
         callbacks=callbacks,
@@ -353,7 +353,7 @@ def _attempt(
     for number, rolled in enumerate(rollbacks, 1):
         if number not in told:  # a new one, or one that stood past the step to go on from
             log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
-    judge, interrupts = Judge(log, stage, preset, steps, len(rollbacks)), Interrupts()
+    judge, interrupts = StageControl(log, stage, preset, steps, len(rollbacks)), Interrupts()
     # a stage that its rule had ended, and that was killed before its policy was whole, has no step to train
     ended = any(
         row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau")
@@ -412,18 +412,18 @@ def train_stage(
     start: Path | str,
     run_dir: Path,
     seed: int,
-    echo: Echo = lambda line: None,
+    on_row: OnRow = lambda line: None,
 ) -> Path:
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
     `steps` is the stage's length, or the most of it where the preset lets the transition rule decide. A stage that had ended is not run
-    again, or goes on where `steps` are more than it had. `echo` is told every metrics line. With several processes in the preset it is run
+    again, or goes on where `steps` are more than it had. `on_row` is called with every metrics row. With several processes in the preset it is run
     by `accelerate launch`. ValueError for settings that cannot work and when `run_dir` holds results of others, Collapsed when the
     guard stops it, Interrupted (a KeyboardInterrupt) with the step that it goes on from, CannotWrite on a full disk.
     """
     _refuse(stage, preset, steps, seed)
     if preset.processes > 1 and not launch.inside():
-        return launch.train_stage(stage, preset, steps, start, run_dir, seed, echo)
+        return launch.launch_stage(stage, preset, steps, start, run_dir, seed, on_row)
     out = run_dir / stage.name
     policy, start = out / "policy", runconfig.start_of(run_dir, stage, start)
     grpo_config(stage, preset, steps, out, seed)  # TRL's own refusals
@@ -432,7 +432,7 @@ def train_stage(
             runconfig.register(run_dir, stage, preset, steps, start, seed)
             out.mkdir(parents=True, exist_ok=True)
         PartialState().wait_for_everyone()
-        log = MetricsLog(run_dir, stage.name, steps, echo)
+        log = MetricsLog(run_dir, stage.name, steps, on_row)
         if not policy.exists():
             try:
                 _train(stage, preset, steps, start, out, seed, log)
@@ -440,7 +440,7 @@ def train_stage(
                 log.tell("stopped", log.step())
                 if not isinstance(error, KeyboardInterrupt):
                     raise
-                saved = sealed_step(out)
+                saved = last_complete_step(out)
                 where = (
                     f"at step {saved} of {steps} and is saved there: the same call or command goes on"
                     if saved
@@ -499,7 +499,7 @@ def train_curriculum(
     seed: int = 0,
     stages: Sequence[Stage] = STAGES,
     start: Path | None = None,
-    echo: Echo = lambda line: None,
+    on_row: OnRow = lambda line: None,
     share: tuple[float, float] = (0.0, 1.0),
 ) -> Run:
     """Run the stages in order, each from the policy of the one before, and return where the policies lie.
@@ -524,7 +524,7 @@ def train_curriculum(
                 share[0] + (share[1] - share[0]) * n / total for n in (done, done + steps)
             )
             with progress.phase(stage.name, begin, end):
-                policy = train_stage(stage, preset, steps, policy, run_dir, seed, echo)
+                policy = train_stage(stage, preset, steps, policy, run_dir, seed, on_row)
             checkpoints[stage.name] = policy
             done += steps
     return Run(run_dir, Path(first), checkpoints)

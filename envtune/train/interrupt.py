@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from envtune.train.runlog import SEAL
+from envtune.train.runlog import COMPLETE_MARKER
 
 
 def random_states() -> tuple:
@@ -79,8 +79,8 @@ class Interrupts(TrainerCallback):
         """After an interrupt: write the checkpoint of the last whole step, unless there is none, or it lies there already. Of several
         processes each was interrupted elsewhere, and they could not write one together."""
         step = trainer.state.global_step
-        seal = Path(trainer.args.output_dir) / f"checkpoint-{step}" / SEAL
-        if trainer.args.world_size > 1 or self.states is None or step == 0 or seal.exists():
+        marker = Path(trainer.args.output_dir) / f"checkpoint-{step}" / COMPLETE_MARKER
+        if trainer.args.world_size > 1 or self.states is None or step == 0 or marker.exists():
             return
         set_random_states(self.states)
         trainer._save_checkpoint(trainer.model, trial=None)

@@ -96,16 +96,16 @@ def command(preset: Preset, job: Path) -> list[str]:
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
-def train_stage(
+def launch_stage(
     stage: Stage,
     preset: Preset,
     steps: int,
     start: Path | str,
     run_dir: Path,
     seed: int,
-    echo: Callable[[dict], None],
+    on_row: Callable[[dict], None],
 ) -> Path:
-    """What grpo.train_stage does, in `preset.processes` processes. Metrics lines go to `echo`, all other output is printed."""
+    """What grpo.train_stage does, in `preset.processes` processes. Metrics lines go to `on_row`, all other output is printed."""
     job = run_dir / f"{stage.name}.job.json"
     write_job(job, stage, preset, steps, start, run_dir, seed)
     last: list[str] = []
@@ -120,12 +120,12 @@ def train_stage(
     try:
         for line in process.stdout:
             if line.startswith(LINE):
-                echo(json.loads(line.removeprefix(LINE)))
+                on_row(json.loads(line.removeprefix(LINE)))
             else:
                 print(line, end="", flush=True)
                 last = [*last, line][-15:]
     except KeyboardInterrupt:
-        echo({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
+        on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
         raise Interrupted(
             f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
             "checkpoint"

@@ -17,8 +17,8 @@ from pathlib import Path
 from envtune.common import paths
 from envtune.common.files import read_lines, write_json
 from envtune.train.presets import Preset
-from envtune.train.runlog import sealed_step, versions
-from envtune.train.stages import Stage, practice_tasks
+from envtune.train.runlog import last_complete_step, versions
+from envtune.train.stages import Stage, training_tasks
 
 
 def portable(place: Path | str, run_dir: Path) -> str:
@@ -115,7 +115,7 @@ def register(
         "steps": steps,
         "start": portable(start, run_dir),
         "start_version": _version(start),
-        "practice": practice_tasks(stage, preset),
+        "practice": training_tasks(stage, preset),
     }
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
@@ -157,7 +157,7 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
         else f"its {stage.hint_schedule} hint schedule runs over its length"
         if stage.hint_schedule != "constant"
         else f"its last checkpoint, {out.name}/checkpoint-{made}, is gone"
-        if (out / "policy").exists() and sealed_step(out) < made
+        if (out / "policy").exists() and last_complete_step(out) < made
         else ""
     )
     if why:

@@ -33,11 +33,11 @@ from envtune.policy import rollout
 from envtune.record import EpisodeRecord
 from envtune.train.errors import CannotWrite
 
-Echo = Callable[[dict], None]
+OnRow = Callable[[dict], None]
 """Told every line of metrics.jsonl as it is written, and three kinds that are not: "resumed" with the step that a stage goes on from,
 "finished" with its last step, also where it had finished before, and "stopped" by an interrupt or an error."""
 
-SEAL = "envtune_seal.json"
+COMPLETE_MARKER = "envtune_seal.json"
 _LOGGED = {
     "loss": "loss",
     "reward": "reward",
@@ -79,24 +79,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def seal(checkpoint: Path, attempt: int) -> None:
+def mark_complete(checkpoint: Path, attempt: int) -> None:
     """Mark a checkpoint as whole; the last thing that is written into it. `attempt`: how many rollbacks of the stage came before it."""
     sizes = {
         str(f.relative_to(checkpoint)): f.stat().st_size
         for f in sorted(checkpoint.rglob("*"))
-        if f.is_file() and f.name != SEAL
+        if f.is_file() and f.name != COMPLETE_MARKER
     }
-    write_json(checkpoint / SEAL, {"attempt": attempt, "files": sizes})
+    write_json(checkpoint / COMPLETE_MARKER, {"attempt": attempt, "files": sizes})
 
 
 def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
     """Why a checkpoint cannot be resumed from, or None."""
     try:
-        sealed = json.loads((checkpoint / SEAL).read_text())
+        sealed = json.loads((checkpoint / COMPLETE_MARKER).read_text())
     except FileNotFoundError:
         return "it was not written to its end"
     except json.JSONDecodeError:
-        return f"its {SEAL} is damaged"
+        return f"its {COMPLETE_MARKER} is damaged"
     for name, size in sealed["files"].items():
         file = checkpoint / name
         if not file.exists() or file.stat().st_size != size:
@@ -120,10 +120,13 @@ def last_good_checkpoint(folder: Path, rollbacks: Sequence[dict] = ()) -> Path |
     return None
 
 
-def sealed_step(folder: Path) -> int:
+def last_complete_step(folder: Path) -> int:
     """The step of a stage's last sealed checkpoint, 0 without one."""
     return max(
-        (int(seal.parent.name.rsplit("-", 1)[1]) for seal in folder.glob(f"checkpoint-*/{SEAL}")),
+        (
+            int(marker.parent.name.rsplit("-", 1)[1])
+            for marker in folder.glob(f"checkpoint-*/{COMPLETE_MARKER}")
+        ),
         default=0,
     )
 
@@ -143,8 +146,8 @@ class MetricsLog(TrainerCallback):
     With several processes the episodes of all are gathered, the first process writes, and all hold the same lines.
     """
 
-    def __init__(self, folder: Path, stage: str, steps: int, echo: Echo):
-        self.folder, self.stage, self.steps, self.echo = folder, stage, steps, echo
+    def __init__(self, folder: Path, stage: str, steps: int, on_row: OnRow):
+        self.folder, self.stage, self.steps, self.on_row = folder, stage, steps, on_row
         self.rows: list[dict] = []
         """The stage's lines up to now."""
         self.records: dict[str, list[EpisodeRecord]] = {"train": [], "eval": []}
@@ -198,7 +201,7 @@ class MetricsLog(TrainerCallback):
     def tell(self, kind: str, step: int) -> None:
         """Tell the reader what is no line of the file."""
         if PartialState().is_main_process:
-            self.echo({"stage": self.stage, "step": step, "kind": kind, "steps": self.steps})
+            self.on_row({"stage": self.stage, "step": step, "kind": kind, "steps": self.steps})
 
     def write(
         self, step: int, kind: str, values: dict, records: Sequence[EpisodeRecord] = ()
@@ -224,7 +227,7 @@ class MetricsLog(TrainerCallback):
             with open(self.folder / "metrics.jsonl", "a") as out:
                 out.write(json.dumps(line) + "\n")
             began = time.monotonic()
-            self.echo(line)
+            self.on_row(line)
             self.last += time.monotonic() - began  # what a reader draws is no part of a step
         return line
 
@@ -278,7 +281,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not full:
             raise
         free = shutil.disk_usage(folder).free / 2**20
-        steps = [sealed_step(stage) for stage in (folder, *folder.glob("*/"))]
+        steps = [last_complete_step(stage) for stage in (folder, *folder.glob("*/"))]
         raise CannotWrite(
             f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and run the same command: "
             f"it goes on at step {max(steps, default=0)}, nothing before it is lost"

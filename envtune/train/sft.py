@@ -1,6 +1,6 @@
 """Supervised fine-tuning on episodes as text: the baseline on ground-truth trajectories, and the format warm-up of a small model.
 
-    >>> rows = gold_rows(practice_tasks(STAGES[3], preset), tokenizer, preset)
+    >>> rows = gold_rows(training_tasks(STAGES[3], preset), tokenizer, preset)
     >>> policy = train(rows, preset, start, run_dir, name="sft", seed=0, epochs=3)
 
 TRL's SFTTrainer does the training. The rows are made by the same rollout as GRPO's: ids concatenated and never tokenised again, the
@@ -26,7 +26,13 @@ from envtune.policy.rollout import Chat, Rollout
 from envtune.train import launch
 from envtune.train.grpo import adapters, hand_over
 from envtune.train.presets import Preset
-from envtune.train.runlog import Echo, MetricsLog, full_disk_explained, last_good_checkpoint, seal
+from envtune.train.runlog import (
+    MetricsLog,
+    OnRow,
+    full_disk_explained,
+    last_good_checkpoint,
+    mark_complete,
+)
 
 WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
 """The script of a format warm-up: every message well-formed, about half of them right."""
@@ -149,7 +155,7 @@ class _Log(TrainerCallback):
     def on_save(self, args, state, control, **_):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", 0)
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", 0)
 
 
 def train(
@@ -162,7 +168,7 @@ def train(
     epochs: float = 3,
     learning_rate: float = 1e-5,
     batch: int = 16,
-    echo: Echo = lambda line: None,
+    on_row: OnRow = lambda line: None,
 ) -> Path:
     """Fine-tune on the rows and return the folder of the policy, run_dir/name/policy. A run that had ended is not run again; a killed one
     goes on from its last epoch. `batch`: sequences a step. ValueError without a row, or where the preset asks for several processes."""
@@ -202,10 +208,10 @@ def train(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     with full_disk_explained(out):
-        log = MetricsLog(run_dir, name, 0, echo)
+        log = MetricsLog(run_dir, name, 0, on_row)
         checkpoint = last_good_checkpoint(out)
         log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else -1)
-        model, tokenizer = sampler.load(start, preset.bf16, preset.four_bit)
+        model, tokenizer = sampler.load_policy(start, preset.bf16, preset.four_bit)
         trainer = SFTTrainer(
             model=model,
             args=config,

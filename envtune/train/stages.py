@@ -6,7 +6,7 @@
 >>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
 >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
 [0.5]
->>> practice_order(("a", "b", "c"), 5, seed=0)
+>>> training_order(("a", "b", "c"), 5, seed=0)
 ['b', 'a', 'c', 'b', 'c']
 """
 
@@ -147,16 +147,16 @@ def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
     return splits.train
 
 
-def practice_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
+def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
     """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
     tasks = stage_tasks(stage, of_tasks(preset.tasks))
     if preset.max_scenarios is None:
         return tasks
-    practised = set(practice_scenarios(preset))
+    practised = set(shortest_scenario_tasks(preset))
     return tuple(t for t in tasks if t in practised)
 
 
-def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
+def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
 
     A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
@@ -167,7 +167,7 @@ def practice_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
     return order[:count]
 
 
-def practice_scenarios(preset: Preset) -> tuple[str, ...]:
+def shortest_scenario_tasks(preset: Preset) -> tuple[str, ...]:
     """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
     stage has some of them. Of a mixture, so many of each kind."""
     practised: tuple[str, ...] = ()

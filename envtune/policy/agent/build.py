@@ -24,11 +24,13 @@ def build(folder: Path, recipe: Recipe | None = None) -> Path:
     recipe = recipe or Recipe()
     competent = train.pretrain(recipe, folder / "competence")
     if not (folder / "competence.json").exists():
-        model, tokenizer = sampler.load(competent, bf16=False)
+        model, tokenizer = sampler.load_policy(competent, bf16=False)
         records = measure.play(
             model, tokenizer, [f"synthetic_base_{n}" for n in HELD_OUT], temperature=0.0
         )
-        write_json(folder / "competence.json", measure.table(records).to_dict("records"))
+        write_json(
+            folder / "competence.json", measure.accuracy_by_group(records).to_dict("records")
+        )
     final = train.pretrain(
         replace(recipe, seed=recipe.seed + 1),
         folder / "habits",
@@ -36,7 +38,7 @@ def build(folder: Path, recipe: Recipe | None = None) -> Path:
         start=competent,
     )
     if not (folder / "start.json").exists():
-        model, tokenizer = sampler.load(final, bf16=False)
+        model, tokenizer = sampler.load_policy(final, bf16=False)
         found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))
         found["hint_effect"] = measure.hint_effect(model, tokenizer)
         write_json(folder / "start.json", found)

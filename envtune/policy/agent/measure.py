@@ -56,7 +56,7 @@ def play(
     return records
 
 
-def table(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
+def accuracy_by_group(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     """Accuracy by BFCL's checker, over all, by variant, class, number of turns and novelty: group, n, accuracy, low, high (95%,
     clustered by scenario)."""
     groups: dict[str, list[tuple[bool, str]]] = {}
