@@ -2,10 +2,13 @@ import json
 
 import pandas as pd
 import pytest
+from conftest import ANSWER, tool_call
 
-from envtune import bfcl
+from envtune import bfcl, replay, rewards
 from envtune.__main__ import main
 from envtune.bfcl import splits, synthetic
+from envtune.bfcl.tasks import parse_call
+from envtune.env import verl_export
 from envtune.train import presets, stages
 
 
@@ -127,37 +130,81 @@ def test_a_notebooks_parameter_chooses_the_tasks():
         presets.choose(presets.CPU_TINY, tasks="toys")
 
 
-@pytest.mark.parametrize("tasks, count", [("bfcl", 1), ("synthetic", 1), ("both", 2)])
-def test_the_verl_export_reads_back_as_the_tasks(tmp_path, tasks, count):
-    assert main(["export-verl", "--out", str(tmp_path), "--tasks", tasks]) == 0
-    frames = {f.stem: pd.read_parquet(f) for f in tmp_path.glob("*.parquet")}
-    assert {name: len(frame) for name, frame in frames.items()} == {
+def exported(folder, tasks):
+    assert main(["export-verl", "--out", str(folder), "--tasks", tasks]) == 0
+    return {f.stem: pd.read_parquet(f).to_dict("records") for f in folder.glob("*.parquet")}
+
+
+@pytest.mark.parametrize(
+    "tasks, stage1, count",
+    [
+        ("bfcl", "train_format_75", 1),
+        ("synthetic", "synthetic_train_format_75", 1),
+        ("both", "both_train_format_150", 2),
+    ],
+)
+def test_the_verl_export_reads_back_as_the_tasks(tmp_path, tasks, stage1, count):
+    files = exported(tmp_path, tasks)
+    assert {name: len(rows) for name, rows in files.items()} == {
+        stage1: 75 * count,
         f"{tasks}_train_base": 100 * count,
         f"{tasks}_train": 400 * count,
         f"{tasks}_val": 100 * count,
     }
     parts = splits.of_tasks(tasks)
-    assert [e["original_id"] for e in frames[f"{tasks}_train"]["extra_info"]] == list(parts.train)
-    for row in frames[f"{tasks}_val"].to_dict("records"):
+    for name, ids in {
+        stage1: parts.stage1,
+        f"{tasks}_train": parts.train,
+        f"{tasks}_val": parts.validation,
+    }.items():
+        assert [row["extra_info"]["index"] for row in files[name]] == list(ids)
+    for row in files[f"{tasks}_val"]:
         extra = row["extra_info"]
-        task, inner = bfcl.load_task(extra["original_id"]), extra["interaction_kwargs"]
-        assert json.loads(inner["ground_truth"]) == [
-            list(turn) for turn in task.ground_truth_source
-        ]
-        assert json.loads(row["reward_model"]["ground_truth"]) == json.loads(inner["ground_truth"])
+        task, inner = bfcl.load_task(extra["index"]), extra["interaction_kwargs"]
+        assert extra["original_id"] == inner["id"] == task.id
+        assert row["data_source"] == extra["dataset_type"] == task.split
+        assert row["ability"] == "multi_turn_function_calling"
+        truths = inner["ground_truth"], row["reward_model"]["ground_truth"]
+        assert [[list(turn) for turn in truth] for truth in truths] == [
+            [list(turn) for turn in task.ground_truth_source]
+        ] * 2
         assert json.loads(inner["initial_config"]) == task.initial_config
         assert tuple(inner["involved_classes"]) == task.classes
-        assert [m["role"] for m in row["prompt"]] == ["system", "user"] and row["prompt"][1][
-            "content"
-        ] == task.user_turns[0]
+        assert [m["role"] for m in row["prompt"]] == ["system", "user"]
+        assert row["prompt"][1]["content"] == task.user_turns[0]
         assert len(inner["processed_question"]) == task.turns - 1
         for turn, text in enumerate(inner["processed_question"], start=1):
             assert text.startswith(task.user_turns[turn])
             assert (turn == task.withheld_until) == (
                 f'"name": "{task.withheld[0]}"' in text if task.withheld else False
             )
-        assert [bool(t) for t in json.loads(inner["question"])] == [
-            i != task.withheld_until for i in range(task.turns)
+        assert [[m["content"] for m in turn] for turn in inner["question"]] == [
+            [] if i == task.withheld_until else [text] for i, text in enumerate(task.user_turns)
         ]
-        kind = "bfcl_v3_multi_turn" if task.id.startswith("multi_turn") else "envtune_synthetic"
-        assert (row["data_source"], row["ability"]) == (kind, "multi_turn_function_calling")
+
+
+@pytest.mark.parametrize("tasks", ["bfcl", "synthetic"])
+def test_the_ground_truth_of_exported_rows_wins_every_turn(tmp_path, tasks):
+    for row in exported(tmp_path, tasks)[f"{tasks}_val"]:
+        inner, messages = row["extra_info"]["interaction_kwargs"], []
+        for turn in range(len(inner["question"])):
+            calls = [parse_call(c, inner["involved_classes"]) for c in inner["ground_truth"][turn]]
+            messages += ([tool_call(*calls)] if calls else []) + [ANSWER]
+        record = replay(inner["id"], messages)
+        assert [verdict.success for verdict in record.verdicts] == [True] * len(inner["question"])
+        assert rewards.progress_reward(record) == 1.0
+
+
+def test_datasets_joins_the_exported_files_and_gives_lists(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    verl_export.export_verl(tmp_path / "out")
+    files = sorted(str(f) for f in (tmp_path / "out").glob("*.parquet"))
+    rows = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert len(rows) == 75 + 100 + 400 + 100
+    first = rows[0]["extra_info"]
+    task, inner = bfcl.load_task(first["index"]), first["interaction_kwargs"]
+    assert inner["ground_truth"] == [list(turn) for turn in task.ground_truth_source]
+    assert inner["question"][1] == [{"role": "user", "content": task.user_turns[1]}]
+    assert inner["processed_question"] == list(task.user_turns[1:])
