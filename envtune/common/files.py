@@ -1,29 +1,51 @@
-"""The files of a run: JSON lines, appended whole and torn only at the end and only by a kill; JSON written whole; metrics as a table.
+"""The files of a run: JSON lines, files that are written atomically, metrics as a table.
 
 >>> rows = list(read_lines(run_dir / "metrics.jsonl"))
 >>> metrics = load_metrics(run_dir)
+>>> with atomic(run_dir / "table.parquet") as unfinished:
+...     metrics.to_parquet(unfinished)
 """
 
+import contextlib
 import gzip
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Write a file or a folder completely or not at all.
+
+    The block writes to the path that it gets; when the block ends without an exception, the
+    result is moved to `path`.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    yield unfinished
+    unfinished.replace(path)
+
+
+def write_json(path: Path, data) -> None:
+    """Write a JSON file atomically."""
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(data, indent=1))
 
 
 def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
-    """The lines of a .jsonl or .jsonl.gz file, up to an end that a kill has torn. ValueError for a damage anywhere else; a file that is
-    `reopened` and appended to after a kill may have torn lines within, which are left out."""
+    """The lines of a .jsonl or .jsonl.gz file. A last line cut short by a kill is left out.
+
+    ValueError for damage anywhere else. reopened: the file is appended to after a kill, so lines
+    cut short may be anywhere, and all of them are left out.
+    """
     torn = None
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if torn:
                     raise ValueError(
-                        f"{path}, line {torn}: not JSON, and lines follow it, so this is no interrupted write; restore the "
-                        "file, or delete the line"
+                        f"{path}, line {torn}: not JSON, and lines follow it, so this is no "
+                        "interrupted write; restore the file, or delete the line"
                     )
                 try:
                     row = json.loads(line)
@@ -39,25 +61,19 @@ def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
         ) from None
 
 
-def write_json(path: Path, data) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(json.dumps(data, indent=1))
-    unfinished.replace(path)
+def load_metrics(run_dir: Path):
+    """metrics.jsonl as a data frame, with `at`: the step counted over all stages.
 
+    FileNotFoundError that says what to run.
+    """
+    import pandas as pd  # here, because `import envtune` reads lines and needs no table
 
-def load_metrics(run_dir: Path) -> pd.DataFrame:
-    """metrics.jsonl with `at`: the step counted over all stages. FileNotFoundError that says what to run."""
     file = run_dir / "metrics.jsonl"
     if not file.exists():
         raise FileNotFoundError(
             f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)"
         )
     data = pd.DataFrame(read_lines(file))
-    offset, parts = 0, []
-    for stage in data["stage"].unique():
-        part = data[data["stage"] == stage].copy()
-        part["at"] = part["step"] + offset
-        offset += int(part["step"].max())
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    last = data.groupby("stage", sort=False)["step"].max()
+    data["at"] = data["step"] + data["stage"].map(last.cumsum() - last)
+    return pd.concat([rows for _, rows in data.groupby("stage", sort=False)], ignore_index=True)

@@ -1,4 +1,4 @@
-"""The folders of the workspace. ENVTUNE_RUNS and ENVTUNE_FIGURES move runs and pictures elsewhere."""
+"""The folders of the workspace. ENVTUNE_RUNS and ENVTUNE_FIGURES move runs and figures."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def runs() -> Path:
-    """The folder that holds one folder a run; read at call time so that a test or a cluster job can move it."""
+    """The folder with one folder per run. Read at call time, so that tests and jobs can move it."""
     return Path(os.environ.get("ENVTUNE_RUNS", ROOT / "runs"))
 
 

@@ -1,18 +1,19 @@
-"""Progress that a terminal can show while a notebook kernel works: the kernel writes, `envtune run` draws.
+"""Progress of a notebook shown in a terminal: the kernel writes it, `envtune run` draws it.
 
-    with progress.phase("stage 1", start=0.2, end=0.4):      # shares of the whole run [0..1]
-        progress.report(3, 20)                               # 3 of 20 steps of the phase
+    with progress.phase("stage 1", start=0.2, end=0.4):   # shares of the whole run [0..1]
+        progress.report(3, 20)                            # 3 of 20 steps of the phase
 
-Without ENVTUNE_PROGRESS, the file's path in the environment, all of this does nothing.
+ENVTUNE_PROGRESS in the environment names the file; without it, all of this does nothing.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
+
+from envtune.common.files import write_json
 
 _phase = {"name": "", "start": 0.0, "end": 1.0}
 
@@ -31,9 +32,10 @@ def phase(name: str, start: float, end: float) -> Iterator[None]:
 
 
 def bar(total: int, description: str, unit: str, quiet: bool = False, initial: int = 0) -> tqdm:
-    """A bar with the time left, for a notebook or a terminal; silent where `envtune run` draws one already.
+    """A bar with the time left, for a notebook or a terminal; silent where `envtune run` draws one.
 
-    Plain tqdm, because tqdm.auto freezes under papermill, and slow, because papermill keeps every redraw as a line.
+    Plain tqdm, because tqdm.auto freezes under papermill. It redraws every two seconds only,
+    because papermill keeps every redraw as a line.
     """
     return tqdm(
         total=total,
@@ -53,6 +55,4 @@ def report(done: float, total: float, text: str = "") -> None:
         return
     share = _phase["start"] + (_phase["end"] - _phase["start"]) * done / max(1, total)
     text = text or (f"{_phase['name']} {done}/{total}" if total > 1 else _phase["name"])
-    unfinished = Path(f"{target}.new")
-    unfinished.write_text(json.dumps({"share": share, "text": text}))
-    unfinished.replace(target)
+    write_json(Path(target), {"share": share, "text": text})

@@ -29,7 +29,7 @@ from queue import Queue
 import pandas as pd
 
 from envtune.common import paths, progress
-from envtune.common.files import read_lines
+from envtune.common.files import atomic, read_lines, write_json
 from envtune.study import notebook
 
 PORT_RACE = re.compile(
@@ -105,9 +105,7 @@ def _state(point: Point) -> dict:
 
 
 def _note(point: Point, **state) -> dict:
-    unfinished = point.folder / "sweep_state.json.new"
-    unfinished.write_text(json.dumps({"parameters": point.parameters, **state}))
-    unfinished.replace(point.folder / "sweep_state.json")
+    write_json(point.folder / "sweep_state.json", {"parameters": point.parameters, **state})
     return state
 
 
@@ -302,12 +300,6 @@ def provenance(book: Path, points: Sequence[Point]) -> dict:
     }
 
 
-def _write_parquet(data: pd.DataFrame, file: Path) -> None:
-    unfinished = file.with_name(file.name + ".new")
-    data.to_parquet(unfinished, index=False)
-    unfinished.replace(file)
-
-
 def _devices() -> list[str | None]:
     """One entry for every run that may go on at once: GPUs, or one for the CPU."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -416,8 +408,9 @@ def sweep(
     if show:
         show(run_states(points), "done")
     result = results(points)
-    _write_parquet(result, home / "summary.parquet")
-    _write_parquet(curves(points), home / "curves.parquet")
+    for name, data in (("summary", result), ("curves", curves(points))):
+        with atomic(home / f"{name}.parquet") as unfinished:
+            data.to_parquet(unfinished, index=False)
     (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1) + "\n")
     return result
 

@@ -28,7 +28,7 @@ from transformers import TrainerCallback
 
 from envtune import bfcl
 from envtune.common import progress
-from envtune.common.files import read_lines, write_json
+from envtune.common.files import atomic, read_lines, write_json
 from envtune.policy import rollout
 from envtune.record import EpisodeRecord
 from envtune.train.errors import CannotWrite
@@ -180,17 +180,17 @@ class MetricsLog(TrainerCallback):
         )
 
     def _cut(self, path: Path, step: int) -> None:
-        unfinished, dropped = path.with_name(path.name + ".new"), []
-        with (gzip.open if path.suffix == ".gz" else open)(unfinished, "wt") as out:
-            for row in read_lines(path):
-                if row["stage"] != self.stage or row["step"] <= step:
-                    out.write(json.dumps(row) + "\n")
-                else:
-                    dropped.append(row)
-        if dropped and path.suffix != ".gz":
-            with open(self.folder / "discarded.jsonl", "a") as out:
-                out.writelines(json.dumps(row) + "\n" for row in dropped)
-        unfinished.replace(path)
+        dropped, opened = [], gzip.open if path.suffix == ".gz" else open
+        with atomic(path) as unfinished:
+            with opened(unfinished, "wt") as out:
+                for row in read_lines(path):
+                    if row["stage"] != self.stage or row["step"] <= step:
+                        out.write(json.dumps(row) + "\n")
+                    else:
+                        dropped.append(row)
+            if dropped and path.suffix != ".gz":
+                with open(self.folder / "discarded.jsonl", "a") as out:
+                    out.writelines(json.dumps(row) + "\n" for row in dropped)
 
     def step(self) -> int:
         """The last training step of the stage."""

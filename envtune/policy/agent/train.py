@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
+from envtune.common.files import atomic
 from envtune.policy.agent import data, tokens
 from envtune.policy.agent.script import HABITS, STUMBLING, Habits
 from envtune.policy.rollout import Chat
@@ -278,8 +279,8 @@ def _train(
                     "optimizers": [o.state_dict() for o in optims],
                     "state": asdict(state),
                 }
-                torch.save(saved, file.with_suffix(".new"))
-                file.with_suffix(".new").replace(file)  # a kill leaves a whole checkpoint
+                with atomic(file) as unfinished:
+                    torch.save(saved, unfinished)
                 bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
                 bar.update(at_once)
         bar.close()
@@ -327,7 +328,6 @@ def _rate(phases: Sequence[Phase], number: int, done: float, steps: int) -> floa
 
 
 def save(model, tokenizer, folder: Path) -> None:
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    unfinished.rename(folder)
+    with atomic(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
