@@ -1,9 +1,18 @@
-import pytest
-from conftest import ANSWER, ground_truth_messages, tool_call
+import json
+import sys
+import warnings
+from dataclasses import replace
 
-from envtune import bfcl, replay
+import pytest
+from conftest import ANSWER, SMALL, ground_truth_messages, tool_call
+
+from envtune import bfcl, read_records, replay
 from envtune.bfcl import Call
+from envtune.common import files, paths
 from envtune.env import rewards
+from envtune.env.rewards import Reward
+from envtune.train import launch
+from envtune.train.stages import STAGES, stages_of
 
 LS, UNKNOWN = tool_call(("ls", {})), tool_call(("teleport", {}))
 
@@ -80,7 +89,7 @@ def test_toolrls_correctness_of_a_turn(made, truth, value):
 def test_toolrl_of_an_episode_is_format_plus_the_mean_over_all_turns():
     task = bfcl.load_task("multi_turn_base_3")
     gold = replay(task.id, ground_truth_messages(task.id))
-    assert rewards.toolrl_reward(gold) == pytest.approx(4.0) == rewards.MAXIMUM["toolrl"]
+    assert rewards.toolrl_reward(gold) == pytest.approx(4.0) == rewards.REWARDS["toolrl"].maximum
     assert rewards.toolrl_reward(replay(task.id, ["?"])) == pytest.approx(-3.0)
     half = replay(
         task.id, ground_truth_messages(task.id)[:2]
@@ -93,4 +102,170 @@ def test_toolrl_of_an_episode_is_format_plus_the_mean_over_all_turns():
 @pytest.mark.parametrize("name", rewards.REWARDS)
 def test_no_reward_exceeds_its_maximum_and_doing_right_reaches_it(name):
     gold = replay("multi_turn_miss_param_3", ground_truth_messages("multi_turn_miss_param_3"))
-    assert rewards.REWARDS[name](gold) == pytest.approx(rewards.MAXIMUM[name])
+    assert rewards.REWARDS[name](gold) == pytest.approx(rewards.REWARDS[name].maximum)
+
+
+COST = 0.25
+
+
+def brief(record):
+    return 1 - COST * len(record.steps)
+
+
+def briefer(record):
+    return 1 - COST * len(record.steps) ** 2
+
+
+class Judged:
+    def __call__(self, record):
+        return 1.0
+
+
+EXAMPLES = paths.ROOT / "docs" / "examples"
+MINE = replace(STAGES[1], name="mine", reward=Reward(brief, maximum=1.0))
+BRIEF = MINE.reward
+NAMED = replace(MINE, reward="test_rewards:BRIEF")
+
+
+def test_a_stage_takes_a_function_with_its_maximum():
+    record = replay("multi_turn_base_3", [ANSWER, ANSWER])
+    assert rewards.reward_of(MINE.reward)(record) == 0.5
+    assert rewards.reward_of(NAMED.reward) is BRIEF
+    assert stages_of(["stage2_hints"], "test_rewards:BRIEF")[0].reward == "test_rewards:BRIEF"
+
+
+@pytest.mark.parametrize(
+    "reward, what",
+    [
+        ("briefly", "reward is one of stage1, progress, binary, direct, toolrl, or Reward"),
+        (brief, "Reward\\(function, maximum=...\\)"),
+        ("no_such_module:BRIEF", "cannot be loaded: No module named 'no_such_module'; the module"),
+        ("test_rewards:SHORT", "cannot be loaded: module 'test_rewards' has no attribute 'SHORT'"),
+        ("test_rewards:brief", "is a function; the module needs a line such as `NAME = Reward"),
+    ],
+)
+def test_a_reward_that_a_stage_cannot_use_is_refused(reward, what):
+    with pytest.raises(ValueError, match=what):
+        replace(MINE, reward=reward)
+
+
+@pytest.mark.parametrize(
+    "function, maximum, what",
+    [
+        (Judged(), 1.0, "takes a function of an EpisodeRecord"),
+        ("progress", 1.0, "takes a function of an EpisodeRecord"),
+        (brief, None, "reward brief: maximum is the largest value"),
+        (brief, float("inf"), "a number of at least 0, got inf"),
+        (brief, -1.0, "a number of at least 0, got -1.0"),
+    ],
+)
+def test_a_reward_that_cannot_be_is_refused(function, maximum, what):
+    with pytest.raises(ValueError, match=what):
+        Reward(function, maximum)
+
+
+@pytest.mark.parametrize("value", [None, "0.5", float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_named_with_its_task(value):
+    with pytest.raises(ValueError, match="reward <lambda> gave .* of multi_turn_base_3; it must"):
+        Reward(lambda record: value, 1.0)(replay("multi_turn_base_3", []))
+
+
+def test_a_value_above_the_maximum_is_warned_of():
+    record = replay("multi_turn_base_3", [ANSWER])
+    with pytest.warns(UserWarning, match="reward brief gave more than its maximum of 0.5"):
+        assert Reward(brief, maximum=0.5)(record) == 0.75
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Reward(brief, maximum=0.75)(record) == 0.75
+
+
+def test_config_keeps_a_reward_by_name_with_a_digest_of_what_it_computes(monkeypatch):
+    assert rewards.reward_settings("progress") == "progress"
+    kept = rewards.reward_settings(BRIEF)
+    assert kept | {"source_digest": ""} == {"name": "brief", "maximum": 1.0, "source_digest": ""}
+    assert rewards.reward_settings("test_rewards:BRIEF") == kept | {"name": "test_rewards:BRIEF"}
+    assert Reward(brief, 1.0).source_digest() == kept["source_digest"]
+    assert Reward(briefer, 1.0).source_digest() != kept["source_digest"]
+    monkeypatch.setattr(sys.modules[__name__], "COST", 0.5)
+    assert BRIEF.source_digest() != kept["source_digest"]  # a value that the function reads
+
+
+def test_a_function_of_a_notebook_cell_has_a_source_and_one_without_is_refused():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, digests = InteractiveShell(), []
+    for value in (0.5, 0.5, 0.75):
+        shell.run_cell(f"def mine(record):\n    return {value}")
+        digests.append(Reward(shell.user_ns["mine"], 1.0).source_digest())
+    assert digests[0] == digests[1] != digests[2]
+    names = {}
+    exec("def mine(record): return 1.0", names)
+    with pytest.raises(ValueError, match="the source of reward mine cannot be read"):
+        Reward(names["mine"], 1.0).source_digest()
+
+
+def test_a_job_carries_a_reward_of_a_module_and_refuses_one_of_this_process(tmp_path):
+    launch.write_job(tmp_path / "job.json", NAMED, SMALL, 1, "x", tmp_path, 0)
+    assert launch.read_job(tmp_path / "job.json")["stage"] == NAMED
+    with pytest.raises(ValueError, match=r"`NAME = Reward\(brief, maximum=1.0\)`"):
+        launch.write_job(tmp_path / "new" / "job.json", MINE, SMALL, 1, "x", tmp_path, 0)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_policy, tmp_path):
+    from envtune.train import grpo
+
+    grpo.train_stage(MINE, SMALL, 1, small_policy, tmp_path, 0)
+    [row] = [r for r in files.read_lines(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
+    records = list(read_records(tmp_path / "episodes.jsonl.gz", kind="train"))
+    assert row["reward"] == pytest.approx(sum(map(brief, records)) / len(records), abs=1e-5)
+    kept = json.loads((tmp_path / "config.json").read_text())["stages"]["mine"]["reward"]
+    assert kept == rewards.reward_settings(BRIEF)
+
+    grpo.train_stage(replace(MINE, reward=Reward(brief, 1.0)), SMALL, 1, small_policy, tmp_path, 0)
+    for other, what in (
+        (Reward(briefer, 1.0), 'reward.name was "brief", now "briefer"'),
+        (Reward(brief, 2.0), "reward.maximum was 1.0, now 2.0"),
+        ("progress", 'now "progress"'),
+    ):
+        with pytest.raises(ValueError, match=what):
+            grpo.train_stage(replace(MINE, reward=other), SMALL, 1, small_policy, tmp_path, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "COST", 0.5)
+        with pytest.raises(ValueError, match="another version of the reward brief: its source"):
+            grpo.train_stage(MINE, SMALL, 1, small_policy, tmp_path, 0)
+
+
+def test_the_collapse_guard_takes_the_maximum_of_the_reward_given():
+    from envtune.train import grpo
+
+    stage = replace(MINE, reward=Reward(brief, 3.0), reward_scale=2.0)
+    assert grpo.StageControl(None, stage, SMALL, 1, 0).reward_max == 6.0
+
+
+@pytest.mark.slow
+def test_other_processes_find_the_module_that_this_one_found(small_policy, tmp_path, monkeypatch):
+    from envtune.train import grpo
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    two = replace(
+        SMALL, prompts_per_step=2, device_batch=4, max_scenarios=2, processes=2, parallel="cpu"
+    )
+    stage, rows = replace(MINE, reward="my_rewards:BRIEF"), []
+    grpo.train_stage(stage, two, 1, small_policy, tmp_path, 0, on_row=rows.append)
+    [row] = [row for row in rows if row["kind"] == "train"]
+    records = list(read_records(tmp_path / "episodes.jsonl.gz", kind="train"))
+    expected = sum(map(rewards.reward_of("my_rewards:BRIEF"), records)) / len(records)
+    assert row["reward"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_page_on_a_reward_of_your_own_runs(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(paths.ROOT)
+    page, names = (paths.ROOT / "docs" / "rewards.md").read_text(), {}
+    for code in page.split("```python\n")[1:]:
+        exec(compile(code.split("```")[0], "docs/rewards.md", "exec"), names)
+    assert capsys.readouterr().out == "-0.02\n"
+    module = rewards.reward_of(names["stage"].reward)
+    assert module(names["record"]) == names["reward"](names["record"])

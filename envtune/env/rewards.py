@@ -1,14 +1,24 @@
 """Rewards: pure functions of an EpisodeRecord (PAPER: rewards; paper section 3.4 and appendix).
 
     >>> record = replay("multi_turn_base_3", ["<think>x</think><answer>Done.</answer>"] * 2)
-    >>> format_reward(record), tool_call_reward(record), stage1_reward(record), progress_reward(record)
-    (1.0, 0.0, 0.0, 0.0)
+    >>> format_reward(record), tool_call_reward(record), progress_reward(record)
+    (1.0, 0.0, 0.0)
+    >>> REWARDS["direct"](record), REWARDS["direct"].maximum
+    (0.1, 1.0)
 
-Counts are per step, not per call, and a step that ended a turn counts for neither C_correct nor C_error, as in the
-authors' code. Progress is always over the task's T turns (a departure: the authors average over the turns reached).
+Counts are per step, not per call, and a step that ended a turn counts for neither C_correct nor
+C_error, as in the authors' code. Progress is always over the task's T turns (a departure: the
+authors average over the turns reached). A reward of your own: docs/rewards.md.
 """
 
-from collections.abc import Sequence
+import importlib
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from numbers import Real
 from statistics import fmean
 
 from envtune import bfcl
@@ -63,7 +73,8 @@ def direct_reward(record: EpisodeRecord) -> float:
 
 
 def _likeness(call: Call, truth: Call) -> float:
-    """Of a call with the right name: Jaccard overlap of the argument names, and a point for each argument with the right value."""
+    """Score of a call with the right name: Jaccard overlap of the argument names, plus one point
+    for each argument with the right value."""
     names = call.arguments.keys() | truth.arguments.keys()
     overlap = len(call.arguments.keys() & truth.arguments.keys()) / len(names) if names else 1.0
     right = [
@@ -75,9 +86,10 @@ def _likeness(call: Call, truth: Call) -> float:
 
 
 def call_correctness(calls: Sequence[Call], truth: Sequence[Call]) -> float:
-    """ToolRL's R_correct of one turn [-3..3]: overlap of tool names, then each true call against the best call not yet taken.
+    """ToolRL's R_correct of one turn [-3..3].
 
-    A turn whose ground truth is empty is worth 3 without a call and -3 with one.
+    Overlap of tool names, then each true call against the best call not yet taken. A turn whose
+    ground truth is empty is worth 3 without a call and -3 with one.
     """
     if not truth:
         return -3.0 if calls else 3.0
@@ -90,8 +102,11 @@ def call_correctness(calls: Sequence[Call], truth: Sequence[Call]) -> float:
 
 
 def toolrl_reward(record: EpisodeRecord) -> float:
-    """ToolRL's R_format + R_correct [-3..4], R_correct as a mean over all T turns (ToolRL itself is about single turns; a turn not
-    reached counts -3). It judges the calls and not what they did (PAPER: rewards; ToolRL: arXiv 2504.13958, section 3.3)."""
+    """ToolRL's R_format + R_correct [-3..4] (PAPER: rewards; arXiv 2504.13958, section 3.3).
+
+    It judges the calls and not what they did. ToolRL scores single turns; here R_correct is the
+    mean over all T turns, and a turn that was not reached counts -3.
+    """
     truth = bfcl.load_task(record.task_id).ground_truth
     calls: list[list[Call]] = [[] for _ in truth]
     reached = 1 + max((step.turn for step in record.steps), default=-1)
@@ -103,10 +118,106 @@ def toolrl_reward(record: EpisodeRecord) -> float:
     return format_reward(record) + fmean(turns)
 
 
+@dataclass(frozen=True)
+class Reward:
+    """A function that scores an episode, and the largest value it gives."""
+
+    function: Callable[[EpisodeRecord], float]
+    maximum: float
+    """The collapse guard takes a mean reward near this value for a solved stage."""
+
+    def __post_init__(self):
+        if not inspect.isfunction(self.function):
+            raise ValueError(
+                f"a Reward takes a function of an EpisodeRecord, got {self.function!r}; "
+                "wrap it in a `def`"
+            )
+        if not isinstance(self.maximum, Real) or not 0 <= self.maximum < math.inf:
+            raise ValueError(
+                f"reward {self.name}: maximum is the largest value that it gives, "
+                f"a number of at least 0, got {self.maximum!r}"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, record: EpisodeRecord) -> float:
+        """The function's value. ValueError when it is not a finite number."""
+        value = self.function(record)
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(
+                f"reward {self.name} gave {value!r} for an episode of {record.task_id}; "
+                "it must return a finite number"
+            )
+        if value > self.maximum + 1e-9:
+            warnings.warn(
+                f"reward {self.name} gave more than its maximum of {self.maximum}; "
+                "the collapse guard needs the true one",
+                stacklevel=2,
+            )
+        return float(value)
+
+    def source_digest(self) -> str:
+        """Tells two versions of the function apart: its source, and the numbers and texts that it
+        reads from outside. Changes in other functions that it calls are not seen."""
+        used = inspect.getclosurevars(self.function)
+        outside = {**used.globals, **used.nonlocals}
+        constants = {k: v for k, v in outside.items() if isinstance(v, (bool, int, float, str))}
+        try:
+            text = inspect.getsource(self.function) + repr(sorted(constants.items()))
+        except OSError:
+            raise ValueError(
+                f"the source of reward {self.name} cannot be read, so a run could not tell two "
+                "versions of it apart; define it in a notebook cell or in a module"
+            ) from None
+        return sha256(text.encode()).hexdigest()[:12]
+
+
 REWARDS = {
-    f.__name__.removesuffix("_reward"): f
-    for f in (stage1_reward, progress_reward, binary_reward, direct_reward, toolrl_reward)
+    "stage1": Reward(stage1_reward, maximum=2.0),
+    "progress": Reward(progress_reward, maximum=1.0),
+    "binary": Reward(binary_reward, maximum=1.0),
+    "direct": Reward(direct_reward, maximum=1.0),
+    "toolrl": Reward(toolrl_reward, maximum=4.0),
 }
-"""Rewards that a stage may name."""
-MAXIMUM = {"stage1": 2.0, "progress": 1.0, "binary": 1.0, "direct": 1.0, "toolrl": 4.0}
-"""The largest value of each."""
+"""The built-in rewards, by the name that a stage may give."""
+
+
+def reward_of(given: str | Reward) -> Reward:
+    """A stage's reward: a built-in one by name, one of a module as "module:name", or as it is."""
+    if isinstance(given, Reward):
+        return given
+    if given in REWARDS:
+        return REWARDS[given]
+    if not isinstance(given, str) or ":" not in given:
+        raise ValueError(
+            f"reward is one of {', '.join(REWARDS)}, or Reward(function, maximum=...), "
+            f'or "module:name" of one in a module; got {given!r}'
+        )
+    module, _, name = given.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"reward {given!r} cannot be loaded: {error}; the module must lie beside the "
+            "notebook or in a folder on PYTHONPATH"
+        ) from None
+    if not isinstance(found, Reward):
+        raise ValueError(
+            f"reward {given!r} is a {type(found).__name__}; the module needs "
+            f"a line such as `NAME = Reward({name}, maximum=1.0)`, and the stage that name"
+        )
+    return found
+
+
+def reward_settings(given: str | Reward) -> str | dict:
+    """How config.json keeps a stage's reward: by name, and with a digest if it is not built in."""
+    if given in REWARDS:
+        return given
+    reward = reward_of(given)
+    return {
+        "name": given if isinstance(given, str) else reward.name,
+        "maximum": reward.maximum,
+        "source_digest": reward.source_digest(),
+    }

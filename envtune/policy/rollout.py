@@ -216,7 +216,7 @@ class TRLRollout:
     """
 
     chat: Chat
-    reward: str
+    reward: Callable[[EpisodeRecord], float]
     reward_scale: float
     hint_rate_at: Callable[[float], float]
     """The share of episodes with hints, by how much of the stage is done [0..1]."""
@@ -301,9 +301,8 @@ class TRLRollout:
             records,
             {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)},
         )
-        reward = rewards.REWARDS[self.reward]
         score = (
-            (lambda record: self.reward_scale * reward(record))
+            (lambda record: self.reward_scale * self.reward(record))
             if training
             else (lambda record: float(bfcl.official_valid(record)))
         )

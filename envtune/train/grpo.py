@@ -138,7 +138,7 @@ class StageControl(TrainerCallback):
     def __init__(self, log: MetricsLog, stage: Stage, preset: Preset, steps: int, attempt: int):
         self.log, self.guard, self.steps, self.attempt = log, preset.guard, steps, attempt
         self.rule = None if preset.fixed_length else stage.transition
-        self.reward_max = rewards.MAXIMUM[stage.reward] * stage.reward_scale
+        self.reward_max = rewards.reward_of(stage.reward).maximum * stage.reward_scale
         self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor**attempt
         self.alarm: collapse.Alarm | None = None
         """What ended the training early, if the guard may end it."""
@@ -252,7 +252,7 @@ def _trainer(
     model, tokenizer = sampler.load_policy(start, preset.bf16, preset.four_bit)
     play = rollout.TRLRollout(
         chat=rollout.Chat(tokenizer),
-        reward=stage.reward,
+        reward=rewards.reward_of(stage.reward),
         reward_scale=stage.reward_scale,
         hint_rate_at=stage.hint_rate_at,
         episode={

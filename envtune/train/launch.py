@@ -42,7 +42,17 @@ def write_job(
     run_dir: Path,
     seed: int,
 ) -> None:
-    """Write a job file; `read_job` gives the same arguments back."""
+    """Write a job file; `read_job` gives the same arguments back.
+
+    ValueError when the stage's reward is a function of this process, which a job cannot carry.
+    """
+    if not isinstance(stage.reward, str):
+        raise ValueError(
+            f"{stage.name} is rewarded by {stage.reward.name}, a function that other processes "
+            "cannot see. Write it into a module beside the notebook, say my_rewards.py, with the "
+            f"line `NAME = Reward({stage.reward.name}, maximum={stage.reward.maximum})`, and give "
+            'the stage reward="my_rewards:NAME"'
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(
         json.dumps(
@@ -115,7 +125,11 @@ def launch_stage(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # finds "module:name"
+        },
     )
     try:
         for line in process.stdout:

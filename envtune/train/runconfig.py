@@ -16,6 +16,7 @@ from pathlib import Path
 
 from envtune.common import paths
 from envtune.common.files import read_lines, write_json
+from envtune.env import rewards
 from envtune.train.presets import Preset
 from envtune.train.runlog import last_complete_step, versions
 from envtune.train.stages import Stage, training_tasks
@@ -112,6 +113,7 @@ def register(
     settings["model"] = portable(preset.model, run_dir)
     entry = {
         **asdict(stage),
+        "reward": rewards.reward_settings(stage.reward),
         "steps": steps,
         "start": portable(start, run_dir),
         "start_version": _version(start),
@@ -142,6 +144,12 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
             raise ValueError(
                 f"{stage.name} is stale: the stage that left {now['start']} was trained further or anew since. Delete {out} "
                 "to train it from there, or choose another run_name"
+            )
+        if found[0].startswith("reward.source_digest"):
+            raise ValueError(
+                f"{run_dir} trained {stage.name} with another version of the reward "
+                f"{now['reward']['name']}: its source, or a value that it reads, has changed since. "
+                "Choose another run_name, or delete the folder"
             )
         raise ValueError(
             f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. Choose another run_name, or delete the "

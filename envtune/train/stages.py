@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from envtune import bfcl
 from envtune.bfcl.splits import Splits, is_base, of_tasks, scenario_of, shortest_scenarios
-from envtune.env.rewards import REWARDS
+from envtune.env.rewards import Reward, reward_of
 from envtune.hints import Corruption
 from envtune.train.presets import Preset
 from envtune.train.transition import Transition
@@ -33,8 +33,8 @@ class Stage:
     name: str
     tasks: str
     """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400. BFCL's or synthetic ones: see Preset.tasks."""
-    reward: str
-    """One of rewards.REWARDS."""
+    reward: str | Reward
+    """A name in rewards.REWARDS, a Reward, or "module:name" of a Reward in a module of your own."""
     hint_rate: float
     """Share of episodes whose vague errors carry hints [0..1], at the start of the stage."""
     rules: bool
@@ -61,10 +61,7 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}"
             )
-        if self.reward not in REWARDS:
-            raise ValueError(
-                f"stage {self.name!r}: reward is one of {', '.join(REWARDS)}, got {self.reward!r}"
-            )
+        reward_of(self.reward)
         for name in ("hint_rate", "hint_rate_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
@@ -192,7 +189,7 @@ def validation_tasks(preset: Preset) -> tuple[str, ...]:
     return spread(of_tasks(preset.tasks).validation, preset.validation_tasks)
 
 
-def evaluation_tasks(preset: Preset, count: int = 0) -> tuple[str, ...]:
+def evaluation_tasks(preset: Preset, count: int | None = None) -> tuple[str, ...]:
     """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of it."""
     held_out = of_tasks(preset.tasks).test
     return spread(held_out, count) if count else held_out
@@ -200,10 +197,10 @@ def evaluation_tasks(preset: Preset, count: int = 0) -> tuple[str, ...]:
 
 def stages_of(
     names: Sequence[str],
-    reward: str = "",
+    reward: str | None = None,
     reward_scale: float = 1.0,
-    hint_rate: float = -1.0,
-    hint_schedule: str = "",
+    hint_rate: float | None = None,
+    hint_schedule: str | None = None,
     corruption: str = "none",
     corruption_rate: float = 0.0,
 ) -> list[Stage]:
@@ -221,7 +218,7 @@ def stages_of(
                 stage,
                 reward=own,
                 reward_scale=reward_scale,
-                hint_rate=stage.hint_rate if hint_rate < 0 else hint_rate,
+                hint_rate=stage.hint_rate if hint_rate is None else hint_rate,
                 hint_schedule=hint_schedule or stage.hint_schedule,
                 corruption=corruption,
                 corruption_rate=corruption_rate,
@@ -230,10 +227,10 @@ def stages_of(
     return chosen
 
 
-def steps_of(stages: Sequence[Stage], steps: Sequence[int], preset: Preset) -> list[int]:
+def steps_of(stages: Sequence[Stage], steps: Sequence[int] | None, preset: Preset) -> list[int]:
     """Steps of each stage: as given, or the preset's (a single-stage baseline takes all four together). ValueError for another count."""
     own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
-    found = list(steps) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
+    found = list(steps or ()) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
     if len(found) != len(stages) or any(n < 1 for n in found):
         raise ValueError(
             f"stage_steps holds a number above 0 for each of {len(stages)} stages, got {found!r}"
