@@ -32,6 +32,16 @@ def write_json(path: Path, data) -> None:
         unfinished.write_text(json.dumps(data, indent=1))
 
 
+def read_json(path: Path, missing=None):
+    """The content of a JSON file, `missing` if there is none. ValueError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return missing
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or delete it") from None
+
+
 def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
     """The lines of a .jsonl or .jsonl.gz file. A last line cut short by a kill is left out.
 

@@ -3,17 +3,17 @@
     >>> run = train_curriculum(presets.CPU_TINY, run_dir=paths.run_dir("try"), seed=0)
     >>> run.checkpoints["stage4_alignment"], pd.read_json(run.folder / "metrics.jsonl", lines=True)
 
-What TRL does: sampling groups, advantages, the clipped loss, the KL term to the reference, the optimiser. What is done here:
-the settings of the paper, the rollouts (rollout.py), when a stage ends (transition.py), the collapse guard (collapse.py) and the
-hand-over. The KL reference of a stage is the policy at its start: TRL loads it from the folder the stage started from, and with LoRA
-the adapters are merged before the hand-over, so that the base model is that policy.
+TRL does the sampling of groups, the advantages, the clipped loss, the KL term to the reference and the
+optimiser. This module adds the settings of the paper, the rollouts (rollout.py), the end of a stage
+(transition.py), the collapse guard (collapse.py) and the hand-over. The KL reference of a stage is the
+policy at its start: TRL loads it from the folder the stage started from, and with LoRA the adapters are
+merged before the hand-over, so that the base model is that policy.
 
-A killed run goes on with the same call: finished stages are skipped, an unfinished one resumes at its last whole checkpoint. With more
-steps a finished stage goes on too, from the checkpoint that is kept of its last step.
+The same call resumes a killed run: finished stages are skipped, an unfinished one resumes at its last
+complete checkpoint. With more steps a finished stage goes on from the checkpoint of its last step.
 """
 
 import gc
-import json
 import math
 import shutil
 import warnings
@@ -24,11 +24,12 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
+from accelerate.utils import broadcast_object_list
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import GRPOConfig
 
 from envtune.common import progress
-from envtune.common.files import write_json
+from envtune.common.files import read_json, write_json
 from envtune.env import rewards
 from envtune.hints import Corruption
 from envtune.policy import agent, rollout, sampler, smollm2
@@ -40,6 +41,7 @@ from envtune.train.presets import Preset
 from envtune.train.runlog import (
     MetricsLog,
     OnRow,
+    checkpoint_step,
     full_disk_explained,
     last_complete_step,
     last_good_checkpoint,
@@ -53,8 +55,7 @@ class Run:
     """A run folder and the checkpoint that each stage left."""
 
     folder: Path
-    start: Path
-    """The policy before stage 1."""
+    start: Path  # the policy before stage 1
     checkpoints: dict[str, Path]
 
 
@@ -71,8 +72,9 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
     batch, at_once = prompts * preset.generations, preset.device_batch * preset.processes
     if batch % at_once:
         raise ValueError(
-            f"{prompts} prompts x {preset.generations} generations = {batch} rollouts a step do not divide into batches "
-            f"of {preset.device_batch} on {preset.processes} device(s); set device_batch to a divisor"
+            f"{prompts} prompts x {preset.generations} generations = {batch} rollouts per step do "
+            f"not divide into batches of {preset.device_batch} on {preset.processes} device(s); set "
+            "device_batch to a divisor"
         )
     vllm = {
         "vllm_mode": preset.vllm_mode,
@@ -92,10 +94,8 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         disable_tqdm=True,
         save_steps=preset.save_every,
         save_strategy="steps",  # and after the last step
-        save_total_limit=2
-        + math.ceil(
-            2 * preset.guard.window / preset.save_every
-        ),  # a rollback may go back two windows
+        # a rollback may go back two windows
+        save_total_limit=2 + math.ceil(2 * preset.guard.window / preset.save_every),
         eval_strategy="steps",
         eval_steps=preset.validate_every,
         eval_on_start=True,
@@ -132,16 +132,17 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
 
 
 class StageControl(TrainerCallback):
-    """Reads every line that the log took: asks the collapse guard after a step, the transition rule after a validation, and seals
-    checkpoints. It stands behind the log among the callbacks."""
+    """Applies the collapse guard after a step and the transition rule after a validation.
+
+    It also marks checkpoints as complete. Must be registered after MetricsLog.
+    """
 
     def __init__(self, log: MetricsLog, stage: Stage, preset: Preset, steps: int, attempt: int):
         self.log, self.guard, self.steps, self.attempt = log, preset.guard, steps, attempt
         self.rule = None if preset.fixed_length else stage.transition
         self.reward_max = rewards.reward_of(stage.reward).maximum * stage.reward_scale
         self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor**attempt
-        self.alarm: collapse.Alarm | None = None
-        """What ended the training early, if the guard may end it."""
+        self.alarm: collapse.Alarm | None = None  # what ended the training early
 
     def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **_):
         if not self.attempt:
@@ -163,29 +164,19 @@ class StageControl(TrainerCallback):
     def _guard(self, control) -> None:
         rows = self.log.rows
         found = collapse.alarms(rows, self.guard, self.reward_max)
-        standing = (
-            {alarm.kind for alarm in collapse.alarms(rows[:-1], self.guard, self.reward_max)}
-            if found
-            else set()
-        )
+        before = collapse.alarms(rows[:-1], self.guard, self.reward_max) if found else []
         for alarm in found:
-            if alarm.kind not in standing:  # told once, as long as it lasts
-                self.log.write(
-                    alarm.step,
-                    "alarm",
-                    {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action},
-                )
+            if alarm.kind not in {earlier.kind for earlier in before}:  # reported once
+                values = {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action}
+                self.log.write(alarm.step, "alarm", values)
                 warnings.warn(
                     f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}",
                     stacklevel=2,
                 )
         if found and self.guard.action in ("stop", "rollback"):
             self.alarm = found[0]
-            control.should_training_stop, control.should_save, control.should_evaluate = (
-                True,
-                False,
-                False,
-            )
+            control.should_training_stop = True
+            control.should_save = control.should_evaluate = False
 
     def _transition(self, step: int, control) -> None:
         validations = [
@@ -193,11 +184,8 @@ class StageControl(TrainerCallback):
         ]
         norms = [row["grad_norm"] for row in self.log.rows if row["kind"] == "train"]
         decision = transition.decide(self.rule, validations, norms, step, self.steps)
-        self.log.write(
-            step,
-            "decision",
-            {"move_on": decision.move_on, "why": decision.why, **decision.evidence},
-        )
+        values = {"move_on": decision.move_on, "why": decision.why, **decision.evidence}
+        self.log.write(step, "decision", values)
         if decision.move_on:
             control.should_training_stop = control.should_save = True
 
@@ -222,7 +210,7 @@ def adapters(preset: Preset):
 
 
 class StageTrainer(PackedGRPOTrainer):
-    """TRL's, in which validation leaves the random state of training alone: how often it is done changes no weight."""
+    """TRL's trainer, but validation restores the random state, so its frequency changes no weight."""
 
     def evaluate(self, *args, **kwargs):
         states = random_states()
@@ -285,15 +273,15 @@ def _trainer(
         rollout_func=play,
         callbacks=callbacks,
     )
-    trainer.remove_callback(
-        PrinterCallback
-    )  # its dicts would bury the progress bar; metrics.jsonl has the numbers
+    trainer.remove_callback(PrinterCallback)  # it would print every row between the progress bars
     return trainer
 
 
 def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Path) -> None:
-    """Save the policy whole or not at all, with adapters merged into the weights it started from: the next stage starts, and
-    measures its KL, from here. The adapters themselves are kept beside it."""
+    """Save the policy atomically, with adapters merged into the weights that it started from.
+
+    The next stage starts here, and its KL is measured to here. The adapters are kept beside it.
+    """
     unfinished = folder.with_name(folder.name + ".unfinished")
     if PartialState().is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -306,10 +294,8 @@ def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Pat
             kept = folder.with_name("adapters")
             shutil.rmtree(kept, ignore_errors=True)
             unfinished.rename(kept)
-            # whole weights, not the 4-bit ones: merging into those would round the adapters away
-            base = AutoModelForCausalLM.from_pretrained(
-                start, dtype=torch.bfloat16 if preset.bf16 else torch.float32
-            )
+            # not the 4-bit weights: merging into those would round the adapters away
+            base, _ = sampler.load_policy(start, preset.bf16)
             PeftModel.from_pretrained(base, kept).merge_and_unload().save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         unfinished.rename(folder)
@@ -320,13 +306,11 @@ def _refuse(stage: Stage, preset: Preset, steps: int, seed: int) -> None:
     """ValueError for what cannot be trained, before anything is written."""
     if steps < 1 or seed < 0:
         raise ValueError(
-            f"{stage.name} takes steps of at least 1 and a seed of at least 0, got {steps} and {seed}"
+            f"{stage.name} needs steps of at least 1 and a seed of at least 0, got {steps} and {seed}"
         )
     for name in ("save_every", "validate_every", "validation_tasks"):
-        if getattr(preset, name) < 1:
-            raise ValueError(
-                f"preset {preset.name!r}: {name} is at least 1, got {getattr(preset, name)}"
-            )
+        if (value := getattr(preset, name)) < 1:
+            raise ValueError(f"preset {preset.name!r}: {name} is at least 1, got {value}")
 
 
 def _attempt(
@@ -339,33 +323,32 @@ def _attempt(
     log: MetricsLog,
     rollbacks: list[dict],
 ) -> collapse.Alarm | None:
-    """Train from the last good checkpoint to the stage's end and hand over, or return the alarm that ended it."""
+    """Train from the last good checkpoint to the stage's end and hand over.
+
+    Returns the alarm instead if one ended the training.
+    """
     set_seed(seed)
-    if PartialState().is_main_process:
-        checkpoint = last_good_checkpoint(out, rollbacks)
-    PartialState().wait_for_everyone()
-    checkpoint = last_good_checkpoint(out, rollbacks)
-    step = int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+    main = PartialState().is_main_process
+    [checkpoint] = broadcast_object_list([last_good_checkpoint(out, rollbacks) if main else None])
+    step = checkpoint_step(checkpoint) if checkpoint else 0
     log.resume(step if checkpoint or rollbacks else -1)
     if step:
-        log.tell("resumed", step)
-    told = {row["rollback"] for row in log.rows if row["kind"] == "rollback"}
+        log.notify("resumed", step)
+    written = {row["rollback"] for row in log.rows if row["kind"] == "rollback"}
     for number, rolled in enumerate(rollbacks, 1):
-        if number not in told:  # a new one, or one that stood past the step to go on from
+        if number not in written:  # a new one, or its row came after the checkpoint
             log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
-    judge, interrupts = StageControl(log, stage, preset, steps, len(rollbacks)), Interrupts()
-    # a stage that its rule had ended, and that was killed before its policy was whole, has no step to train
+    control, interrupts = StageControl(log, stage, preset, steps, len(rollbacks)), Interrupts()
+    # a stage that its rule had ended, and that was killed before the hand-over, has no step to train
     ended = any(
         row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau")
         for row in log.rows
     )
-    trainer = _trainer(
-        stage, preset, step if ended else steps, start, out, seed, log, [log, judge, interrupts]
-    )
-    trainer.args.learning_rate = judge.learning_rate
-    trainer.args.eval_on_start = not any(
-        row["kind"] == "validation" for row in log.rows
-    )  # a resumed run has that line already
+    last, callbacks = step if ended else steps, [log, control, interrupts]
+    trainer = _trainer(stage, preset, last, start, out, seed, log, callbacks)
+    trainer.args.learning_rate = control.learning_rate
+    # a resumed run has that row already
+    trainer.args.eval_on_start = not any(row["kind"] == "validation" for row in log.rows)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
@@ -373,32 +356,27 @@ def _attempt(
         raise
     finally:
         interrupts.off()
-    if judge.alarm is None:
+    if control.alarm is None:
         hand_over(trainer, trainer.processing_class, start, preset, out / "policy")
-    return judge.alarm
+    return control.alarm
 
 
 def _roll_back(
     alarm: collapse.Alarm, out: Path, preset: Preset, rollbacks: list[dict]
 ) -> list[dict]:
-    """Note where an alarm sends the run back to: the last checkpoint before the window that raised it, or the stage's start. An alarm
-    within two windows of the last rollback says that it did not go back far enough: then a window further."""
-    behind, window = alarm.step - preset.guard.window, preset.guard.window
+    """Add a rollback to the last checkpoint before the alarm's window, or to the stage's start.
+
+    An alarm within two windows of the last rollback means that it did not go back far enough: then it
+    goes back one window further.
+    """
+    latest, window = alarm.step - preset.guard.window, preset.guard.window
     if rollbacks and alarm.step - rollbacks[-1]["to_step"] <= 2 * window:
-        behind = min(behind, rollbacks[-1]["to_step"] - window)
-    steps = [int(c.name.rsplit("-", 1)[1]) for c in out.glob("checkpoint-*")]
-    to_step = max((step for step in steps if step <= behind), default=0)
+        latest = min(latest, rollbacks[-1]["to_step"] - window)
+    steps = map(checkpoint_step, out.glob("checkpoint-*"))
+    to_step = max((step for step in steps if step <= latest), default=0)
     rate = preset.learning_rate * preset.guard.learning_rate_factor ** (len(rollbacks) + 1)
-    rollbacks = [
-        *rollbacks,
-        {
-            "at_step": alarm.step,
-            "to_step": to_step,
-            "alarm": alarm.kind,
-            "why": alarm.why,
-            "learning_rate": rate,
-        },
-    ]
+    new = {"at_step": alarm.step, "to_step": to_step, "alarm": alarm.kind, "why": alarm.why}
+    rollbacks = [*rollbacks, {**new, "learning_rate": rate}]
     if PartialState().is_main_process:
         write_json(out / "rollbacks.json", rollbacks)
     PartialState().wait_for_everyone()
@@ -416,10 +394,13 @@ def train_stage(
 ) -> Path:
     """Train one stage from the policy in `start` and return the folder of the policy it ends with.
 
-    `steps` is the stage's length, or the most of it where the preset lets the transition rule decide. A stage that had ended is not run
-    again, or goes on where `steps` are more than it had. `on_row` is called with every metrics row. With several processes in the preset it is run
-    by `accelerate launch`. ValueError for settings that cannot work and when `run_dir` holds results of others, Collapsed when the
-    guard stops it, Interrupted (a KeyboardInterrupt) with the step that it goes on from, CannotWrite on a full disk.
+    steps: the stage's length, or its maximum where the preset lets the transition rule decide. A
+        finished stage is not trained again; it goes on if `steps` is more than it had.
+    on_row: called with every metrics row, see runlog.OnRow.
+
+    A preset with several processes is run by `accelerate launch`. ValueError for settings that cannot
+    work, or if `run_dir` has results of other settings; Collapsed if the guard stops the stage;
+    Interrupted (a KeyboardInterrupt) with the step to resume from; CannotWrite on a full disk.
     """
     _refuse(stage, preset, steps, seed)
     if preset.processes > 1 and not launch.inside():
@@ -437,19 +418,16 @@ def train_stage(
             try:
                 _train(stage, preset, steps, start, out, seed, log)
             except BaseException as error:
-                log.tell("stopped", log.step())
+                log.notify("stopped", log.step())
                 if not isinstance(error, KeyboardInterrupt):
                     raise
-                saved = last_complete_step(out)
-                where = (
-                    f"at step {saved} of {steps} and is saved there: the same call or command goes on"
-                    if saved
-                    else "before a step was done: the same call or command starts it again"
-                )
+                where = "before a step was done: the same call or command starts it again"
+                if saved := last_complete_step(out):
+                    where = f"at step {saved} of {steps} and is saved there: the same call or command goes on"
                 raise Interrupted(f"{stage.name} was interrupted {where}") from None
         if PartialState().is_main_process:
             runconfig.note_best(run_dir)
-        log.tell("finished", log.step())
+        log.notify("finished", log.step())
     return policy
 
 
@@ -462,19 +440,18 @@ def _train(
     seed: int,
     log: MetricsLog,
 ) -> None:
-    """Attempt a stage until no alarm sends it back, and keep of its checkpoints the one it ended with."""
-    noted = out / "rollbacks.json"
-    rollbacks = json.loads(noted.read_text()) if noted.exists() else []
+    """Train a stage, with rollbacks, to its end, and remove all checkpoints but the last."""
+    rollbacks = read_json(out / "rollbacks.json", [])
     while alarm := _attempt(stage, preset, steps, start, out, seed, log, rollbacks):
         gc.collect()  # the ended trainer's model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
+            tried = f", after {len(rollbacks)} rollbacks" if rollbacks else ""
             raise Collapsed(
-                f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: {alarm.why}"
-                + (f", after {len(rollbacks)} rollbacks" if rollbacks else "")
-                + f". Its checkpoints are in {out}; start "
-                "another run from one of them with other settings (a smaller learning rate, a larger beta)"
+                f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: "
+                f"{alarm.why}{tried}. Its checkpoints are in {out}; start another run from one of "
+                "them with other settings (a smaller learning rate, a larger beta)"
             )
         rollbacks = _roll_back(alarm, out, preset, rollbacks)
     if PartialState().is_main_process:
@@ -484,10 +461,8 @@ def _train(
 
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset) -> Path | str:
-    """Where a stage run on its own starts: the nearest earlier stage of the run that ended, else the preset's model."""
-    names = [
-        s.name for s in STAGES
-    ]  # by name: a stage whose settings were changed still has its place in the curriculum
+    """Where a stage starts: at the last finished one of those before it, else at the preset's model."""
+    names = [s.name for s in STAGES]  # by name: a changed stage keeps its place in the curriculum
     earlier = STAGES[: names.index(stage.name)] if stage.name in names else ()
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
     return ended[-1] if ended else starting_model(preset)
@@ -502,16 +477,19 @@ def train_curriculum(
     on_row: OnRow = lambda line: None,
     share: tuple[float, float] = (0.0, 1.0),
 ) -> Run:
-    """Run the stages in order, each from the policy of the one before, and return where the policies lie.
+    """Train the stages in the order given, each from the policy of the one before.
 
-    A stage of the four takes its steps from `preset.stage_steps` (0 leaves it out), any other stage the last of them. The order is that
-    of `stages`; ValueError when two have the same name.
-    `start` is the policy to begin with (default: the preset's model); `share` is the part of a larger progress bar.
+    A stage of the four has its steps from `preset.stage_steps` (0 leaves it out), any other stage the
+    last of them. ValueError if two have the same name.
+
+    start: the policy to begin with (default: the preset's model).
+    share: the part that this is of a larger progress bar [0..1].
     """
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"every stage of a curriculum needs a name of its own, got {', '.join(names)}; rename one with replace()"
+            "every stage of a curriculum needs a name of its own, got "
+            f"{', '.join(names)}; rename one with replace()"
         )
     first = start or starting_model(preset)
     counts = dict(zip((s.name for s in STAGES), preset.stage_steps, strict=True))
@@ -520,9 +498,8 @@ def train_curriculum(
     policy, checkpoints, done = first, {}, 0
     for stage, steps in planned:
         if steps:
-            begin, end = (
-                share[0] + (share[1] - share[0]) * n / total for n in (done, done + steps)
-            )
+            width = (share[1] - share[0]) / total
+            begin, end = share[0] + width * done, share[0] + width * (done + steps)
             with progress.phase(stage.name, begin, end):
                 policy = train_stage(stage, preset, steps, policy, run_dir, seed, on_row)
             checkpoints[stage.name] = policy

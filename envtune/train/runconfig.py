@@ -1,9 +1,11 @@
 """config.json of a run folder, the settings that its results were made with, and best.json, the policy to keep.
 
-    {"preset": {"name": "cpu-tiny", ...}, "seed": 0, "stages": {"stage1_syntax": {"steps": 10, "start": "data/tiny_agent", ...}}}
+    {"preset": {"name": "cpu-tiny", ...}, "seed": 0,
+     "stages": {"stage1_syntax": {"steps": 10, "start": "data/tiny_agent", ...}}}
 
-Settings bind a stage once it has trained a step; until then a call with other settings replaces them. Folders are kept as a moved or
-copied checkout finds them: "./stage1_syntax/policy" in the run folder, "runs/..." in the folder of all runs, any other in the project.
+Settings bind a stage once it has trained a step; until then a call with other settings replaces them.
+Folders are written so that a moved or copied checkout finds them: "./stage1_syntax/policy" is in the
+run folder, "runs/..." in the folder of all runs, any other in the project.
 """
 
 import json
@@ -15,15 +17,17 @@ from hashlib import sha256
 from pathlib import Path
 
 from envtune.common import paths
-from envtune.common.files import read_lines, write_json
+from envtune.common.files import read_json, read_lines, write_json
 from envtune.env import rewards
 from envtune.train.presets import Preset
 from envtune.train.runlog import last_complete_step, versions
 from envtune.train.stages import Stage, training_tasks
 
+OR_ELSE = "Choose another run_name, or delete the folder"
+
 
 def portable(place: Path | str, run_dir: Path) -> str:
-    """A policy's folder as config.json keeps it. A hub id, and a folder outside of the project, as it is."""
+    """A policy's folder as config.json keeps it; a hub id or a folder elsewhere stays as it is."""
     if not Path(place).is_absolute() and not Path(place).exists():
         return str(place)
     folder = Path(os.path.abspath(place))
@@ -34,7 +38,7 @@ def portable(place: Path | str, run_dir: Path) -> str:
 
 
 def located(kept: str, run_dir: Path) -> Path | str:
-    """The folder that `portable` gave this name, or the hub id that it is."""
+    """The folder that `portable` wrote as `kept`, or the hub id that it is."""
     top, _, rest = kept.partition("/")
     folder = {".": run_dir, "runs": paths.runs()}.get(top, paths.ROOT / top) / rest
     return folder if folder.exists() else kept
@@ -42,24 +46,24 @@ def located(kept: str, run_dir: Path) -> Path | str:
 
 def read(run_dir: Path) -> dict:
     """config.json, or an empty one. ValueError when it is damaged."""
-    file = run_dir / "config.json"
     try:
-        return json.loads(file.read_text()) if file.exists() else {"stages": {}}
-    except json.JSONDecodeError as error:
+        return read_json(run_dir / "config.json", {"stages": {}})
+    except ValueError as error:
         raise ValueError(
-            f"{file} is damaged ({error}); restore it, or delete {run_dir} to start over"
+            f"{error}: the same call then goes on from the last checkpoint, without comparing its "
+            "settings with those the run began with"
         ) from None
 
 
 def start_of(run_dir: Path, stage: Stage, start: Path | str) -> Path | str:
-    """Where a stage starts from. A rerun may name the policy that the stage left (a notebook's variable was bound anew): then it is where
-    that one started from."""
+    """The policy that a stage starts from.
+
+    A rerun may give the policy that the stage itself left, because the notebook cell assigned it to the
+    same variable; then it is the one that the stage had started from.
+    """
     entry = read(run_dir)["stages"].get(stage.name)
-    return (
-        located(entry["start"], run_dir)
-        if entry and portable(start, run_dir) == f"./{stage.name}/policy"
-        else start
-    )
+    rerun = entry and portable(start, run_dir) == f"./{stage.name}/policy"
+    return located(entry["start"], run_dir) if rerun else start
 
 
 def _rows(run_dir: Path, kind: str) -> list[dict]:
@@ -94,21 +98,21 @@ def differences(old, new, name: str = "") -> list[str]:
 
 
 def _version(start: Path | str) -> str | None:
-    """Names how the stage that left a policy was trained, its own start included; None for a policy of no run."""
-    entry = (
-        read(Path(start).parent.parent)["stages"].get(Path(start).parent.name)
-        if Path(start).name == "policy"
-        else None
-    )
+    """A digest of how the stage that left a policy was trained; None for a policy of no run."""
+    stage = Path(start).parent
+    entry = read(stage.parent)["stages"].get(stage.name) if Path(start).name == "policy" else None
     return sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12] if entry else None
 
 
 def register(
     run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int
 ) -> None:
-    """Write the stage into config.json. ValueError, with every setting that differs, when the folder holds other results. More steps are
-    no other settings: the stage goes on, and its policy is made anew."""
-    # a stage's own steps stand with the stage; where reports go changes no result
+    """Write the stage into config.json.
+
+    ValueError, with every setting that differs, if the folder has results of other settings. More
+    steps are allowed: the stage goes on and its policy is replaced.
+    """
+    # a stage's own steps are in its entry; where reports go changes no result
     settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
     settings["model"] = portable(preset.model, run_dir)
     entry = {
@@ -123,9 +127,7 @@ def register(
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}
     if bound and (found := differences({**old, "stages": 0}, {**new, "stages": 0})):
-        raise ValueError(
-            f"{run_dir} holds a run of other settings: {'; '.join(found)}. Choose another run_name, or delete the folder"
-        )
+        raise ValueError(f"{run_dir} holds a run of other settings: {'; '.join(found)}. {OR_ELSE}")
     if stage.name in bound:
         now = new["stages"][stage.name]
         now["steps"] = _agreed(run_dir, stage, bound[stage.name], now, made[stage.name])
@@ -137,47 +139,45 @@ def register(
 
 
 def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int:
-    """The steps of a stage that has `made` some, from its settings then and now. ValueError when it cannot go on."""
+    """The steps of a stage that has `made` some, from its settings then and now.
+
+    ValueError when it cannot go on.
+    """
     out = run_dir / stage.name
     if found := differences({**was, "steps": 0}, {**now, "steps": 0}):
         if found[0].startswith("start_version"):
             raise ValueError(
-                f"{stage.name} is stale: the stage that left {now['start']} was trained further or anew since. Delete {out} "
-                "to train it from there, or choose another run_name"
+                f"{stage.name} is stale: the stage that left {now['start']} was trained further or "
+                f"anew since. Delete {out} to train it from there, or choose another run_name"
             )
         if found[0].startswith("reward.source_digest"):
             raise ValueError(
                 f"{run_dir} trained {stage.name} with another version of the reward "
                 f"{now['reward']['name']}: its source, or a value that it reads, has changed since. "
-                "Choose another run_name, or delete the folder"
+                f"{OR_ELSE}"
             )
         raise ValueError(
-            f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. Choose another run_name, or delete the "
-            "folder"
+            f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. {OR_ELSE}"
         )
-    if now["steps"] == was["steps"] or (
-        now["steps"] > was["steps"] > made and (out / "policy").exists()
-    ):
-        return was["steps"]  # in the second case its rule had ended it, and would again
-    why = (
-        "steps made are not taken back"
-        if now["steps"] < was["steps"]
-        else f"its {stage.hint_schedule} hint schedule runs over its length"
-        if stage.hint_schedule != "constant"
-        else f"its last checkpoint, {out.name}/checkpoint-{made}, is gone"
-        if (out / "policy").exists() and last_complete_step(out) < made
-        else ""
+    before, after, ended = was["steps"], now["steps"], (out / "policy").exists()
+    if after == before or (after > before > made and ended):
+        return before  # in the second case its rule had ended it, and would again
+    if after < before:
+        why = "steps made are not taken back"
+    elif stage.hint_schedule != "constant":
+        why = f"its {stage.hint_schedule} hint schedule runs over its length"
+    elif ended and last_complete_step(out) < made:
+        why = f"its last checkpoint, {out.name}/checkpoint-{made}, is gone"
+    else:
+        return after
+    raise ValueError(
+        f"{run_dir} holds {stage.name} with other settings: steps was {before}, now {after}, and "
+        f"{why}. {OR_ELSE}"
     )
-    if why:
-        raise ValueError(
-            f"{run_dir} holds {stage.name} with other settings: steps was {was['steps']}, now {now['steps']}, and {why}. "
-            "Choose another run_name, or delete the folder"
-        )
-    return now["steps"]
 
 
 def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
-    """Make way for the policy of a stage that goes on, and name the stages that are stale then."""
+    """Move the policy of a stage that goes on out of the way, and warn of the stages stale by that."""
     stale = [stage.name]
     for name, entry in entries.items():
         if any(entry["start"] == f"./{earlier}/policy" for earlier in stale):
@@ -188,33 +188,29 @@ def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
         policy.rename(aside)  # the hand-over removes it
         if stale[1:]:
             warnings.warn(
-                f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and will be stale",
+                f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and "
+                "will be stale",
                 stacklevel=2,
             )
 
 
 def note_best(run_dir: Path) -> None:
-    """Write best.json: of the policy before the run's first stage and those that its stages left, the one with the best validation
-    accuracy, the later of equals. Its folder is given from the run folder. Each is one sampled pass over a few tasks, so a small lead
-    is chance; stages 3 and 4 validate with the two rules in the prompt."""
+    """Write best.json: the policy of the run with the best validation accuracy.
+
+    Candidates are the policy before the first stage and those that its stages left; the later one of
+    equals is taken. Its folder is relative to the run folder. Each accuracy is one sampled pass over a
+    few tasks, so a small lead is chance; stages 3 and 4 validate with the two rules in the prompt.
+    """
     stages = read(run_dir)["stages"]
     rows = [row for row in _rows(run_dir, "validation") if row["stage"] in stages]
     if not rows:
         return
     last = {row["stage"]: row for row in rows if (run_dir / row["stage"] / "policy").exists()}
     start = located(stages[rows[0]["stage"]]["start"], run_dir)
-    ends = [
-        ("start", os.path.relpath(start, run_dir) if isinstance(start, Path) else start, rows[0])
-    ]
+    first = os.path.relpath(start, run_dir) if isinstance(start, Path) else start
+    ends = [("start", first, rows[0])]
     ends += [(stage, f"{stage}/policy", row) for stage, row in last.items()]
     stage, policy, row = max(reversed(ends), key=lambda end: end[2]["accuracy"])
-    write_json(
-        run_dir / "best.json",
-        {
-            "policy": policy,
-            "stage": stage,
-            "step": row["step"],
-            "accuracy": row["accuracy"],
-            "tasks": row["episodes"],
-        },
-    )
+    best = {"policy": policy, "stage": stage, "step": row["step"]}
+    best |= {"accuracy": row["accuracy"], "tasks": row["episodes"]}
+    write_json(run_dir / "best.json", best)
