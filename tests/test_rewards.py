@@ -222,6 +222,8 @@ def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_po
     assert row["reward"] == pytest.approx(sum(map(brief, records)) / len(records), abs=1e-5)
     kept = json.loads((tmp_path / "config.json").read_text())["stages"]["mine"]["reward"]
     assert kept == rewards.reward_settings(BRIEF)
+    doubled = replace(MINE, reward=Reward(brief, 3.0), reward_scale=2.0)
+    assert grpo.StageControl(None, doubled, SMALL, 1, 0).reward_max == 6.0  # the collapse guard's
 
     grpo.train_stage(replace(MINE, reward=Reward(brief, 1.0)), SMALL, 1, small_policy, tmp_path, 0)
     for other, what in (
@@ -235,13 +237,6 @@ def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_po
         patch.setattr(sys.modules[__name__], "COST", 0.5)
         with pytest.raises(ValueError, match="another version of the reward brief: its source"):
             grpo.train_stage(MINE, SMALL, 1, small_policy, tmp_path, 0)
-
-
-def test_the_collapse_guard_takes_the_maximum_of_the_reward_given():
-    from envtune.train import grpo
-
-    stage = replace(MINE, reward=Reward(brief, 3.0), reward_scale=2.0)
-    assert grpo.StageControl(None, stage, SMALL, 1, 0).reward_max == 6.0
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
-"""The four stages as data (PAPER: the four stages; paper section 3.1), and the tasks of a run. An ablation is a stage made with `replace`.
+"""The four stages as data (PAPER: the four stages; paper section 3.1), and the tasks of a run.
+
+An ablation is a stage made with `replace`.
 
 >>> replace(STAGES[1], name="stage2_no_hints", hint_rate=0.0)
 >>> replace(STAGES[2], reward="binary")
->>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")       # hints withdrawn gradually instead of at once
->>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))     # another order
+>>> replace(STAGES[3], hint_rate=1.0, hint_schedule="linear")  # hints withdrawn gradually
+>>> train_curriculum(preset, folder, stages=(STAGES[1], STAGES[0], *STAGES[2:]))  # another order
 >>> [stage.hint_rate for stage in stages_of(["stage2_hints"], hint_rate=0.5)]
 [0.5]
 >>> training_order(("a", "b", "c"), 5, seed=0)
@@ -28,11 +30,12 @@ TASK_SETS = ("stage1", "train_base", "train")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the curriculum: what is practised, what is rewarded and what the agent is told."""
+    """One stage of the curriculum: its tasks, its reward and what the agent is told."""
 
     name: str
     tasks: str
-    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400. BFCL's or synthetic ones: see Preset.tasks."""
+    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400.
+    Preset.tasks says whether they are BFCL's or synthetic."""
     reward: str | Reward
     """A name in rewards.REWARDS, a Reward, or "module:name" of a Reward in a module of your own."""
     hint_rate: float
@@ -44,7 +47,8 @@ class Stage:
     completion_tokens: int
     """Completion length of an episode at the paper's size [tokens]."""
     reward_scale: float = 1.0
-    """What the reward is multiplied with; normalised within groups, as in the paper, it cancels out (see Preset.scale_rewards)."""
+    """Factor of the reward. Normalised within groups, as in the paper, it cancels out
+    (see Preset.scale_rewards)."""
     hint_schedule: str = "constant"
     """How the share moves from hint_rate to hint_rate_end over the stage: one of SCHEDULES."""
     hint_rate_end: float = 0.0
@@ -69,7 +73,8 @@ class Stage:
                 )
         if self.hint_schedule not in SCHEDULES:
             raise ValueError(
-                f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, got {self.hint_schedule!r}"
+                f"stage {self.name!r}: hint_schedule is one of {', '.join(SCHEDULES)}, "
+                f"got {self.hint_schedule!r}"
             )
         if self.reward_scale <= 0:
             raise ValueError(
@@ -129,8 +134,7 @@ STAGES = (
 DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
 """The paper's single-stage baseline: 0.9 progress + 0.1 format, no hints, no curriculum."""
 TOOLRL = replace(STAGES[3], name="toolrl", reward="toolrl")
-"""The same with ToolRL's reward, which compares calls with the ground truth's instead of judging what they did."""
-
+"""The same with ToolRL's reward, which compares calls with the ground truth's calls."""
 
 BY_NAME = {stage.name: stage for stage in (*STAGES, DIRECT_GRPO, TOOLRL)}
 
@@ -145,18 +149,19 @@ def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
 
 
 def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
-    """The tasks a stage trains on under a preset. The split is that of seed 0 in every run; a run's seed is its own."""
+    """The tasks a stage trains on under a preset. Every run uses the split of seed 0."""
     tasks = stage_tasks(stage, of_tasks(preset.tasks))
     if preset.max_scenarios is None:
         return tasks
-    practised = set(shortest_scenario_tasks(preset))
-    return tuple(t for t in tasks if t in practised)
+    few = set(shortest_scenario_tasks(preset))
+    return tuple(t for t in tasks if t in few)
 
 
 def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
 
-    A stage's whole order is one epoch to TRL, because its own shuffling starts over when a run resumes between epochs.
+    A stage's whole order is one epoch to TRL, because TRL's own shuffling starts over when a run
+    resumes between epochs.
     """
     draw, order = random.Random(f"order {seed}"), []
     while len(order) < count:
@@ -165,20 +170,22 @@ def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def shortest_scenario_tasks(preset: Preset) -> tuple[str, ...]:
-    """Training tasks of the preset's few scenarios (all four variants); they are chosen within stage 1's tasks so that every
-    stage has some of them. Of a mixture, so many of each kind."""
-    practised: tuple[str, ...] = ()
+    """Training tasks, in all four variants, of the preset's few scenarios.
+
+    The scenarios are those of stage-1 tasks, so that every stage has some of them. A mixture of
+    BFCL's and synthetic tasks has that many scenarios of each.
+    """
+    chosen: tuple[str, ...] = ()
     for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
-        everything = of_tasks(tasks)
-        chosen = set(
-            shortest_scenarios(everything.stage1, preset.max_scenarios)
-        )  # base tasks: they name their scenarios
-        practised += tuple(t for t in everything.train if scenario_of(t) in chosen)
-    return practised
+        parts = of_tasks(tasks)
+        # ids of base tasks, which are those of their scenarios
+        scenarios = set(shortest_scenarios(parts.stage1, preset.max_scenarios))
+        chosen += tuple(t for t in parts.train if scenario_of(t) in scenarios)
+    return chosen
 
 
 def spread(tasks: Sequence[str], count: int) -> tuple[str, ...]:
-    """`count` of the tasks, in their order: as many of each variant as there are, spread over all of them. No more than there are."""
+    """`count` of the tasks (or all, if fewer) in their order, with equal shares of the variants."""
     by_variant, count = sorted(tasks, key=lambda t: bfcl.load_task(t).split), min(count, len(tasks))
     chosen = {by_variant[i * len(tasks) // count] for i in range(count)}
     return tuple(t for t in tasks if t in chosen)
@@ -197,14 +204,17 @@ def evaluation_tasks(preset: Preset, count: int | None = None) -> tuple[str, ...
 
 def stages_of(
     names: Sequence[str],
-    reward: str | None = None,
+    reward: str | Reward | None = None,
     reward_scale: float = 1.0,
     hint_rate: float | None = None,
     hint_schedule: str | None = None,
     corruption: str = "none",
     corruption_rate: float = 0.0,
 ) -> list[Stage]:
-    """The named stages with these changes. Stage 1 keeps its reward: it has no progress to replace. ValueError for an unknown name."""
+    """The named stages with these changes; None changes nothing. ValueError for an unknown name.
+
+    Stage 1 keeps its reward, which has no progress in it to replace.
+    """
     unknown = [name for name in names if name not in BY_NAME]
     if unknown or not names:
         raise ValueError(
@@ -228,7 +238,11 @@ def stages_of(
 
 
 def steps_of(stages: Sequence[Stage], steps: Sequence[int] | None, preset: Preset) -> list[int]:
-    """Steps of each stage: as given, or the preset's (a single-stage baseline takes all four together). ValueError for another count."""
+    """Steps of each stage: as given, or the preset's.
+
+    A baseline of one stage takes the preset's steps of all four. ValueError when not every stage
+    has its number of steps.
+    """
     own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
     found = list(steps or ()) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
     if len(found) != len(stages) or any(n < 1 for n in found):
