@@ -12,12 +12,20 @@ from envtune.bfcl import call_limits
 from envtune.common import paths
 from envtune.hints import library
 
-PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
+FOLDERS = ("", "docs", "data", "data/*", "benchmarks")
+PAGES = sorted(page for folder in FOLDERS for page in paths.ROOT.glob(f"{folder}/*.md".lstrip("/")))
 ENVIRONMENT = (paths.ROOT / "docs" / "environment.md").read_text()
 
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_episode_of_the_readme_runs():
+    names = {}
+    for code in blocks((paths.ROOT / "README.md").read_text()):
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["episode"].record.codes == [-1.0] and names["episode"]._repr_html_()
 
 
 def test_the_examples_of_the_environment_page_run_in_their_order(tmp_path, monkeypatch):
@@ -91,7 +99,7 @@ def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):
     ] * 3
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(paths.ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in target:
