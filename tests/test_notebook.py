@@ -25,15 +25,16 @@ def write(path, cells):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_source_notebook_has_no_outputs_literal_parameters_and_checks_them(name):
-    cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
-    assert not any(c.get("outputs") or c.get("execution_count") for c in cells)
-    declared = notebook.declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb")
-    assert "run_name" in declared
-    assert any(f'check_parameters("{name}")' in "".join(c["source"]) for c in cells)
-    assert (
-        max(len("".join(c["source"]).splitlines()) for c in cells if c["cell_type"] == "code") <= 28
+def test_a_source_notebook_is_clean_and_opens_its_run_first(name):
+    book = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text())
+    code = [c for c in book["cells"] if c["cell_type"] == "code"]
+    assert not any(c["outputs"] or c["execution_count"] for c in code), (
+        f"notebooks/{name}.ipynb holds outputs, as Jupyter saves them: `make strip` removes them"
     )
+    assert "run_name" in notebook.declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb")
+    assert "notebook.open_run(run_name)" in "".join(code[1]["source"])
+    longest = max(code, key=lambda c: len(c["source"]))
+    assert len(longest["source"]) <= 28, f"{name}: a long cell belongs in the package"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_a_source_notebook_has_no_outputs_literal_parameters_and_checks_them(nam
         ({"seed": "x"}, "of type int"),
         ({"seed": True}, "of type int"),
         ({"run_name": 3}, "of type str"),
+        ({"seed": None}, "of type int"),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_starts(given, part):
@@ -58,17 +60,47 @@ def test_the_command_prints_one_sentence_for_a_wrong_parameter(capsys):
     assert main(["run", "nowhere.ipynb"]) == 1
 
 
-def test_papermill_alone_cannot_smuggle_in_an_unknown_parameter(tmp_path):
+MINE = [
+    'run_name: str = "mine"  # folder\nsteps: int = None  # [steps]; None: all\nextra: float = 1',
+    "from envtune.study import notebook\nrun_dir = notebook.open_run(run_name)",
+    "print(run_dir.name, steps, extra)",
+]
+
+
+@pytest.mark.parametrize("given, part", [({"sed": 1}, "no parameter sed"), ({"steps": "x"}, "int")])
+def test_papermill_alone_cannot_smuggle_in_a_wrong_parameter(tmp_path, given, part):
     import papermill
 
-    with pytest.raises(papermill.PapermillExecutionError, match="has no parameter sed"):
+    book = write(tmp_path / "mine.ipynb", MINE)
+    with pytest.raises(papermill.PapermillExecutionError, match=part):
         papermill.execute_notebook(
-            paths.NOTEBOOKS / "01_data_splits.ipynb",
-            tmp_path / "out.ipynb",
-            {"sed": 1},
-            cwd=paths.NOTEBOOKS,
-            progress_bar=False,
+            book, tmp_path / "out.ipynb", given, kernel_name="python3", progress_bar=False
         )
+
+
+def test_a_renamed_copy_with_one_more_parameter_runs(tmp_path):
+    book = write(tmp_path / "another_name.ipynb", MINE)
+    ran = notebook.run(book, {"extra": 2, "steps": None}).read_text()
+    assert "mine None 2" in ran
+    assert "mine 5 1" in notebook.run(book, {"steps": 5}).read_text()
+
+
+@pytest.mark.parametrize("text, part", [("# A page", "not a notebook"), (None, "no cell tagged")])
+def test_a_file_that_is_no_notebook_is_refused_in_one_sentence(tmp_path, text, part):
+    page = tmp_path / ("page.md" if text else "page.ipynb")
+    page.write_text(text) if text else nbformat.write(nbformat.v4.new_notebook(), page)
+    with pytest.raises(ValueError, match=part):
+        notebook.run(page)
+    damaged = tmp_path / "damaged.ipynb"
+    damaged.write_text('{"cells": [')
+    with pytest.raises(ValueError, match="not a readable notebook"):
+        notebook.run(damaged)
+
+
+def test_a_list_parameter_refuses_unknown_names_in_one_sentence():
+    notebook.refuse_unknown("cases", ["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="cases are any of a, b; got 'c'"):
+        notebook.refuse_unknown("cases", ["a", "c"], ["a", "b"])
 
 
 def test_a_failing_cell_is_named_and_the_copy_is_kept(tmp_path):

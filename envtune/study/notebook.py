@@ -1,9 +1,11 @@
-"""Notebooks as functions: parameters that must exist, a run folder each, one progress bar in the terminal.
+"""Notebooks as functions: parameters that must exist, a run folder each, one progress bar.
 
     $ python -m envtune run notebooks/00_quickstart.ipynb -p seed 1 -p run_name second
 
-papermill only warns of a misspelt parameter and then runs with the default, so unknown names and wrong types are refused
-twice: before a run starts (here), and inside the notebook (`check_parameters`), for who calls papermill directly.
+papermill only warns of a misspelt parameter and then runs with the default. Unknown names and
+wrong types are therefore refused twice: before a run starts (`run`), and inside the notebook
+(`open_run`), for those who call papermill directly. What is declared is read from the notebook
+itself, so a copy under another name, or with more parameters, works the same.
 """
 
 import ast
@@ -12,40 +14,64 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from envtune.common import paths
+
+INJECTED = "# Parameters\n"  # how papermill begins the cell that it injects
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
 
 class NotebookFailed(RuntimeError):
     """A cell raised; the message names the cell, the error and the saved notebook."""
 
 
-def declared_parameters(notebook: Path) -> dict:
-    """Names and defaults of the cell tagged `parameters`, all literals. ValueError when there is no such cell."""
-    cells = json.loads(notebook.read_text())["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
+class Parameter(NamedTuple):
+    """`steps: int = None` in the cell tagged `parameters`: type "int", default None."""
+
+    type: str
+    default: object
+
+
+def _parameters(source: str) -> dict[str, Parameter]:
+    """What a parameters cell declares, as papermill reads it (`papermill --help-notebook`)."""
+    from papermill.translators import PythonTranslator
+
+    return {
+        p.name: Parameter(p.inferred_type_name, ast.literal_eval(p.default))
+        for p in PythonTranslator.inspect({"source": source})
+    }
+
+
+def declared_parameters(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook. ValueError for a file that is none or declares none."""
+    if notebook.suffix != ".ipynb":
+        raise ValueError(f"{notebook} is not a notebook; give a file that ends in .ipynb")
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{notebook} is not a readable notebook: {error!r}") from None
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if not tagged:
         raise ValueError(f"{notebook} has no cell tagged `parameters`")
-    declared = {}
-    for node in ast.parse("".join(tagged[0]["source"])).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            declared[node.target.id] = ast.literal_eval(node.value)
-    return declared
+    return _parameters("".join(tagged[0]["source"]))
 
 
-def _fits(value, default) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    return default is None or isinstance(value, type(default))
+def _fits(value, parameter: Parameter) -> bool:
+    if value is None:
+        return parameter.default is None
+    if isinstance(value, bool):  # in Python also an int
+        return parameter.type == "bool"
+    return isinstance(value, TYPES.get(parameter.type, object))
 
 
-def refuse_wrong(given: dict, declared: dict, notebook: str) -> None:
-    """ValueError for a parameter that the notebook does not declare, or of another type than its default."""
+def refuse_wrong(given: dict, declared: dict[str, Parameter], notebook: str) -> None:
+    """ValueError for a parameter that the notebook lacks, or of another type than declared."""
     unknown = sorted(set(given) - set(declared))
     if unknown:
         raise ValueError(
@@ -54,28 +80,60 @@ def refuse_wrong(given: dict, declared: dict, notebook: str) -> None:
     for name, value in given.items():
         if not _fits(value, declared[name]):
             raise ValueError(
-                f"{notebook}: parameter {name} is of type {type(declared[name]).__name__} "
-                f"(default {declared[name]!r}), got {value!r}"
+                f"{notebook}: parameter {name} is of type {declared[name].type} "
+                f"(default {declared[name].default!r}), got {value!r}"
             )
 
 
-def check_parameters(name: str) -> None:
-    """Called by notebook `name` after its parameters cell: refuses what papermill injected but the notebook lacks."""
+def check_injected(cells: list[str], values: dict) -> None:
+    """Refuse what papermill injected but the cell before it does not declare.
+
+    `cells` are the sources that ran so far, `values` the variables. Nothing injected: no check.
+    """
+    places = [i for i, cell in enumerate(cells) if cell.startswith(INJECTED)]
+    if places:
+        declared = _parameters(cells[places[0] - 1])
+        injected = ast.parse(cells[places[-1]]).body
+        names = [t.id for node in injected if isinstance(node, ast.Assign) for t in node.targets]
+        refuse_wrong({name: values[name] for name in names}, declared, "this notebook")
+
+
+def open_run(run_name: str) -> Path:
+    """First line of a notebook: check its parameters, and return the run folder, created.
+
+    The training libraries' own warnings are silenced: they say nothing about a run.
+    """
     from IPython import get_ipython
 
     shell = get_ipython()
-    given = {}
-    for cell in shell.user_ns.get("In", []):
-        if cell.startswith(
-            "# Parameters\n"
-        ):  # the header that papermill gives to the cell it injects
-            for node in ast.parse(cell).body:
-                given |= (
-                    {target.id: shell.user_ns[target.id] for target in node.targets}
-                    if isinstance(node, ast.Assign)
-                    else {}
-                )
-    refuse_wrong(given, declared_parameters(paths.NOTEBOOKS / f"{name}.ipynb"), name)
+    check_injected(shell.user_ns.get("In", []), shell.user_ns)
+    warnings.filterwarnings("ignore", module="trl|transformers|torch")
+    return paths.run_dir(run_name)
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError in one sentence for a name in a list parameter that is none of the known."""
+    if unknown := [name for name in given if name not in set(known)]:
+        raise ValueError(
+            f"{what} are any of {', '.join(known)}; got {', '.join(map(repr, unknown))}"
+        )
+
+
+def label(setup, seed: int) -> str:
+    """What a figure of a run is labelled with: its preset's model and its seed."""
+    return f"{setup.model}, seed {seed}"
+
+
+def show(figure, file: Path, width: int = 900) -> None:
+    """Save a figure as file.png and file.pdf, close it, and show the picture in the cell."""
+    from IPython.display import Image, display
+    from matplotlib import pyplot as plt
+
+    from envtune.study import figures
+
+    picture, _ = figures.save(figure, file)
+    plt.close(figure)
+    display(Image(picture, width=width))
 
 
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
@@ -100,15 +158,17 @@ def _draw(file: Path, stopped: threading.Event, name: str) -> None:
 def run(notebook: Path, parameters: dict | None = None) -> Path:
     """Execute a notebook with papermill and return the executed copy, runs/<run_name>/<name>.ipynb.
 
-    While it runs, and when a cell raises, the copy is <name>.unfinished.ipynb: one that ran to its end is replaced by such a one alone.
-    ValueError for wrong parameters, before anything starts; NotebookFailed when a cell raises.
+    While it runs, and when a cell raises, the copy is <name>.unfinished.ipynb; a copy that ran to
+    its end is replaced only by another such copy. ValueError for wrong parameters, before anything
+    starts; NotebookFailed when a cell raises.
     """
     import papermill
 
     parameters = parameters or {}
     declared = declared_parameters(notebook)
     refuse_wrong(parameters, declared, notebook.name)
-    run_name = parameters.get("run_name", declared.get("run_name", notebook.stem))
+    own = declared["run_name"].default if "run_name" in declared else notebook.stem
+    run_name = parameters.get("run_name", own)
     out = paths.run_dir(run_name) / notebook.name
     unfinished = out.with_suffix(".unfinished.ipynb")
     with tempfile.TemporaryDirectory() as folder:
@@ -124,8 +184,8 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
                 cwd=notebook.parent,
                 progress_bar=False,
                 kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=40"],
-            )  # its warnings would cut up the bar
+                extra_arguments=["--IPKernelApp.log_level=40"],  # warnings would cut up the bar
+            )
             unfinished.replace(out)
             file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:

@@ -1,0 +1,77 @@
+"""The sweeps of notebooks 12 to 16: cases times seeds of notebook 90, what they cost, the run.
+
+>>> points = choices({"beta 0": {"beta": 0.0}, "beta 0.1": {"beta": 0.1}}, seeds=[0, 1, 2])
+>>> summary, curves = run("kl_sweep", points, fixed, workers=None, ray=None)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from envtune.common import paths
+from envtune.study import sweeps
+from envtune.train import cost
+from envtune.train.presets import Preset
+from envtune.train.stages import STAGES, evaluation_tasks
+
+BOOK = paths.NOTEBOOKS / "90_experiment.ipynb"
+MEASURED = paths.DATA / "reference_runs" / "cpu_tiny_seed0.parquet"
+
+
+def choices(changes: Mapping[str, dict], seeds: Sequence[int]) -> list[dict]:
+    """One choice for each case and seed; `changes` are the parameters of notebook 90 by case."""
+    return [
+        {"case": case, **changed, "seed": seed}
+        for case, changed in changes.items()
+        for seed in seeds
+    ]
+
+
+def split_steps(total: int, parts: int) -> list[int]:
+    """`total` steps over so many stages, as evenly as they go.
+
+    >>> split_steps(32, 3)
+    [10, 11, 11]
+    """
+    return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
+
+
+def _hours(measured: pd.DataFrame, setup: Preset, run: dict) -> float:
+    """One run: its steps and validations by train/cost.py, and the evaluation at its end."""
+    steps = dict.fromkeys((stage.name for stage in STAGES), 0)
+    for name, count in zip(run["stages"], run["stage_steps"], strict=True):
+        steps[name if name in steps else STAGES[-1].name] += count  # the baselines resemble stage 4
+    preset = replace(setup, stage_steps=tuple(steps.values()), validate_every=run["validate_every"])
+    table = cost.cost(measured, preset)
+    checks = measured[measured["kind"] == "validation"]
+    an_episode = checks["seconds"].sum() / checks["episodes"].sum() / 3600
+    return (
+        table[(table["stage"] != "all") & (table["steps"] > 0)]["hours"].sum()
+        + len(evaluation_tasks(setup, run["test_tasks"])) * an_episode
+    )
+
+
+def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
+    """What a sweep costs, in a sentence: runs, optimiser steps, and hours where they are known."""
+    runs = [{**fixed, **point} for point in points]
+    steps = sum(sum(run["stage_steps"]) for run in runs)
+    said = f"{len(runs)} runs, {steps} optimiser steps in all"
+    if setup.model != "tiny-agent":
+        return (
+            f"{said}. The hours are not known for {setup.model}: train a few steps and ask "
+            "`python -m envtune cost` (docs/sweeps.md)."
+        )
+    hours = sum(_hours(pd.read_parquet(MEASURED), setup, run) for run in runs)
+    return (
+        f"{said}, about {hours:.1f} core-hours with evaluation, by the step times of a committed "
+        "run on one core of a small x86-64 machine."
+    )
+
+
+def run(
+    name: str, points: Sequence[dict], fixed: dict, workers: int | None, ray: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run the sweep with a live table; returns its summary (a row a run) and training curves."""
+    summary = sweeps.sweep(BOOK, name, points, fixed, workers, ray, show=sweeps.displayer())
+    return summary, pd.read_parquet(paths.runs() / name / "curves.parquet")
