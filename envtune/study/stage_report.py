@@ -95,7 +95,7 @@ def first_hint(run_dir: Path, stage: Stage) -> pd.DataFrame:
         for call, result, hint in zip(step.calls, step.results, step.hints, strict=False)
         if hint
     )
-    return pd.DataFrame(list(islice(shown, 1))).T
+    return pd.DataFrame(list(islice(shown, 1))).T.rename(columns={0: "the first hint"})
 
 
 def outcomes(run_dir: Path, stage: Stage, steps: tuple[int, int]) -> pd.DataFrame:
