@@ -24,7 +24,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lock small test-server test-ray lab bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test test-all lock small test-server test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,7 +75,11 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/test_sweeps.py -k ray
 
-lab: setup  ## open JupyterLab on notebooks/
+# outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
+STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
+
+lab: setup  ## open JupyterLab on notebooks/; what it saves into them as outputs is no change to git
+	@git config filter.notebook.clean '"$(abspath $(BIN))"/$(STRIP)' 2>/dev/null || true
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 bench: setup  ## does GRPO teach the agent unseen tasks: four stages, five seeds (20 minutes a seed on two cores, half of it measuring; a stopped one goes on)
@@ -92,6 +96,15 @@ fuzz: setup  ## 200,000 hostile messages: no host effect, no exception, no stall
 
 agent: setup  ## pre-train the embedded agent from nothing (two hours and a half on two cores; a stopped one goes on)
 	@$(BIN)/python -m envtune agent
+
+strip: setup  ## remove outputs from the source notebooks
+	@$(BIN)/$(STRIP) notebooks/*.ipynb
+
+html: setup  ## run 00, 02 and 05 and write them with their results to docs/ (a quarter of an hour on two cores)
+	@for n in 00_quickstart 02_environment_tour 05_stage2_hints; do \
+	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p run_name html_$$n || exit 1; done
+	@$(BIN)/jupyter nbconvert --to html --output-dir docs --log-level WARN runs/html_*/??_*.ipynb
+	@! grep -lF -e "$(CURDIR)" -e "$$HOME/" docs/*.html || { echo "envtune: these pages hold paths of this machine" >&2; exit 1; }
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
