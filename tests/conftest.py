@@ -14,6 +14,18 @@ settings.register_profile("no clock", deadline=None)  # no test asserts a wall t
 settings.load_profile("no clock")
 
 
+COSTLY = {"census", "curriculum", "whole"}  # fixtures of a module that take a minute to make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a costly fixture are slow, and run in one process so that it is made once."""
+    for item in items:
+        if COSTLY & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 def tool_call(*calls) -> str:
     """An agent message that makes calls, given as (name, arguments) or Call."""
     body = json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls])
