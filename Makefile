@@ -78,7 +78,7 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 # outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
 STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
 
-lab: setup  ## open JupyterLab on notebooks/; what it saves into them as outputs is no change to git
+lab: setup  ## open JupyterLab on notebooks/; outputs that it saves there are left out of commits
 	@git config filter.notebook.clean '"$(abspath $(BIN))"/$(STRIP)' 2>/dev/null || true
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
