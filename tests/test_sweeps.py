@@ -83,6 +83,7 @@ def test_points_have_folders_that_tell_them_apart(book):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
     shown = []
     choices = sweeps.grid({"x": [3, 13, 98]})
@@ -125,11 +126,13 @@ def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
     )  # done runs stay, failed ones are tried anew
 
 
+@pytest.mark.slow
 def test_a_point_with_other_parameters_than_the_finished_run_is_run_again(book):
     assert sweeps.sweep(book, "s", [{"x": 2}]).loc[0, "starts"] == 1
     assert sweeps.sweep(book, "s", [{"x": 2}], {"seconds": 0.1}).loc[0, "starts"] == 2
 
 
+@pytest.mark.slow
 def test_a_case_names_the_run_and_its_row_and_the_notebook_is_not_given_it(book):
     result = sweeps.sweep(book, "s", [{"case": "with, a comma", "x": 2, "label": "long"}])
     assert result.loc[0, ["run", "case", "x", "square"]].tolist() == [
@@ -150,6 +153,7 @@ def test_a_case_may_be_a_number(book):
     ] == ["s.1", "s.2"]
 
 
+@pytest.mark.slow
 def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     [point] = sweeps.plan(book, "s", [{"x": 1}])
     point.folder.mkdir()
@@ -224,12 +228,14 @@ def test_the_time_left_is_estimated_from_what_is_done_and_what_is_under_way():
     assert left(("done", 10, 10, 10), ("failed", 1, 0, 1)) == "done"
 
 
+@pytest.mark.slow
 def test_each_run_has_a_device_to_itself(book, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     result = sweeps.sweep(book, "s", sweeps.grid({"x": [1, 2]}), {"seconds": 1.5})
     assert sorted(result["device"]) == ["4", "7"]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book):
     command = [
         sys.executable,
@@ -303,6 +309,7 @@ def test_the_command_lists_runs_without_starting_them_and_refuses_in_one_sentenc
     assert main(["sweep", str(book), "--name", "s"]) == 1 and "--grid" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_points_come_from_a_file_too(book, tmp_path, capsys):
     (tmp_path / "points.yaml").write_text("- {x: 2}\n- {x: 3, label: three}\n")
     assert (
@@ -314,6 +321,7 @@ def test_points_come_from_a_file_too(book, tmp_path, capsys):
     assert [row["square"] for row in json.loads(capsys.readouterr().out)] == [4, 9]
 
 
+@pytest.mark.slow
 def test_on_ray_a_run_whose_worker_dies_is_started_again(book):
     pytest.importorskip("ray", reason="needs Ray: make test-ray")
     import threading
