@@ -190,7 +190,7 @@ def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
     process = subprocess.Popen(
         [sys.executable, tmp_path / "stopped.py"],
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
     log = tmp_path / "stopped" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 2):
