@@ -75,12 +75,14 @@ def watched(clock: Clock, keep: bool, padded: bool, wait: float):
     class Sampler(sampler.Sampler):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
-            self.keep, self.wait = keep, wait
+            self.wait = wait
 
         def __call__(self, contexts):
             state["generating"] = True
             with clock.part("generation: the rest"):
                 messages, _ = super().__call__(contexts)
+            if not keep:
+                self.cache = None
             state["generating"] = False
             state["tokens"] += sum(len(m) for m in messages if m is not None)
             return messages, None
@@ -134,7 +136,7 @@ def measure(
     steps: int,
     keep: bool = True,
     padded: bool = False,
-    wait: float = sampler.WAIT,
+    wait: float = 0.5,
 ) -> dict:
     """Train `steps` steps of stage 2 without validation in between; seconds by part, tokens, and the whole."""
     clock = Clock()
@@ -207,7 +209,9 @@ def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.Da
 
     ways = {
         "the sampler": lambda: sum(
-            map(len, sampler.Sampler(model, tokenizer, preset.message_tokens)(contexts)[0])
+            map(
+                len, sampler.Sampler(model, tokenizer, preset.message_tokens, wait=1.0)(contexts)[0]
+            )
         ),
         "dynamic cache": plain,
         "static cache": lambda: plain(cache_implementation="static"),

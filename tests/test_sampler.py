@@ -21,7 +21,7 @@ def test_messages_come_back_in_order_cut_at_their_eos_and_greedy_repeats(loaded)
         for text in ("find the file " * 9, "a", "list what is here")
     ]
     model.train()
-    greedy = Sampler(model, tokenizer, message_tokens=12, temperature=0.0)
+    greedy = Sampler(model, tokenizer, message_tokens=12, temperature=0.0, wait=1.0)
     together, logprobs = greedy(contexts)
     assert logprobs is None and model.training  # the mode is put back
     assert together == greedy(contexts)[0] == [greedy([context])[0][0] for context in contexts]
@@ -34,9 +34,18 @@ def test_sampling_repeats_with_the_seed_and_differs_without(loaded):
 
     def draw(seed):
         torch.manual_seed(seed)
-        return Sampler(model, tokenizer, message_tokens=12)(context)[0]
+        return Sampler(model, tokenizer, message_tokens=12, wait=1.0)(context)[0]
 
     assert draw(1) == draw(1) != draw(2)
+
+
+class Forgetful(Sampler):
+    """Reads every context from its start."""
+
+    def __call__(self, contexts):
+        messages = super().__call__(contexts)
+        self.cache = None
+        return messages
 
 
 def play(loaded, keep=True, temperature=0.0, **settings):
@@ -52,7 +61,8 @@ def play(loaded, keep=True, temperature=0.0, **settings):
         lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     torch.manual_seed(0)
-    sampler = Sampler(model, tokenizer, SMALL.message_tokens, temperature, keep=keep, **settings)
+    kind = Sampler if keep else Forgetful
+    sampler = kind(model, tokenizer, SMALL.message_tokens, temperature, **settings)
     rollouts = rollout.play(
         episodes, chat, sampler, budget_tokens=500, message_tokens=SMALL.message_tokens
     )
@@ -98,7 +108,7 @@ def test_a_wave_that_waits_for_few_messages_changes_no_message(
         return messages, None
 
     monkeypatch.setattr(Sampler, "__call__", watched)
-    patient, *_ = play(loaded, temperature=temperature)
+    patient, *_ = play(loaded, temperature=temperature, wait=1.0)
     assert not any(map(any, given))
     hasty, *_ = play(loaded, keep=keep, temperature=temperature, wait=wait, waste=0.3)
     assert hasty == patient

@@ -3,15 +3,17 @@
     wave 1:  [system, user] -> generate -> ids of every episode's first message
     wave 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...
 
-The tokens trained are the tokens sampled: ids are concatenated, a message is decoded once for the environment to read and
-never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one that the environment gave.
+The tokens trained are the tokens sampled: ids are concatenated; a message is decoded once for the
+environment and never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one that
+the environment wrote.
 
 This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask, _generate_single_turn).
 """
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from accelerate.utils import gather_object
@@ -23,14 +25,14 @@ from envtune.policy import sampler
 from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
-"""Contexts as ids -> one sampled message each (EOS included where it was sampled), None where it is not complete and the same context
-is to be asked for again; and its log-probabilities or None."""
+"""Contexts as ids -> one sampled message each (EOS included where it was sampled) and their
+log-probabilities or None. A message that is not complete yet is None: ask for the same context again."""
 
-_SENTINEL = "\u2042sentinel\u2042"  # stands for a message while the chat template is taken apart
+_SENTINEL = "\u2042sentinel\u2042"  # replaces a message while the chat template is taken apart
 
 
 class Chat:
-    """A tokenizer's chat template, taken apart into what precedes and follows a user message after an assistant's."""
+    """A tokenizer's chat template: what comes before and after a user message that follows an answer."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -47,8 +49,8 @@ class Chat:
         )
         if text.count(head) != 1 or text.count(reply) != 1:
             raise ValueError(
-                f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are; "
-                "choose a model whose template renders user and assistant messages verbatim"
+                f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are;"
+                " choose a model whose template renders user and assistant messages verbatim"
             )
         before, self._after_reply = text.split(head)[1].split(reply)
         eos = tokenizer.eos_token
@@ -70,28 +72,34 @@ class Chat:
         return self._encode(text)
 
     def reply(self, text: str, closed: bool) -> list[int]:
-        """Ids between two agent messages: the environment's text as a user message. `closed`: the agent wrote its EOS."""
-        return ([] if closed else [self.eos_id]) + self._encode(
-            self._before_reply + text + self._after_reply
-        )
+        """Ids between two agent messages: the environment's text as a user message.
+
+        closed: the agent wrote its EOS.
+        """
+        eos = [] if closed else [self.eos_id]
+        return eos + self._encode(self._before_reply + text + self._after_reply)
+
+    def written(self, text: str) -> list[int]:
+        """Ids of a message that a script wrote, EOS included."""
+        return [*self._encode(text), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A sampled message as text, without its EOS; tags that are tokens of their own are kept."""
+        """A sampled message as text without its EOS; special tokens, such as tags, are kept."""
         ids = ids[:-1] if ids and ids[-1] == self.eos_id else ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
 
 @dataclass
 class Rollout:
-    """One episode as ids. completion_ids, mask and logprobs have the same length: all after the opening."""
+    """One episode as ids. completion_ids, mask and logprobs are equally long: all after the opening."""
 
     episode: Episode
     prompt_ids: list[int]
     completion_ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    """1 = sampled by the policy, 0 = given by the environment."""
-    logprobs: list[float] = field(default_factory=list)
-    """Of sampled tokens under the sampler, 0.0 where the environment wrote or the sampler gives none."""
+    mask: list[int] = field(
+        default_factory=list
+    )  # 1 = sampled by the policy, 0 = the environment's
+    logprobs: list[float] = field(default_factory=list)  # 0.0 where the sampler gives none
 
     @property
     def record(self) -> EpisodeRecord:
@@ -112,9 +120,11 @@ class Rollout:
         budget_tokens: int,
         message_tokens: int,
     ) -> None:
-        """Take a sampled message, step the episode, append the environment's reply. An episode whose next message would
-        not fit into `budget_tokens` of completion ends here and loses the turns it did not finish; the record says whether the
-        reply alone was too long for what was left."""
+        """Take a sampled message, step the episode, append the environment's reply.
+
+        An episode whose next message would not fit into `budget_tokens` of completion ends here and
+        loses its unfinished turns. Its ending says whether the reply alone was already too long.
+        """
         self._extend(ids, 1, logprobs)
         reply = self.episode.step(chat.decode(ids))
         if reply is None:
@@ -137,36 +147,49 @@ def play(
     message_tokens: int,
     any_running: Callable[[bool], bool] = lambda here: here,
 ) -> list[Rollout]:
-    """Play all episodes to their end, one batched `generate` a wave; a finished episode leaves the batch.
+    """Play all episodes to their end, one batched `generate` per wave; a finished one leaves the batch.
 
-    budget_tokens: completion length of an episode [tokens]; message_tokens: the longest message `generate` samples. `any_running`: told whether
-    episodes run here, says whether any run in any process; who has none left generates for one opening and drops the message,
-    because a generation that several processes share hangs when one of them stays away.
+    budget_tokens: completion length of an episode [tokens].
+    message_tokens: the longest message that `generate` samples [tokens].
+    any_running: is given whether episodes run here, and says whether any run in any process. A process
+        without running episodes generates for one opening and drops the message, because a generation
+        that several processes share hangs if one of them does not take part.
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
     while any_running(bool(running := [r for r in rollouts if not r.episode.done])):
-        sampled, logprobs = generate(
-            [r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids]
-        )
+        contexts = [r.prompt_ids + r.completion_ids for r in running] or [rollouts[0].prompt_ids]
+        sampled, logprobs = generate(contexts)
         for i, rollout in enumerate(running):
-            if sampled[i] is not None:
-                rollout.advance(
-                    chat,
-                    list(sampled[i]),
-                    logprobs[i] if logprobs else None,
-                    budget_tokens,
-                    message_tokens,
-                )
+            if (ids := sampled[i]) is not None:
+                known = logprobs[i] if logprobs else None
+                rollout.advance(chat, list(ids), known, budget_tokens, message_tokens)
     return rollouts
 
 
+def play_policy(
+    model,
+    tokenizer,
+    episodes: Iterable[Episode],
+    batch: int,
+    budget_tokens: int,
+    message_tokens: int,
+    temperature: float,
+) -> Iterator[EpisodeRecord]:
+    """Records of all episodes, in order, `batch` played at once; temperature 0 is greedy."""
+    generate = sampler.Sampler(model, tokenizer, message_tokens, temperature)
+    chat, left = Chat(tokenizer), iter(episodes)
+    while running := list(itertools.islice(left, batch)):
+        for rollout in play(running, chat, generate, budget_tokens, message_tokens):
+            yield rollout.record
+
+
 def prompt_row(task_id: str) -> list[dict]:
-    """A dataset prompt for TRL: rollout_func sees prompts alone, so the task id travels in the message."""
+    """A dataset prompt for TRL: rollout_func gets only prompts, so the message carries the task id."""
     return [{"role": "user", "content": "", "task_id": task_id}]
 
 
 def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """What every log line says of a batch of episodes: means over episodes unless named otherwise."""
+    """What every metrics row says of a batch of episodes: means over episodes unless named otherwise."""
     n = len(records)
     events = recovery.errors(records)
     steps = [step for record in records for step in record.steps]
@@ -193,7 +216,7 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
         / max(1, len(steps)),
         "share_of_steps_truncated": sum(s.truncated > 0 for s in steps) / max(1, len(steps)),
         "errors_per_episode": len(events) / n,
-        # the recovered share of all errors; a batch without an error has none to recover, and no such number
+        # the recovered share of all errors; a batch without errors has no such number
         **({"recovery_rate": float(events["recovered"].mean())} if len(events) else {}),
     }
 
@@ -209,116 +232,99 @@ CUT_SHORT = (
 
 @dataclass
 class TRLRollout:
-    """`rollout_func` for GRPOTrainer: plays the batch's tasks and returns ids, mask, log-probabilities and rewards.
+    """`rollout_func` for GRPOTrainer: plays a batch, returns ids, mask, log-probabilities and rewards.
 
-    In training each task stands `num_generations` times in a row and plays under `training_limits`; in evaluation mode it
-    plays under EVALUATION limits, without hints, and the reward is BFCL's own verdict.
+    In training each task comes `num_generations` times in a row and plays under `training_limits`; in
+    evaluation mode it plays under EVALUATION limits, without hints, and the reward is BFCL's verdict.
     """
 
     chat: Chat
     reward: Callable[[EpisodeRecord], float]
     reward_scale: float
-    hint_rate_at: Callable[[float], float]
-    """The share of episodes with hints, by how much of the stage is done [0..1]."""
-    episode: dict
-    """What every Episode is made with: rules, compact, corruption and the observation limits."""
+    hint_rate_at: Callable[
+        [float], float
+    ]  # share of the stage done -> share of episodes with hints
+    episode: dict  # for every Episode: rules, compact, corruption and the observation limits
     training_limits: Limits
     budget_tokens: int
     message_tokens: int
     temperature: float
-    batch: int | None
-    """Episodes played at once in a process, which bounds the memory of keys and values [episodes]; None: all of a step."""
+    batch: (
+        int | None
+    )  # episodes played at once in a process (bounds its memory); None: all of a step
     seed: int
     on_records: Callable[[str, list[EpisodeRecord], dict[str, float]], None]
-    """Told ("train" or "eval", records, timings) after every batch; timings in seconds, of this process."""
+    """Gets ("train" or "eval", records, timings of this process [s]) after every batch."""
 
     def _generate(self, trainer) -> Generate:
-        """vLLM, and weights that are spread over processes, generate as TRL does it; else the cache is kept between waves."""
+        """TRL's own generation with vLLM or weights spread over processes, else our sampler."""
         if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            # the last argument is the number of generations a prompt: contexts differ after the first wave, so 1
+            # the last argument is generations per prompt: contexts differ after the first wave, so 1
             return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
-        return sampler.Sampler(
-            trainer.accelerator.unwrap_model(trainer.model),
-            trainer.processing_class,
-            self.message_tokens,
-            self.temperature,
-            sampler.WAIT,
-        )
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        tokenizer = trainer.processing_class
+        return sampler.Sampler(model, tokenizer, self.message_tokens, self.temperature)
 
     def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
-        """The episodes, `batch` at a time, and where the seconds went."""
-        seconds = {"generation_seconds": 0.0, "environment_seconds": 0.0}
-        accelerator, rollouts = trainer.accelerator, []
+        """Play the episodes, `batch` at a time, and measure the seconds."""
+        accelerator, rollouts, size = trainer.accelerator, [], self.batch or len(episodes)
+        began, generating_seconds = time.monotonic(), 0.0
 
         def any_running(here: bool) -> bool:
             return here if accelerator.num_processes == 1 else any(gather_object([here]))
 
-        for start in range(0, len(episodes), self.batch or len(episodes)):
-            generate, began = self._generate(trainer), time.monotonic()
-            spent = 0.0
+        def timed(ids):
+            nonlocal generating_seconds
+            before = time.monotonic()
+            sampled = generate(ids)
+            generating_seconds += time.monotonic() - before
+            return sampled
 
-            def timed(ids, generate=generate):
-                nonlocal spent
-                before = time.monotonic()
-                try:
-                    return generate(ids)
-                finally:
-                    spent += time.monotonic() - before
-
-            with generating(trainer):
+        with generating(trainer):
+            for start in range(0, len(episodes), size):
+                generate, batch = self._generate(trainer), episodes[start : start + size]
                 rollouts += play(
-                    episodes[start : start + (self.batch or len(episodes))],
-                    self.chat,
-                    timed,
-                    self.budget_tokens,
-                    self.message_tokens,
-                    any_running,
+                    batch, self.chat, timed, self.budget_tokens, self.message_tokens, any_running
                 )
-            seconds["generation_seconds"] += spent
-            seconds["environment_seconds"] += time.monotonic() - began - spent
-        return rollouts, {name: round(value, 4) for name, value in seconds.items()}
+        rest = time.monotonic() - began - generating_seconds
+        return rollouts, {
+            "generation_seconds": round(generating_seconds, 4),
+            "environment_seconds": round(rest, 4),
+        }
 
     def __call__(self, prompts: list[list[dict]], trainer) -> dict:
         training = trainer.model.training
         limits = self.training_limits if training else EVALUATION
         # from the step and the place in the batch, so that a resumed run draws the same hints
-        seed = (
-            self.seed * 100_003 + trainer.state.global_step
-        ) * 100_003 + trainer.accelerator.process_index * len(prompts)
-        hint_rate = (
-            self.hint_rate_at(trainer.state.global_step / max(1, trainer.state.max_steps))
-            if training
-            else 0.0
-        )
+        step, before = trainer.state.global_step, trainer.accelerator.process_index * len(prompts)
+        seed = (self.seed * 100_003 + step) * 100_003 + before
+        done = step / max(1, trainer.state.max_steps)
+        hint_rate = self.hint_rate_at(done) if training else 0.0
         episodes = [
             Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
             for i, p in enumerate(prompts)
         ]
         rollouts, seconds = self._play(episodes, trainer)
         records = [r.record for r in rollouts]
-        self.on_records(
-            "train" if training else "eval",
-            records,
-            {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)},
-        )
-        score = (
-            (lambda record: self.reward_scale * self.reward(record))
-            if training
-            else (lambda record: float(bfcl.official_valid(record)))
-        )
+        timings = {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)}
+        self.on_records("train" if training else "eval", records, timings)
+        if training:
+            scores = [self.reward_scale * self.reward(record) for record in records]
+        else:
+            scores = [float(bfcl.official_valid(record)) for record in records]
         return {
             "prompt_ids": [r.prompt_ids for r in rollouts],
             "completion_ids": [r.completion_ids for r in rollouts],
             "logprobs": [r.logprobs for r in rollouts] if trainer.use_vllm else None,
             "env_mask": [r.mask for r in rollouts],
-            "episode_reward": [score(record) for record in records],
+            "episode_reward": scores,
             **{name: [part(record) for record in records] for name, part in REPORTED.items()},
         }
 
 
 @contextlib.contextmanager
 def generating(trainer) -> Iterator[None]:
-    """Gradient checkpointing off while sampling, because it switches the cache of keys and values off."""
+    """Gradient checkpointing off while sampling, because it disables the cache of keys and values."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     checkpointing = model.is_activation_checkpointing
     if checkpointing:

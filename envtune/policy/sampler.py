@@ -1,4 +1,4 @@
-"""A policy from a folder or hub id, and the way to get its next messages: contexts as ids in, sampled ids out (rollout.Generate).
+"""Load a policy from a folder or hub id, and sample its next messages: context ids in, ids out.
 
 >>> model, tokenizer = load_policy("runs/quickstart/stage1_syntax/policy", bf16=False)
 >>> generate = Sampler(model, tokenizer, message_tokens=256, temperature=0.0)
@@ -26,14 +26,14 @@ NF4 = {
 
 def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
     """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
-    logging.disable_progress_bar()  # one for every load and save would bury the run's own
-    quantisation = {"quantization_config": BitsAndBytesConfig(**NF4)} if four_bit else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        policy, dtype=torch.bfloat16 if bf16 else torch.float32, **quantisation
-    )
-    return (model.to(device) if device and not four_bit else model), AutoTokenizer.from_pretrained(
-        policy
-    )
+    logging.disable_progress_bar()  # one per load and save would hide the run's own
+    settings = {"dtype": torch.bfloat16 if bf16 else torch.float32}
+    if four_bit:
+        settings["quantization_config"] = BitsAndBytesConfig(**NF4)
+    model = AutoModelForCausalLM.from_pretrained(policy, **settings)
+    if device and not four_bit:
+        model = model.to(device)
+    return model, AutoTokenizer.from_pretrained(policy)
 
 
 @contextlib.contextmanager
@@ -78,67 +78,51 @@ class _RoomyLayer(DynamicLayer):
         if self.active_rows is None:
             self.keys[:, :, used:], self.values[:, :, used:] = key_states, value_states
             return self.keys, self.values
-        room[:, :, :, used:end] = (
-            0.0  # holes: attention gives them weight 0, and 0 x NaN would be NaN
-        )
-        self.keys[self.active_rows, :, used:], self.values[self.active_rows, :, used:] = (
-            key_states,
-            value_states,
-        )
-        return self.keys[self.active_rows], self.values[self.active_rows]
+        rows = self.active_rows
+        # other rows have holes here: attention gives them weight 0, and 0 x NaN would be NaN
+        room[:, :, :, used:end] = 0.0
+        self.keys[rows, :, used:], self.values[rows, :, used:] = key_states, value_states
+        return self.keys[rows], self.values[rows]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self._show(self.room.index_select(1, indices), self.keys.shape[2])
 
     def choose(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
         """Keep these rows (B,) and of each its columns (B, N), in this order."""
-        two, before, heads, width, size = self.room.shape
         end = columns.shape[1]
-        columns = torch.cat(
-            [columns, columns.new_zeros(len(rows), max(64, end // 4))], 1
-        )  # the room behind them
-        lines = (
-            torch.arange(two, device=rows.device)[:, None, None] * before + rows[:, None]
-        )  # (2, B, 1)
-        lines = (
-            lines * heads + torch.arange(heads, device=rows.device)
-        ) * width  # (2, B, heads), where a row's columns begin
-        lines = lines[..., None] + columns[:, None]
-        room = self.room.view(-1, size).index_select(0, lines.flatten())
-        self._show(room.view(two, len(rows), heads, -1, size), end)
+        spare = columns.new_zeros(len(rows), max(64, end // 4))
+        columns = torch.cat([columns, spare], 1)[None, :, None, :, None]
+        self._show(self.room[:, rows].take_along_dim(columns, 3), end)
 
 
 @dataclass
 class _Row:
     """An episode in the cache."""
 
-    tokens: list[int]
-    """As contexts begin with them: without a message that is not complete."""
+    tokens: list[int]  # what its next context begins with, without an unfinished message
     draws: torch.Generator
-    message: list[int] = field(default_factory=list)
-    """What is written of a message that is not complete."""
-    noise: torch.Tensor | None = None
-    """A uniform draw for each of its tokens."""
+    message: list[int] = field(default_factory=list)  # what is written of an unfinished message
+    noise: torch.Tensor | None = None  # a uniform draw for each of its tokens
 
     def continued_by(self, context: list[int]) -> bool:
-        return (
-            context == self.tokens if self.message else context[: len(self.tokens)] == self.tokens
-        )
-
-
-WAIT = 0.5
-"""Of a wave's messages, the share that play waits for: the others are written on in the next wave, so that few rows run idle."""
+        known = context if self.message else context[: len(self.tokens)]
+        return known == self.tokens
 
 
 class Sampler:
-    """Samples messages token by token and keeps the keys and values of one batch of episodes between its waves.
+    """Samples messages token by token, and keeps the keys and values of a batch of episodes.
 
-    A wave's contexts continue those of the wave before (context + message + the environment's reply), some rows may be gone: then
-    only the reply is read. Any other contexts start anew. In a new batch equal openings, such as a group's, are read once.
-    A wave ends when the share `wait` of its messages is complete; a row whose message is not gets None, and the same context in the next
-    call goes on with it. Temperature 0 is greedy. Seed with torch.manual_seed: every row has a generator of its own, so that its words
-    do not depend on when other rows end. Columns where a row has no token (other rows' messages were longer) stay in
-    the cache with mask 0; when they are `waste` of the longest row, each row's tokens are moved together.
+    If a wave's contexts continue those of the wave before (context + message + the environment's
+    reply; some rows may be gone), only the reply is read. Any other contexts start anew; then equal
+    openings, such as a group's, are read once.
+
+    wait: the share of messages that must be complete to end a wave, so that few rows run idle. A row
+        whose message is not complete gets None; the same context in the next call goes on with it.
+    waste: a row has holes (mask 0) in the cache where other rows' messages were longer. When the cache
+        is longer than its longest row by this share, the tokens of each row are moved together.
+
+    Temperature 0 is greedy. Seed with torch.manual_seed: every row has its own generator, so its tokens
+    do not depend on when other rows end.
     """
 
     def __init__(
@@ -147,27 +131,19 @@ class Sampler:
         tokenizer,
         message_tokens: int,
         temperature: float = 1.0,
-        wait: float = 1.0,
+        wait: float = 0.5,
         waste: float = 0.15,
-        keep: bool = True,
     ):
-        self.model, self.pad, self.eos, self.waste, self.keep = (
-            model,
-            tokenizer.pad_token_id,
-            tokenizer.eos_token_id,
-            waste,
-            keep,
-        )
-        self.message_tokens, self.temperature, self.wait = message_tokens, temperature, wait
+        self.model, self.pad, self.eos = model, tokenizer.pad_token_id, tokenizer.eos_token_id
+        self.message_tokens, self.temperature = message_tokens, temperature
+        self.wait, self.waste = wait, waste
         self.forget()
 
     def forget(self) -> None:
         """Drop the cache: the model's weights changed, or its memory is needed."""
         self.cache = None
         self.rows: list[_Row] = []
-        self.ids = self.mask = torch.empty(
-            0, 0, dtype=torch.long
-        )  # (B, W); W counts the columns, holes included
+        self.ids = self.mask = torch.empty(0, 0, dtype=torch.long)  # (B, W), W with holes
 
     def _continued(self, contexts: Sequence[list[int]]) -> list[int] | None:
         """For each context the row it continues, in order; None when one continues none."""
@@ -183,17 +159,13 @@ class Sampler:
 
     def _columns(self, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask (B, longest piece), left-padded."""
-        width = max(map(len, pieces))
-        ids = torch.tensor(
-            [[self.pad] * (width - len(p)) + p for p in pieces], device=self.model.device
-        )
-        mask = torch.tensor(
-            [[0] * (width - len(p)) + [1] * len(p) for p in pieces], device=self.model.device
-        )
-        return ids, mask
+        width, device = max(map(len, pieces)), self.model.device
+        ids = [[self.pad] * (width - len(p)) + p for p in pieces]
+        mask = [[0] * (width - len(p)) + [1] * len(p) for p in pieces]
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _start(self, contexts: Sequence[list[int]]) -> None:
-        """Read the contexts' distinct openings, all but the last token, and copy keys and values to the rows that share them."""
+        """Read each distinct opening once, without its last token, and copy it to its rows."""
         distinct = {tuple(c): None for c in contexts}
         place = {context: i for i, context in enumerate(distinct)}
         ids, mask = self._columns([list(c) for c in distinct])
@@ -201,15 +173,20 @@ class Sampler:
         self.ids, self.mask, self.cache = ids[chosen], mask[chosen], self._new_cache()
         if len(distinct) < len(contexts) and ids.shape[1] > 1:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
-            self.model(
-                input_ids=ids[:, :-1],
-                attention_mask=mask[:, :-1],
-                position_ids=positions[:, :-1],
-                use_cache=True,
-                past_key_values=self.cache,
-                logits_to_keep=1,
-            )
+            self._read(ids[:, :-1], mask[:, :-1], positions[:, :-1])
             self.cache.batch_select_indices(chosen)
+
+    def _read(self, ids, mask, positions) -> torch.Tensor:
+        """Feed tokens to the model, keys and values to the cache; logits of the last one (B, V)."""
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
 
     def _go_on(self, pieces: Sequence[list[int]], places: Sequence[int]) -> None:
         """Keep the running rows and append what each has to read."""
@@ -223,11 +200,13 @@ class Sampler:
         self.ids, self.mask = torch.cat([self.ids, ids], 1), torch.cat([self.mask, mask], 1)
 
     def _close_holes(self, chosen: torch.Tensor) -> None:
-        """Move the tokens of each row together, holes to the left. Keys know their position, not their column, so none is computed anew."""
+        """Move the tokens of each row together, holes to the left.
+
+        Keys depend on a token's position, not on its column, so none is computed again.
+        """
         read = self.cache.get_seq_length()  # what was sampled last is not in the cache yet
-        order = self.mask[:, :read].argsort(dim=1, stable=True)[
-            :, read - int(self.mask[:, :read].sum(1).max()) :
-        ]  # (B, longest)
+        longest = int(self.mask[:, :read].sum(1).max())
+        order = self.mask[:, :read].argsort(dim=1, stable=True)[:, read - longest :]  # (B, longest)
         for layer in self.cache.layers:
             layer.choose(chosen, order)
         self.ids, self.mask = (
@@ -241,45 +220,31 @@ class Sampler:
     def _decode(
         self, written: torch.Tensor, noise: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample until enough rows have ended or are full. Takes how many tokens of its message each row has (B,) and the draws for the
-        tokens of a message (B, message_tokens), None if greedy; gives the new tokens (B, N), padded after a row's end, and who is still
-        writing (B,)."""
+        """Sample until enough rows have ended or are full.
+
+        written: how many tokens of its message each row already has (B,).
+        noise: the draws for the tokens of a message (B, message_tokens), None if greedy.
+
+        Returns the new tokens (B, N), padded after a row's end, and which rows still write (B,).
+        """
         ids, mask = self.ids, self.mask
         left = ids[:, self.cache.get_seq_length() :]  # what the cache has not read yet
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -left.shape[1] :]
         replied = mask[:, -left.shape[1] : -1].any(1)
         if left.shape[1] < ids.shape[1] and not bool(replied.all()) and bool(replied.any()):
-            # who goes on with a message has one token to read: the others' replies are read without them
+            # rows that continue a message have one token to read: replies are read without them
             for layer in self.cache.layers:
                 layer.active_rows = replied.nonzero()[:, 0]
-            self.model(
-                input_ids=left[replied, :-1],
-                attention_mask=mask[replied, :-1],
-                position_ids=positions[replied, :-1],
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            self._read(left[replied, :-1], mask[replied, :-1], positions[replied, :-1])
             for layer in self.cache.layers:
                 layer.active_rows = None
             left, positions = left[:, -1:], positions[:, -1:]
         writing = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         new: list[torch.Tensor] = []
         while int((~writing).sum()) < self.wait * len(ids):
-            logits = (
-                self.model(
-                    input_ids=left,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=self.cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
-            )  # (B, V)
+            logits = self._read(left, mask, positions)
             if noise is not None:
-                # the place where the distribution function passes a uniform draw: multinomial draws a number for every entry instead
+                # invert the distribution function: multinomial would draw a number for every entry
                 reached = torch.softmax(logits / self.temperature, -1).cumsum(-1)
                 draw = noise.gather(1, written.clamp(max=self.message_tokens - 1)[:, None])
                 token = torch.searchsorted(reached, draw * reached[:, -1:])[:, 0]
@@ -298,55 +263,39 @@ class Sampler:
         places = self._continued(contexts)
         if places is None:
             self.forget()
-            rows = [
-                _Row([], torch.Generator().manual_seed(seed))
-                for seed in torch.randint(2**62, (len(contexts),)).tolist()
-            ]
+            seeds = torch.randint(2**62, (len(contexts),)).tolist()
+            rows = [_Row([], torch.Generator().manual_seed(seed)) for seed in seeds]
         else:
             rows = [self.rows[place] for place in places]
         for row in rows:
             if not row.message and self.temperature:
                 row.noise = torch.rand(self.message_tokens, generator=row.draws)
+        pairs = list(zip(contexts, rows, strict=True))
         with torch.no_grad(), evaluating(self.model):
             if self.cache is None:
-                self._start(
-                    [context + row.message for context, row in zip(contexts, rows, strict=True)]
-                )
+                self._start([context + row.message for context, row in pairs])
             else:
-                self._go_on(
-                    [
-                        row.message[-1:] or context[len(row.tokens) :]
-                        for context, row in zip(contexts, rows, strict=True)
-                    ],
-                    places,
-                )
-            device = self.ids.device
+                pieces = [row.message[-1:] or context[len(row.tokens) :] for context, row in pairs]
+                self._go_on(pieces, places)
+            device, noise = self.ids.device, None
+            if self.temperature:
+                noise = torch.stack([row.noise for row in rows]).to(device)
             written = torch.tensor([len(row.message) for row in rows], device=device)
-            noise = (
-                torch.stack([row.noise for row in rows]).to(device) if self.temperature else None
-            )
             new, writing = self._decode(written, noise)
         messages: list[list[int] | None] = []
         read = []  # of the new columns, how many hold a token of the row
-        for row, context, tokens, unfinished in zip(
-            rows, contexts, new.tolist(), writing.tolist(), strict=True
+        for (context, row), tokens, unfinished in zip(
+            pairs, new.tolist(), writing.tolist(), strict=True
         ):
             tokens = tokens[: self.message_tokens - len(row.message)]
             tokens = tokens[: tokens.index(self.eos) + 1] if self.eos in tokens else tokens
             message = row.message + tokens
             row.tokens, row.message = (context, message) if unfinished else (context + message, [])
             messages.append(None if unfinished else message)
-            read.append(
-                len(tokens) - unfinished
-            )  # the next wave starts with the last token of an unfinished message
-        columns = (
-            torch.arange(new.shape[1], device=device) < torch.tensor(read, device=device)[:, None]
-        )
-        self.rows, self.ids, self.mask = (
-            rows,
-            torch.cat([self.ids, new], 1),
-            torch.cat([self.mask, columns.long()], 1),
-        )
-        if not self.keep:
-            self.cache = None
+            # the next wave starts with the last token of an unfinished message
+            read.append(len(tokens) - unfinished)
+        counts = torch.tensor(read, device=device)[:, None]
+        columns = torch.arange(new.shape[1], device=device) < counts
+        self.rows, self.ids = rows, torch.cat([self.ids, new], 1)
+        self.mask = torch.cat([self.mask, columns.long()], 1)
         return messages, None

@@ -25,14 +25,15 @@ from envtune.train.presets import Preset
 
 
 def result_row(record: EpisodeRecord) -> dict:
-    """One evaluated episode as a table row; `errors` and `recovered` as in recovery.py, `unseen` as in synthetic.novelty."""
-    events = recovery.errors([record])
+    """One evaluated episode as a row; `errors` and `recovered` as in recovery.py.
+
+    unseen: what is new in a synthetic task, see synthetic.novelty.
+    """
+    events, made_up = recovery.errors([record]), record.task_id.startswith("synthetic_")
     return {
         "task_id": record.task_id,
         "split": bfcl.load_task(record.task_id).split,
-        "unseen": synthetic.novelty(record.task_id)
-        if record.task_id.startswith("synthetic_")
-        else "",
+        "unseen": synthetic.novelty(record.task_id) if made_up else "",
         "valid": bfcl.official_valid(record),
         "progress": rewards.progress_reward(record),
         "format_reward": rewards.format_reward(record),
@@ -53,36 +54,28 @@ def play(
     completion_tokens: int = 24_576,
     batch_size: int | None = None,
 ) -> list[EpisodeRecord]:
-    """Every task once with the policy of a folder or hub id, under BFCL's limits, as records in the order of the tasks.
+    """Play every task once with a policy (folder or hub id) under BFCL's limits: records, in order.
 
-    Temperature 0 is greedy and repeats exactly. `batch_size` episodes are played at once (None: 32, or more where the preset trains on
-    more at once); `completion_tokens` is the length of an episode where the preset names none. ValueError when there is no task.
+    temperature: 0 is greedy and repeats exactly.
+    completion_tokens: the length of an episode where the preset has none.
+    batch_size: episodes played at once; None: 32, or more where the preset trains on more at once.
+
+    ValueError without a task.
     """
     if not task_ids:
         raise ValueError("evaluation needs at least one task id, got none")
     set_seed(seed)
-    model, tokenizer = sampler.load_policy(
-        policy, preset.bf16, preset.four_bit, "cuda" if torch.cuda.is_available() else "cpu"
-    )
-    chat = rollout.Chat(tokenizer)
-    generate = sampler.Sampler(model, tokenizer, preset.message_tokens, temperature, sampler.WAIT)
-    batch_size = batch_size or max(32, preset.device_batch)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer = sampler.load_policy(policy, preset.bf16, preset.four_bit, device)
+    settings = {"seed": seed, "rules": rules, **preset.episode}
+    episodes = (Episode(bfcl.load_task(t), EVALUATION, **settings) for t in task_ids)
+    batch, budget = batch_size or max(32, preset.device_batch), preset.completion_tokens
+    budgets = budget or completion_tokens, preset.message_tokens
     records: list[EpisodeRecord] = []
     with progress.bar(len(task_ids), "evaluating", "task") as bar:
-        for start in range(0, len(task_ids), batch_size):
-            episodes = [
-                Episode(bfcl.load_task(t), EVALUATION, seed=seed, rules=rules, **preset.episode)
-                for t in task_ids[start : start + batch_size]
-            ]
-            done = rollout.play(
-                episodes,
-                chat,
-                generate,
-                preset.completion_tokens or completion_tokens,
-                preset.message_tokens,
-            )
-            records += [r.record for r in done]
-            bar.update(len(done))
+        for record in rollout.play_policy(model, tokenizer, episodes, batch, *budgets, temperature):
+            records.append(record)
+            bar.update()
             progress.report(len(records), len(task_ids))
     return records
 
@@ -90,14 +83,14 @@ def play(
 def evaluate(
     policy: Path | str, task_ids: Sequence[str], preset: Preset, **settings
 ) -> pd.DataFrame:
-    """The same as a table, a row a task (see `result_row`); `settings` are those of `play`."""
+    """`play` as a table, one `result_row` per task; `settings` are those of `play`."""
     return pd.DataFrame(
         [result_row(record) for record in play(policy, task_ids, preset, **settings)]
     )
 
 
 WAYS = {"greedy": 0.0, "sampled": 1.0}
-"""How a policy is played: its likeliest words, or words drawn as in training."""
+"""How a policy is played: always its likeliest token, or sampled as in training."""
 
 
 def both_ways(
@@ -108,49 +101,41 @@ def both_ways(
     batch_size: int = 200,
 ) -> pd.DataFrame:
     """`evaluate` greedily and sampled, with a column `way`: a policy can gain in one and lose in the other."""
-    return pd.concat(
-        [
-            evaluate(
-                policy, task_ids, preset, temperature=temperature, seed=seed, batch_size=batch_size
-            ).assign(way=way)
-            for way, temperature in WAYS.items()
-        ],
-        ignore_index=True,
-    )
+    settings = {"seed": seed, "batch_size": batch_size}
+    tables = [
+        evaluate(policy, task_ids, preset, temperature=temperature, **settings).assign(way=way)
+        for way, temperature in WAYS.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def by_way(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of a `both_ways` table: way, n, accuracy, low, high (95%, clustered by scenario), format_reward, progress."""
+    """Accuracy of a `both_ways` table, greedy and sampled.
+
+    Columns way, n, accuracy, low, high (95%, clustered by scenario), format_reward, progress.
+    """
     rows = []
     for way, group in results.groupby("way", sort=False):
-        mean, low, high = clustered(
-            group["valid"], [splits.scenario_of(task) for task in group["task_id"]]
-        )
-        rows.append(
-            {
-                "way": way,
-                "n": len(group),
-                "accuracy": mean,
-                "low": low,
-                "high": high,
-                "format_reward": group["format_reward"].mean(),
-                "progress": group["progress"].mean(),
-            }
-        )
+        mean, low, high = clustered(group["valid"], group["task_id"].map(splits.scenario_of))
+        row = {"way": way, "n": len(group), "accuracy": mean, "low": low, "high": high}
+        rows.append(row | group[["format_reward", "progress"]].mean().to_dict())
     return pd.DataFrame(rows)
 
 
 def after_stages(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """`by_way` of the policies of a run, start first, with a column `after`. `measured`: name -> `both_ways` table of the same tasks."""
-    return pd.concat(
-        [by_way(results).assign(after=name) for name, results in measured.items()],
-        ignore_index=True,
-    )
+    """`by_way` of a run's policies, the start first, with a column `after`.
+
+    measured: name -> `both_ways` table of the same tasks.
+    """
+    tables = [by_way(results).assign(after=name) for name, results in measured.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
-    """What a run's summary.json holds, from an `after_stages` table: accuracies [0..1] before and after training, greedy and sampled,
-    after each stage, and how long it took [s]."""
+    """The content of a run's summary.json, from an `after_stages` table.
+
+    Accuracies [0..1], greedy and sampled, before and after training and after each stage; seconds.
+    """
     found = [
         {"stage": name, **{row.way: round(row.accuracy, 4) for row in part.itertuples()}}
         for name, part in table.groupby("after", sort=False)
@@ -164,20 +149,20 @@ def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
 
 
 def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy a split and over all tasks: columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count) and
-    recovery (the recovered share of them, NaN without an error). Synthetic test tasks that are said in unseen phrasings, or with unseen
-    names, have rows of their own."""
+    """Accuracy by split and over all tasks.
+
+    Columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count), recovery (the
+    recovered share of them, NaN without an error). Synthetic test tasks with unseen phrasings or unseen
+    names have rows of their own.
+    """
     groups = list(results.groupby("split", sort=False))
     if "unseen" in results:
-        groups += [
-            (f"unseen_{what}", group)
-            for what, group in results.groupby("unseen")
-            if what in ("phrasings", "names")
-        ]
-    groups.append(("all", results))
+        unseen = results[results["unseen"].isin(["phrasings", "names"])]
+        groups += [(f"unseen_{what}", group) for what, group in unseen.groupby("unseen")]
     rows = []
-    for split, group in groups:
+    for split, group in [*groups, ("all", results)]:
         low, high = wilson(int(group["valid"].sum()), len(group))
+        errors = int(group["errors"].sum())
         rows.append(
             {
                 "split": split,
@@ -186,39 +171,32 @@ def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "progress": group["progress"].mean(),
-                "errors": int(group["errors"].sum()),
-                "recovery": group["recovered"].sum() / group["errors"].sum()
-                if group["errors"].sum()
-                else float("nan"),
+                "errors": errors,
+                "recovery": group["recovered"].sum() / errors if errors else float("nan"),
             }
         )
     return pd.DataFrame(rows)
 
 
 def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
-    """One sentence on two evaluations of the same tasks: better, worse or the same, and whether chance explains it (a sign test over the
-    tasks whose verdict changed). ValueError when the tasks differ."""
+    """One sentence on two evaluations of the same tasks: better, worse or equal, and is it chance?
+
+    Chance: a sign test over the tasks whose result changed. ValueError when the tasks differ.
+    """
     pairs = before.merge(after, on="task_id", suffixes=("_before", "_after"), validate="one_to_one")
     if len(pairs) != len(before) or len(pairs) != len(after):
         raise ValueError(
-            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} tasks, {len(pairs)} in both"
+            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} tasks, "
+            f"{len(pairs)} in both"
         )
     won, lost, p = sign_test(pairs["valid_after"].astype(int) - pairs["valid_before"].astype(int))
-    what = (
-        "Better than before"
-        if won > lost
-        else "**Worse than before**"
-        if lost > won
-        else "No better and no worse than before"
-    )
-    spoken = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    chance = (
-        ""
-        if won == lost
-        else f", {spoken}: "
-        + ("more than chance explains" if p < 0.05 else "chance explains as much")
-    )
+    what, chance = "No better and no worse than before", ""
+    if won != lost:
+        what = "Better than before" if won > lost else "**Worse than before**"
+        number = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        explained = "more than chance explains" if p < 0.05 else "chance explains as much"
+        chance = f", {number}: {explained}"
     return (
-        f"{what}: {before['valid'].sum()} of {len(pairs)} tasks valid before, {after['valid'].sum()} after ({won} won, {lost} "
-        f"lost{chance})."
+        f"{what}: {before['valid'].sum()} of {len(pairs)} tasks valid before, "
+        f"{after['valid'].sum()} after ({won} won, {lost} lost{chance})."
     )

@@ -1,4 +1,4 @@
-"""Scripted episodes as token ids with a mask of what is learnt: whole transcripts, and windows that start at a user message."""
+"""Scripted episodes as token ids and labels: whole transcripts, and windows from a user message on."""
 
 import random
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ from envtune.policy.agent.script import Habits, Script
 from envtune.policy.rollout import Chat
 
 FIRST_NUMBER = 1_000_000
-"""Tasks of pre-training have numbers from here on: no training, validation or test task is among them."""
-MAX_RESULT_CHARS = 160
+"""Tasks of pre-training have numbers from here on; no training, validation or test task has one."""
+READING = {"compact": True, "max_result_chars": 160}
+"""What the agent reads: signatures instead of tool docs, short results."""
 VARIANTS = {"base": 0.5, "miss_param": 0.2, "miss_func": 0.15, "long_context": 0.15}
 
 
 class Sequence_(NamedTuple):
     ids: list[int]
-    labels: list[int]
-    """The id where it is learnt, -100 elsewhere."""
+    labels: list[int]  # the id where it is learnt, -100 elsewhere
 
 
 def task_id(number: int, draw: random.Random, turns: int | None, prompt: bool = True) -> str:
-    """The id of one task of pre-training. `prompt`: whether the model will read the list of tools; without it nobody could tell that a
-    tool is missing."""
-    variants = {
-        variant: weight for variant, weight in VARIANTS.items() if prompt or variant != "miss_func"
-    }
+    """The id of one task of pre-training.
+
+    prompt: whether the model will read the list of tools; only then can it see that one is missing.
+    """
+    variants = {name: share for name, share in VARIANTS.items() if prompt or name != "miss_func"}
     variant = draw.choices(list(variants), list(variants.values()))[0]
     return f"synthetic_{variant}_{FIRST_NUMBER + number}" + (f"_t{turns}" if turns else "")
 
@@ -33,24 +33,18 @@ def task_id(number: int, draw: random.Random, turns: int | None, prompt: bool = 
 def play(
     task: str, chat: Chat, habits: Habits, seed: int, draw: random.Random, learn_all: bool
 ) -> Sequence_:
-    """One scripted episode as ids and labels. `learn_all`: mishaps and habits are learnt too, not only right messages."""
-    episode = Episode(
-        task,
-        TRAINING,
-        hint_rate=0.5,
-        seed=seed,
-        rules=draw.random() < 0.5,
-        compact=True,
-        max_result_chars=MAX_RESULT_CHARS,
-    )
+    """One scripted episode as ids and labels.
+
+    learn_all: mistakes and habits are learnt too, not only right messages.
+    """
+    rules = draw.random() < 0.5
+    episode = Episode(task, TRAINING, hint_rate=0.5, seed=seed, rules=rules, **READING)
     script = Script(habits, seed)
     ids = chat.opening(episode.messages)
     labels = [-100] * len(ids)
     while not episode.done:
         message = script.message(episode)
-        written = chat.tokenizer(message.text, add_special_tokens=False)["input_ids"] + [
-            chat.eos_id
-        ]
+        written = chat.written(message.text)
         reply = episode.step(message.text)
         ids += written
         labels += written if learn_all or message.right else [-100] * len(written)
@@ -65,15 +59,8 @@ def texts(count: int, habits: Habits) -> Iterator[str]:
     """What the BPE learns from: all texts of some scripted episodes."""
     draw = random.Random("texts")
     for number in range(count):
-        episode = Episode(
-            task_id(number, draw, None),
-            TRAINING,
-            hint_rate=0.5,
-            seed=number,
-            rules=number % 2 == 1,
-            compact=True,
-            max_result_chars=MAX_RESULT_CHARS,
-        )
+        task, rules = task_id(number, draw, None), number % 2 == 1
+        episode = Episode(task, TRAINING, hint_rate=0.5, seed=number, rules=rules, **READING)
         script = Script(habits, number)
         yield from (message["content"] for message in episode.messages[1:])
         while not episode.done:
@@ -83,15 +70,14 @@ def texts(count: int, habits: Habits) -> Iterator[str]:
 
 
 def windows(sequence: Sequence_, user_id: int, width: int) -> list[Sequence_]:
-    """Pieces of at most `width` ids that start where a user message does; pieces in which nothing is learnt are left out."""
+    """Pieces of at most `width` ids that start at a user message, where something is learnt."""
     starts = [i for i, token in enumerate(sequence.ids) if token == user_id]
     pieces, at = [], 0
     for start in starts:
         if start < at:
             continue
-        piece = Sequence_(
-            sequence.ids[start : start + width], sequence.labels[start : start + width]
-        )
+        cut = slice(start, start + width)
+        piece = Sequence_(sequence.ids[cut], sequence.labels[cut])
         at = start + width // 2
         if any(label != -100 for label in piece.labels):
             pieces.append(piece)

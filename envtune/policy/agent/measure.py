@@ -1,7 +1,7 @@
-"""What the agent can do and which habits it has, measured on held-out tasks (numbers 200-999, none of them in pre-training).
+"""What the agent can do and which habits it has, on held-out tasks (200-999, not in pre-training).
 
->>> table = competence(model, tokenizer, TASKS)     # accuracy by class, number of turns and novelty
->>> hint_effect(model, tokenizer)                    # chance of the right next step after a vague error, without and with a hint
+>>> accuracy_by_group(play(model, tokenizer, task_ids, temperature=0.0))
+>>> hint_effect(model, tokenizer)   # how often the step after a vague error is right, with and without
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from envtune.env.episode import EVALUATION, TRAINING, Episode, Limits
 from envtune.hints import is_error
 from envtune.policy import rollout
 from envtune.policy.agent import EPISODE_TOKENS, MESSAGE_TOKENS
-from envtune.policy.agent.data import MAX_RESULT_CHARS
+from envtune.policy.agent.data import READING
 from envtune.policy.agent.script import call_message, prepares, unprepared
-from envtune.policy.sampler import WAIT, Sampler
+from envtune.policy.sampler import Sampler
 from envtune.record import EpisodeRecord
 
 
@@ -35,49 +35,31 @@ def play(
 ) -> list[EpisodeRecord]:
     """Each task once; temperature 0 is greedy."""
     torch.manual_seed(seed)
-    chat, records = rollout.Chat(tokenizer), []
-    for start in range(0, len(task_ids), batch):
-        episodes = [
-            Episode(
-                task,
-                limits,
-                hint_rate,
-                seed * 1_000_003 + start + i,
-                rules=True,
-                compact=True,
-                max_result_chars=MAX_RESULT_CHARS,
-            )
-            for i, task in enumerate(task_ids[start : start + batch])
-        ]
-        sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, WAIT)
-        records += [
-            r.record for r in rollout.play(episodes, chat, sampler, EPISODE_TOKENS, MESSAGE_TOKENS)
-        ]
-    return records
+    first, settings = seed * 1_000_003, {"rules": True, **READING}
+    episodes = (
+        Episode(task, limits, hint_rate, first + i, **settings) for i, task in enumerate(task_ids)
+    )
+    budgets = EPISODE_TOKENS, MESSAGE_TOKENS
+    return list(rollout.play_policy(model, tokenizer, episodes, batch, *budgets, temperature))
 
 
 def accuracy_by_group(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
-    """Accuracy by BFCL's checker, over all, by variant, class, number of turns and novelty: group, n, accuracy, low, high (95%,
-    clustered by scenario)."""
+    """Accuracy by BFCL's checker: over all tasks, by variant, class, number of turns and novelty.
+
+    Columns group, n, accuracy, low, high (95%, clustered by scenario).
+    """
     groups: dict[str, list[tuple[bool, str]]] = {}
     for record in records:
         task = bfcl.load_task(record.task_id)
         valid = bfcl.official_valid(record)
-        for group in (
-            "all",
-            task.split,
-            *task.classes,
-            f"{task.turns} turns",
-            f"new {synthetic.novelty(task.id)}",
-        ):
+        novelty = f"new {synthetic.novelty(task.id)}"
+        for group in ("all", task.split, *task.classes, f"{task.turns} turns", novelty):
             groups.setdefault(group, []).append((valid, task.scenario))
-    rows = []
-    for group, found in groups.items():
-        accuracy, low, high = clustered(*zip(*found, strict=True))
-        rows.append(
-            {"group": group, "n": len(found), "accuracy": accuracy, "low": low, "high": high}
-        )
-    return pd.DataFrame(rows)
+    rows = [
+        (group, len(found), *clustered(*zip(*found, strict=True)))
+        for group, found in groups.items()
+    ]
+    return pd.DataFrame(rows, columns=["group", "n", "accuracy", "low", "high"])
 
 
 def start(model, tokenizer, task_ids: Sequence[str], seed: int = 0) -> dict[str, float]:
@@ -99,9 +81,10 @@ def hint_effect(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often the message after a vague error is the right step, without and with a hint, on the same errors.
+    """How often the message after a vague error is the right step, without and with a hint.
 
-    The error comes from leaving out the first prerequisite of a task. `n` errors that have a hint.
+    The errors are the same, and come from leaving out the first prerequisite of a task; `n` of them
+    have a hint.
     """
     torch.manual_seed(seed)
     chat = rollout.Chat(tokenizer)
@@ -113,24 +96,10 @@ def hint_effect(
             continue
         pair = {}
         for name, rate in (("without", 0.0), ("with", 1.0)):
-            episode = Episode(
-                task,
-                TRAINING,
-                rate,
-                seed=number,
-                rules=True,
-                compact=True,
-                max_result_chars=MAX_RESULT_CHARS,
-            )
+            episode = Episode(task, TRAINING, rate, seed=number, rules=True, **READING)
             played = rollout.Rollout(episode, chat.opening(episode.messages))
-            text = call_message(unprepared(episode, 0))
-            played.advance(
-                chat,
-                [*tokenizer(text, add_special_tokens=False)["input_ids"], chat.eos_id],
-                None,
-                EPISODE_TOKENS,
-                0,
-            )
+            ids = chat.written(call_message(unprepared(episode, 0)))
+            played.advance(chat, ids, None, EPISODE_TOKENS, 0)
             pair[name] = played
         steps = pair["with"].record.steps
         if not steps or not is_error(steps[0].results[0]) or not any(steps[0].hints):
@@ -142,9 +111,8 @@ def hint_effect(
     for name, these in contexts.items():
         messages = []
         for i in range(0, len(these), 100):
-            messages += Sampler(model, tokenizer, MESSAGE_TOKENS, temperature)(these[i : i + 100])[
-                0
-            ]
+            sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, wait=1.0)
+            messages += sampler(these[i : i + 100])[0]
         right = sum(
             protocol.parse(chat.decode(ids)).calls == (call,)
             for ids, call in zip(messages, needed, strict=True)
