@@ -65,8 +65,8 @@ def declared_parameters(notebook: Path) -> dict[str, Parameter]:
 def _fits(value, parameter: Parameter) -> bool:
     if value is None:
         return parameter.default is None
-    if isinstance(value, bool):  # in Python also an int
-        return parameter.type == "bool"
+    if isinstance(value, bool):  # which Python also takes for an int
+        return parameter.type not in TYPES or parameter.type == "bool"
     return isinstance(value, TYPES.get(parameter.type, object))
 
 
@@ -129,11 +129,11 @@ def show(figure, file: Path, width: int = 900) -> None:
     from IPython.display import Image, display
     from matplotlib import pyplot as plt
 
-    from envtune.study import figures
+    from envtune.study import kit
 
-    picture, _ = figures.save(figure, file)
+    picture, _ = kit.save(figure, file)
     plt.close(figure)
-    display(Image(picture, width=width))
+    display(Image(picture, width=width, alt=file.name.replace("_", " ")))
 
 
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
