@@ -6,14 +6,29 @@ import pytest
 
 matplotlib.use("Agg")
 from envtune.common import files, paths  # noqa: E402
-from envtune.study import figures
-from envtune.train import evaluation
+from envtune.study import figures, kit, paper
+
+
+def drawn(ax):
+    """The curves of an axes by their name in the legend: seaborn labels an empty line for each."""
+    lines = ax.get_lines()
+    named = {line.get_color(): line.get_label() for line in lines if not len(line.get_xdata())}
+    curves = {name: [] for name in named.values()}
+    for line in lines:
+        if len(line.get_xdata()) and line.get_color() in named:
+            curves[named[line.get_color()]].append(list(line.get_ydata()))
+    return curves
+
+
+def heights(ax):
+    """The bars of an axes, a list for each colour."""
+    return [[bar.get_height() for bar in bars] for bars in ax.containers]
 
 
 @pytest.fixture
 def metrics(tmp_path):
     rows = []
-    for stage in figures.STAGE_LABELS:
+    for stage in kit.STAGE_LABELS:
         rows.append(
             {
                 "stage": stage,
@@ -51,17 +66,13 @@ def test_steps_count_on_over_the_stages(metrics):
 
 def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metrics, tmp_path):
     fig = figures.stage_dynamics(metrics, "tiny-agent, seed 0")
-    drawn = {
-        line.get_label(): line.get_ydata().tolist() for ax in fig.axes for line in ax.get_lines()
-    }
-    assert drawn["progress"] == pytest.approx([0.1, 0.2, 0.3] * 4) and drawn[
-        "validation accuracy"
-    ] == [0.25]
-    assert (
-        len([line for line in fig.axes[1].get_lines()]) == 2 * 4
-    )  # a piece a stage, for accuracy and progress
+    rewards, validation = drawn(fig.axes[0]), drawn(fig.axes[1])
+    assert rewards["progress"] == [pytest.approx([0.1, 0.2, 0.3] * 4)]
+    assert rewards["episodes with a call"] == [[0.9] * 12]
+    assert validation["validation accuracy"] == [[0.25]] * 4  # a piece for each stage
+    assert fig.axes[2].get_ylabel() == "gradient norm"
     assert "tiny-agent, seed 0" in fig.texts[-1].get_text()
-    png, pdf = figures.save(fig, tmp_path / "deep" / "dynamics")
+    png, pdf = kit.save(fig, tmp_path / "deep" / "dynamics")
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
 
 
@@ -93,55 +104,41 @@ def held_out(seeds=(0,)):
 
 def test_held_out_accuracy_is_drawn_with_its_intervals_or_its_seeds():
     one = figures.held_out_curves(held_out().drop(columns="seed"), "made up").axes[0]
-    assert [
-        list(line.get_ydata())
-        for line in one.get_lines()
-        if line.get_label() in ("greedy", "sampled")
-    ] == [pytest.approx([10, 20, 30]), pytest.approx([5, 15, 25])]
-    assert [bars.get_segments()[0][:, 1].tolist() for bars in one.collections] == [
-        pytest.approx([8, 13]),
-        pytest.approx([3, 8]),
-    ]
-    assert [t.get_text().split("\n")[-1] for t in one.get_xticklabels()] == [
-        "training",
-        "1 syntax",
-        "2 hints",
-    ]
+    assert drawn(one) == {
+        "greedy": [pytest.approx([0.1, 0.2, 0.3])],
+        "sampled": [pytest.approx([0.05, 0.15, 0.25])],
+    }
+    whiskers = [bars.get_segments()[0][:, 1].tolist() for bars in one.collections]
+    assert whiskers == [pytest.approx([0.08, 0.13]), pytest.approx([0.03, 0.08])]
+    labels = [t.get_text().split("\n")[-1] for t in one.get_xticklabels()]
+    assert labels == ["training", "1 syntax", "2 hints"]
     fig = figures.held_out_curves(held_out((0, 1, 2)), "made up, three seeds")
     [several] = fig.axes
-    assert not several.collections and len(several.get_lines()) == 2 * (
-        3 + 1
-    )  # a line a seed, and the mean
-    assert [
-        list(line.get_ydata()) for line in several.get_lines() if line.get_label() == "greedy"
-    ] == [pytest.approx([11, 21, 31])]
+    assert not several.collections
+    *seeds, mean = drawn(several)["greedy"]  # a thin line a seed, and the mean
+    assert len(seeds) == 3 and mean == pytest.approx([0.11, 0.21, 0.31])
     assert (
         "100 synthetic tasks" in fig.texts[-1].get_text()
         and "three seeds" in fig.texts[-1].get_text()
     )
 
 
-def test_our_bars_and_the_papers_are_apart_and_labelled(tmp_path):
-    results = pd.DataFrame(
-        {
-            "split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)],
-            "valid": [True, False] * 8,
-            "progress": 0.5,
-            "errors": 1,
-            "recovered": 0,
-        }
-    )
-    fig = figures.method_bars(
-        [("before training", evaluation.accuracy_by_split(results))], "tiny-agent, seed 0"
-    )
-    ours, theirs = fig.axes
-    assert "own run" in ours.get_title() and "Table 1" in theirs.get_title()
-    assert [bar.get_height() for bar in ours.patches] == [50] * 4
-    paper = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
-    qwen = paper[paper["model"] == "Qwen2.5-7B-Instruct"]
-    assert len(theirs.patches) == 4 * len(qwen) and theirs.patches[0].get_height() == pytest.approx(
-        qwen["base"].iloc[0]
-    )
+def evaluated():
+    """16 tasks, of each split the half valid."""
+    splits = [split for split in kit.SPLIT_LABELS for _ in range(4)]
+    return pd.DataFrame({"split": splits, "valid": [True, False] * 8})
+
+
+def test_our_bars_and_the_papers_are_apart_and_labelled():
+    fig = paper.method_bars({"before training": evaluated()}, "tiny-agent, seed 0")
+    theirs, ours = fig.axes
+    assert "own run (greedy)" in ours.get_title() and "paper" in theirs.get_title()
+    assert "tiny-agent, seed 0" in fig.texts[-1].get_text()
+    assert heights(ours) == [[0.5] * 4]
+    table = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
+    qwen = table[table["model"] == "Qwen2.5-7B-Instruct"]
+    published = qwen[list(kit.SPLIT_LABELS)].to_numpy() / 100
+    assert heights(theirs) == [pytest.approx(row) for row in published.tolist()]
 
 
 def test_a_run_without_metrics_says_what_to_do(tmp_path):
@@ -155,7 +152,10 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     from envtune.hints import coverage
 
     bars = figures.coverage_bars(coverage.coverage())
-    assert sum(round(p.get_width()) for p in bars.axes[0].patches) == len(coverage.error_sites())
+    widths = [bar.get_width() for bars_ in bars.axes[0].containers for bar in bars_]
+    assert sum(widths) == len(coverage.error_sites())
+    shown = {text.get_text() for text in bars.axes[0].get_legend().get_texts()}
+    assert shown == {"vague, with a hint", "clear as it is"}  # the library leaves no error open
     rows = [
         ("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
         for category, hinted, recovered in [("clear", False, True)] * 3
@@ -165,19 +165,17 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     fig = figures.recovery_bars(
         pd.DataFrame(rows, columns=list(recovery.COLUMNS)), "made up, for a test"
     )
-    assert sorted(round(p.get_height(), 1) for p in fig.axes[0].patches) == [66.7, 100.0]
+    assert heights(fig.axes[0]) == [[1.0], [pytest.approx(2 / 3)]]
     assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"} and wilson(3, 3)[1] == 1.0
     data = pd.DataFrame(
         [("none", 0.0, 0, 0.5, 0.4)]
         + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],
         columns=["corruption", "corruption_rate", "seed", "accuracy", "last_recovery_rate"],
     )
-    lines = figures.robustness_lines(data, "made up, for a test").axes[0].get_lines()
-    assert [list(line.get_ydata()) for line in lines if line.get_label() == "vague"] == [
-        [0.5, 0.375, 0.25]
-    ]
+    right = figures.robustness_lines(data, "made up, for a test").axes[1]
+    assert drawn(right)["vague"] == [pytest.approx([0.4, 0.275, 0.15])]
     for picture in (bars, fig):
-        assert figures.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
+        assert kit.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
 
 
 def test_decisions_alarms_and_rollbacks_are_drawn_and_explained(metrics):
@@ -237,32 +235,23 @@ def test_decisions_alarms_and_rollbacks_are_drawn_and_explained(metrics):
 
 
 def test_a_method_has_one_colour_in_both_panels():
-    results = pd.DataFrame(
+    methods = ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")
+    fig = paper.method_bars(dict.fromkeys(methods, evaluated()), "made up")
+    theirs, ours = (
         {
-            "split": [s for s in list(figures.SPLIT_LABELS)[:4] for _ in range(4)],
-            "valid": [True, False] * 8,
-            "progress": 0.5,
-            "errors": 1,
-            "recovered": 0,
+            text.get_text(): patch.get_facecolor()
+            for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
         }
+        for legend in (ax.get_legend() for ax in fig.axes)
     )
-    table = evaluation.accuracy_by_split(results)
-    fig = figures.method_bars(
-        [(m, table) for m in ("before training", "SFT", "direct GRPO", "ToolRL", "curriculum")],
-        "made up",
-    )
-    ours, theirs = (
-        {
-            t.get_text(): p.get_facecolor()
-            for t, p in zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)
-        }
-        for ax in fig.axes
-    )
-    assert (
-        ours["ToolRL"] == theirs["ToolRL"]
-        and ours["curriculum"] == theirs["Environment Tuning"]
-        and len(set(ours.values())) == 5
-    )
+    assert ours["ToolRL"] == theirs["ToolRL"] and len(set(ours.values())) == 5
+    assert ours["curriculum"] == theirs["Environment Tuning"]
+
+
+def test_cases_without_a_colour_of_their_own_get_one_that_nothing_beside_them_has():
+    colours = kit.colours(["four stages", "one", "direct GRPO", "other"])
+    assert len(set(colours.values())) == 4 and colours["four stages"] == kit.BLUE
+    assert len(kit.colours(range(12))) == 12
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(
 
     def draw(data, source):
         drawn.append((data["kind"].iloc[-1], data["at"].iloc[-1]))
-        return real(data, source) if len(drawn) == 1 else figures.plt.figure()
+        return real(data, source) if len(drawn) == 1 else figures.kit.plt.figure()
 
     monkeypatch.setattr(figures, "stage_dynamics", draw)
     monkeypatch.setenv(

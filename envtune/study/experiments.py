@@ -1,4 +1,5 @@
-"""The numbers of one run: how its curves began and ended, and the row that notebook 90_experiment leaves for a sweep.
+"""The numbers of one run: how its curves began and ended, and the row that notebook 90_experiment
+leaves for a sweep.
 
 >>> change(metrics[metrics["kind"] == "train"], "reward")
 """
@@ -16,7 +17,8 @@ ENDS = ("reward", "progress", "entropy", "kl", "grad_norm", "recovery_rate", "fo
 
 
 def ends(train: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over a stage's first and last training steps: LAST of each, or as many as do not overlap. A single step has one column."""
+    """Means over a stage's first and last training steps: LAST of each, or as many as do not
+    overlap. A single step has one column."""
     span = min(LAST, len(train) // 2)
     steps = f"{span} steps" if span > 1 else "step"
     parts = (
@@ -31,13 +33,18 @@ def change(train: pd.DataFrame, column: str) -> str:
     """What `ends` says of one column, as a sentence."""
     table = ends(train, [column])
     if len(table.columns) == 1:
-        return f"One step was made, with a mean {column} of {table.iloc[0, 0]:.2f}: too few to tell a change."
+        only = table.iloc[0, 0]
+        return f"One step was made, with a mean {column} of {only:.2f}: too few to tell a change."
     first, last = table.loc[column]
-    return f"Over {len(train)} steps the mean {column} changed by **{last - first:+.2f}** (from the {' to the '.join(table.columns)})."
+    return (
+        f"Over {len(train)} steps the mean {column} changed by **{last - first:+.2f}** "
+        f"(from the {' to the '.join(table.columns)})."
+    )
 
 
 def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
-    """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
+    """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and
+    recovery."""
     table = accuracy_by_split(evaluated).set_index("split")
     every = table.loc["all"]
     return {
@@ -56,12 +63,13 @@ def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
 
 
 def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
-    """Of one run: `accuracies`, and the ends of its training curves. Numbers alone; NaN where there is none."""
+    """Of one run: `accuracies`, and the ends of its training curves. Numbers alone; NaN where there
+    is none."""
     train, validation = (
         metrics[metrics["kind"] == "train"],
         metrics[metrics["kind"] == "validation"],
     )
-    end = train.tail(LAST)
+    end, none = train.tail(LAST), pd.Series(dtype=str)
 
     def mean(name: str) -> float:
         return float(end[name].mean()) if name in end else float("nan")
@@ -73,9 +81,7 @@ def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
         "best_validation": float(validation["accuracy"].max()),
         "last_validation": float(validation["accuracy"].iloc[-1]),
         "alarms": int((metrics["kind"] == "alarm").sum()),
-        "explosions": int((metrics.get("alarm") == "gradient_explosion").sum())
-        if "alarm" in metrics
-        else 0,
+        "explosions": int((metrics.get("alarm", none) == "gradient_explosion").sum()),
         "steps": len(train),
         "train_seconds": float(train["seconds"].sum()),
         "tokens_per_second": float(

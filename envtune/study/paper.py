@@ -1,214 +1,167 @@
-"""The paper's tables and figures, each as published, from our own runs, or both; nothing here trains.
+"""The paper's tables and figures, each as published, from our own runs, or both; nothing here
+trains.
 
-    >>> draw_all(paths.figures() / "paper")      # PNG and PDF of Tables 1-3 and Figures 4a, 4b, 5a, 5b, 6, 7
+    >>> draw_all(paths.figures() / "paper")      # PNG and PDF of Tables 1-3 and Figures 4a-7
 
-The paper's tables are exact, its curves digitised from its images and labelled so; of Figures 5 and 7 no image could be had. Our runs are
-sweeps and reference runs, chosen by name. A missing run leaves a labelled gap, never a made-up line.
+The paper's tables are exact, its curves digitised from its images and labelled so; Figures 5 and 7
+are unavailable as images. Our runs are sweeps and reference runs, chosen by name. Where a run is
+missing there is no panel, and the text under the figure says so; a line is never made up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from envtune.common import files, paths
-from envtune.study import ablations, figures
+from envtune.study import ablations, figures, kit
 
-SPLITS = ("base", "miss_func", "miss_param", "long_context")
+SPLITS = tuple(kit.SPLIT_LABELS)
 OURS = "tiny-agent (no evidence about large models)"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Names of the runs that our panels are drawn from: sweeps under runs/ or data/reference_runs, and one run with all four stages."""
+    """The runs that our panels are drawn from: sweeps under runs/ or data/reference_runs, by
+    name."""
 
     curriculum: str = "ablation_curriculum"
     augmentation: str = "ablation_augmentation"
     reward: str = "ablation_reward"
-    kl: str = "kl_sweep"
-    """The sweep against the reward's scale has this name with _scale."""
+    kl: str = "kl_sweep"  # the sweep against the reward's scale has this name with _scale
     robustness: str = "hint_robustness"
     baselines: str = "baselines"
-    dynamics: str = "cpu_tiny_seed0"
+    dynamics: str = "cpu_tiny_seed0"  # one run with all four stages
     model: str = OURS
-    own_runs_first: bool = False
-    """Take a sweep of runs/ before the committed one of the same name."""
+    own_runs_first: bool = False  # take a sweep of runs/ before the committed one of the same name
 
     @property
     def ablations(self) -> tuple[str, ...]:
         """The sweeps in the order of ablations.PANELS."""
-        return (
-            self.curriculum,
-            self.augmentation,
-            self.reward,
-            self.kl,
-            f"{self.kl}_scale",
-            self.robustness,
-        )
+        plain = (self.curriculum, self.augmentation, self.reward, self.kl)
+        return (*plain, f"{self.kl}_scale", self.robustness)
 
 
 def sweep(
     name: str, chosen: Chosen, cases: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """(summary, curves) of a sweep's finished runs, of these cases if some are named; None where there is none. ValueError for a sweep
-    whose points have no `case`."""
+    """(summary, curves) of a sweep's finished runs, of these cases if some are named; None where
+    there is none. ValueError for a sweep whose points have no `case`."""
     try:
         summary, curves = ablations.load(name, chosen.own_runs_first)
     except FileNotFoundError:
         return None
     if "case" not in summary:
         raise ValueError(
-            f"the sweep {name!r} cannot be drawn here: its points have no `case`, the word that names what each does "
-            f"(it has {', '.join(summary)})"
+            f"the sweep {name!r} cannot be drawn here: its points have no `case`, the word that "
+            f"names what each does (it has {', '.join(summary)})"
         )
-    summary = summary[
-        (summary["state"] == "done") & (summary["case"].isin(cases) if cases else True)
-    ]
-    return (
-        (summary, curves[curves["case"].isin(cases)] if cases else curves) if len(summary) else None
-    )
+    summary = summary[summary["state"] == "done"]
+    if cases:
+        summary, curves = (table[table["case"].isin(cases)] for table in (summary, curves))
+    return (summary, curves) if len(summary) else None
 
 
-def dynamics(chosen: Chosen) -> pd.DataFrame | None:
-    """Metrics of the run with all four stages, with `at`, or None."""
-    file = paths.DATA / "reference_runs" / f"{chosen.dynamics}.parquet"
-    if (paths.runs() / chosen.dynamics / "metrics.jsonl").exists():
-        return files.load_metrics(paths.runs() / chosen.dynamics)
-    if not file.exists():
-        return None
-    return pd.read_parquet(file)
-
-
-def gap(ax, text: str) -> None:
-    """An empty panel that says what is missing."""
-    ax.text(
-        0.5,
-        0.5,
-        text,
-        ha="center",
-        va="center",
-        transform=ax.transAxes,
-        fontsize=8,
-        color="0.4",
-        wrap=True,
-    )
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-
-
-def _paper_bars(
-    ax,
-    rows: pd.DataFrame,
-    label: str,
-    columns: tuple[str, ...] = SPLITS,
-    colours: Mapping[str, int] | None = None,
-) -> None:
-    _bars(
-        ax,
-        [(row[label], [{"accuracy": row[c] / 100} for c in columns]) for _, row in rows.iterrows()],
-        columns,
-        colours,
-    )
-
-
-def _own_bars(
-    ax, summary: pd.DataFrame, cases: Sequence[str], colours: Mapping[str, int] | None = None
-) -> None:
-    """Means over seeds by split, with the seeds as dots."""
-    groups = []
-    for case in cases:
-        seeds = summary[summary["case"] == case]
-        if len(seeds):
-            groups.append(
-                (
-                    case,
-                    [
-                        {
-                            "accuracy": seeds[f"accuracy_{s}"].mean(),
-                            "seeds": list(seeds[f"accuracy_{s}"]),
-                        }
-                        for s in SPLITS
-                    ],
-                )
-            )
-    _bars(ax, groups, SPLITS, colours)
-
-
-def _bars(
-    ax,
-    groups: Sequence[tuple[str, list]],
-    columns: Sequence[str],
-    colours: Mapping[str, int] | None,
-) -> None:
-    places = [(colours or {}).get(label, i) for i, (label, _) in enumerate(groups)]
-    figures.grouped_bars(ax, groups, [figures.COLOURS[place] for place in places])
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncol=2)
-    ax.set_xticks(
-        range(len(columns)),
-        [figures.SPLIT_LABELS.get(c, c.replace("_", "\n")) for c in columns],
-        fontsize=7,
-    )
-    ax.set_ylabel("accuracy (%)")
+def _published(name: str, **only: str) -> pd.DataFrame:
+    """A file of data/paper, or those of its rows that have these values."""
+    table = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
+    for column, value in only.items():
+        table = table[table[column] == value]
+    return table
 
 
 def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
     return (
-        f"Own runs: {chosen.model}; {summary['run'].nunique()} runs, seeds {', '.join(map(str, sorted(summary['seed'].unique())))}, "
-        f"n = {int(summary['n'].iloc[0])} tasks a seed, BFCL's checker."
+        f"Own runs: {chosen.model}; {summary['run'].nunique()} runs, "
+        f"{ablations.seeds_of(summary)}, n = {int(summary['n'].iloc[0])} tasks per seed, "
+        "BFCL's checker."
     )
 
 
-def _pair(title: str) -> tuple[Figure, tuple]:
-    figures.style()
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7))
-    axes[0].set_title("the paper", fontsize=9)
-    axes[1].set_title("own runs", fontsize=9)
-    fig.suptitle(title, fontsize=10)
-    return fig, axes
+def _missing(notebook: str) -> str:
+    return f"Own runs: no runs yet ({notebook})."
 
 
-def _finish(fig: Figure, text: str) -> Figure:
-    inches = 0.05 + 0.125 * len(figures.wrapped(fig, text))  # of seven-point lines
-    fig.tight_layout(rect=(0, inches / fig.get_figheight(), 1, 1))
-    figures.caption(fig, text)
-    return fig
+QWEN = "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks per split."
+
+
+def _bars(
+    title: str,
+    published: pd.DataFrame,
+    own: pd.DataFrame | None = None,
+    own_title: str = "own runs",
+    text: str = QWEN,
+    **how,
+) -> Figure:
+    """The published values, and ours beside them where there are runs: `published` has a column
+    `case` and a column of percents for each group of bars, `own` has case, split and accuracy
+    [0..1], a row a bar or a seed."""
+    fig, axes = kit.canvas(1, 1 if own is None else 2, (7.2, 3.2), title, sharey=True)
+    long = published.melt("case", var_name="split", value_name="accuracy")
+    kit.bars(axes[0, 0], long.assign(accuracy=long["accuracy"] / 100), "split", "accuracy", "case")
+    axes[0, 0].set_title("the paper")
+    if own is not None:
+        kit.bars(axes[0, 1], own, "split", "accuracy", "case", **how)
+        axes[0, 1].set_title(own_title)
+    return kit.finish(fig, text)
+
+
+def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns case, seed, split and accuracy, of a table with a column accuracy_<split> for
+    each."""
+    table = rows.set_index(["case", "seed"])[[f"accuracy_{split}" for split in SPLITS]]
+    table = table.set_axis(SPLITS, axis=1).reset_index()
+    return table.melt(["case", "seed"], var_name="split", value_name="accuracy")
+
+
+def _table1_published() -> pd.DataFrame:
+    table = _published("table1_bfcl_v3", model="Qwen2.5-7B-Instruct")
+    return table.rename(columns={"method": "case"})[["case", *SPLITS]]
 
 
 def table1(chosen: Chosen) -> Figure:
-    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours of notebook 08, and what of them the curriculum's sweep has too."""
-    fig, (theirs, ours) = _pair("Table 1: in-distribution, BFCL V3 multi-turn")
-    data = pd.read_csv(paths.DATA / "paper" / "table1_bfcl_v3.csv")
-    _paper_bars(
-        theirs, data[data["model"] == "Qwen2.5-7B-Instruct"], "method", colours=figures.METHODS
-    )
-    found, text = (
-        sweep(chosen.baselines, chosen),
-        "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.",
-    )
-    if found:
-        rows, other = found[0], sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR)
-        if other:
+    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours of notebook 08, and what of
+    them the curriculum's sweep has too."""
+    title, own = "Table 1: in-distribution, BFCL V3 multi-turn", None
+    text = _missing("notebook 08, over seeds")
+    if found := sweep(chosen.baselines, chosen):
+        rows = found[0]
+        if other := sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR):
             rows = pd.concat([rows, other[0]])
-        _own_bars(ours, rows, list(dict.fromkeys(rows["case"])), figures.METHODS)
-        text += "\n" + _source(rows, chosen) + " Dots: seeds. Trained and judged on the same tasks."
-    else:
-        gap(ours, "no runs yet: notebook 08, over seeds")
-    return _finish(fig, text)
+        own = _by_split(rows)
+        text = _source(rows, chosen) + " Dots: seeds. Trained and judged on the same tasks."
+    return _bars(title, _table1_published(), own, "own runs (greedy)", f"{QWEN}\n{text}")
+
+
+def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
+    """Accuracy by split, a bar a method: the paper's Table 1 beside one run. `results`: method ->
+    evaluation.evaluate(...)."""
+    tasks = pd.concat(results, names=["case"]).reset_index("case")
+    tasks = tasks.assign(accuracy=tasks["valid"].astype(float))
+    counts = sorted(set(next(iter(results.values()))["split"].value_counts()))
+    text = (
+        f"Own run: {source}, n = {' to '.join(map(str, counts))} tasks per split, with 95% "
+        "Wilson intervals, one seed.\nPaper: published means, 100 tasks per split; its 'none' is "
+        "the untrained model. Not a comparison between the panels."
+    )
+    how = {"errorbar": kit.wilson95}
+    title = "Methods, accuracy by split"
+    return _bars(title, _table1_published(), tasks, "own run (greedy)", text, **how)
 
 
 def table2(chosen: Chosen) -> Figure:
     """Out of distribution: the paper's values; not run here."""
-    fig, (theirs, ours) = _pair("Table 2: out of distribution")
-    data = pd.read_csv(paths.DATA / "paper" / "table2_ood.csv")
-    columns = ("bfcl_v4_average", "tau2_average", "acebench_agent_average")
-    rows = data[data["model"] == "Llama-3.1-8B-Instruct"]
-    _paper_bars(theirs, rows, "method", columns)
-    theirs.set_xticks(range(3), ["BFCL V4", "tau2-bench", "ACEBench\nAgent"], fontsize=7)
-    gap(ours, "not run here")
-    return _finish(fig, "Paper: published averages, Llama-3.1-8B-Instruct.")
+    names = {
+        "method": "case",
+        "bfcl_v4_average": "BFCL V4",
+        "tau2_average": "tau2-bench",
+        "acebench_agent_average": "ACEBench\nAgent",
+    }
+    table = _published("table2_ood", model="Llama-3.1-8B-Instruct").rename(columns=names)
+    text = "Paper: published averages, Llama-3.1-8B-Instruct.\nOwn runs: not run here."
+    return _bars("Table 2: out of distribution", table[list(names.values())], text=text)
 
 
 DIRECT_AND_FOUR = ("direct GRPO", "four stages")
@@ -216,242 +169,162 @@ STEPS_OF_TABLE3 = ("none", "direct GRPO", "+ stage 1", "+ stage 2", "+ stage 3",
 
 
 def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
-    """Table 3's rows from the curriculum sweep's validations: before training, after each stage of "four stages", after direct GRPO."""
+    """Table 3's rows from the curriculum sweep's validations: before training, after each stage of
+    "four stages", after direct GRPO."""
     rows = []
-    for (case, _), run in curves[curves["kind"] == "validation"].groupby(
-        ["case", "seed"], sort=False
-    ):
-        ends = run.groupby("stage", sort=False).tail(1)
-        labels = STEPS_OF_TABLE3[2:] if case == "four stages" else STEPS_OF_TABLE3[1:2]
-        rows += [
-            end.assign(case=label)
-            for label, (_, end) in zip(labels, ends.groupby("stage", sort=False), strict=True)
-        ]
+    validations = curves[curves["kind"] == "validation"]
+    for (case, _), run in validations.groupby(["case", "seed"], sort=False):
+        ends = run.drop_duplicates("stage", keep="last")
         if case == "four stages":
             rows.append(run.head(1).assign(case="none"))
+        steps = STEPS_OF_TABLE3[2:] if case == "four stages" else STEPS_OF_TABLE3[1:2]
+        rows.append(ends.assign(case=steps))
     return pd.concat(rows)
 
 
 def table3(chosen: Chosen) -> Figure:
     """Stage by stage and direct GRPO."""
-    fig, (theirs, ours) = _pair("Table 3: the curriculum against one stage")
-    paper = figures.paper_table3()
-    _paper_bars(theirs, paper[paper["model"] == "Qwen2.5-7B-Instruct"], "training")
-    found, text = (
-        sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR),
-        "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks a split.",
-    )
-    if found:
+    published = _published("table3_curriculum", model="Qwen2.5-7B-Instruct")
+    published = published.rename(columns={"training": "case"})[["case", *SPLITS]]
+    own, text = None, _missing("notebook 12")
+    if found := sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR):
         rows = after_each_stage(found[1])
-        _own_bars(ours, rows, STEPS_OF_TABLE3)
-        seeds = sorted(rows["seed"].unique())
-        text += (
-            f"\nOwn runs: {chosen.model}; validations (a sampled episode a task) of {len(seeds)} curricula and of direct GRPO, seeds "
-            f"{', '.join(map(str, seeds))}, n = {int(rows['episodes'].iloc[0])} tasks a seed, BFCL's checker. Dots: seeds."
+        own = _by_split(rows)
+        text = (
+            f"Own runs: {chosen.model}; validations (a sampled episode per task) of "
+            f"{rows['seed'].nunique()} curricula and of direct GRPO, {ablations.seeds_of(rows)}, "
+            f"n = {int(rows['episodes'].iloc[0])} tasks per seed, BFCL's checker. Dots: seeds."
         )
-    else:
-        gap(ours, "no runs yet: notebook 12")
-    return _finish(fig, text)
+    title, how = "Table 3: the curriculum against one stage", {"names": STEPS_OF_TABLE3}
+    return _bars(title, published, own, "own runs (sampled)", f"{QWEN}\n{text}", **how)
 
 
-def _by_split(
+def _curves(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[Sequence[str], pd.DataFrame | None]],
+    text: str,
+    hue: str = "case",
+    sharey: str | bool = False,
+) -> Figure:
+    """A panel for each column of curves, and a row for each (titles, data) of `rows` that has
+    data."""
+    rows = [(titles, data) for titles, data in rows if data is not None]
+    if not rows:
+        fig, [[ax]] = kit.canvas(1, 1, (7.2, 0.9), f"{title}: nothing to draw yet")
+        ax.set_axis_off()
+        return kit.finish(fig, text)
+    names = list(dict.fromkeys(name for _, data in rows for name in data[hue]))
+    size = (7.2, 0.8 + 1.9 * len(rows))
+    fig, axes = kit.canvas(len(rows), len(columns), size, title, sharey=sharey)
+    for line, (titles, data) in zip(axes, rows, strict=True):
+        for ax, column, head in zip(line, columns, titles, strict=True):
+            kit.panel(ax, data, column, hue, names, legend=len(names) > 1 and ax is axes[0, 0])
+            ax.set_title(head, fontsize=8)
+            ax.tick_params(labelsize=7)
+            if sharey == "row" and ax is not line[0]:
+                ax.set_ylabel("")
+    return kit.finish(fig, text)
+
+
+DIGITISED = "Paper: digitised, Qwen2.5-7B-Instruct, one run smoothed by its authors"
+HINTS = {"with_augmentation": "with hints", "without_augmentation": "without hints"}
+
+
+def _four_splits(
     name: str, title: str, own: str, cases: Sequence[str], notebook: int, chosen: Chosen
 ) -> Figure:
-    """Two rows of four panels: the paper's digitised curves, and ours."""
-    figures.style()
-    fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), sharey="row")
-    fig.suptitle(title, fontsize=10)
-    paper = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
+    """Figure 4: validation accuracy on each split, two cases."""
+    data = _published(name).replace({"series": HINTS})
+    stages = data.groupby("panel")["stage"].first()
+    theirs = data.pivot(index=["series", "step"], columns="panel", values="accuracy")
+    theirs = theirs.add_prefix("accuracy_").loc[list(cases)].reset_index()
+    theirs = theirs.rename(columns={"series": "case", "step": "at"})
     found = sweep(own, chosen, cases)
-    for column, split in enumerate(SPLITS):
-        top, bottom = axes[:, column]
-        stage = ablations.paper_lines(top, paper[paper["panel"] == split])
-        top.set_title(
-            figures.SPLIT_LABELS[split].replace("\n", " ") + f"\n(paper: stage {stage})", fontsize=8
-        )
-        if not found:
-            gap(bottom, f"no runs yet:\nnotebook {notebook}")
-            continue
-        curves = found[1][found[1]["kind"] == "validation"]
-        for i, case in enumerate(
-            cases
-        ):  # in the paper's order, so that a series has one colour in both rows
-            if (curves["case"] == case).any():
-                ablations.line(
-                    bottom,
-                    curves[curves["case"] == case],
-                    f"accuracy_{split}",
-                    figures.COLOURS[i],
-                    case,
-                )
-        bottom.set_xlabel("step", fontsize=8)
-    axes[0, 0].set_ylabel("the paper,\ndigitised", fontsize=8)
-    axes[1, 0].set_ylabel("own runs", fontsize=8)
-    for ax in axes[:, 0]:
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=6, loc="best")
-    text = "Validation accuracy; ours of one sampled episode a task. Paper: Qwen2.5-7B-Instruct, one run smoothed by its authors."
-    if found:
-        text += "\n" + _source(found[0], chosen) + " Bands: least to largest seed."
-    return _finish(fig, text)
+    text = f"{DIGITISED}; a gap could not be read off the image.\n" + (
+        f"{_source(found[0], chosen)} One sampled episode per task. Bands: least to largest seed."
+        if found
+        else _missing(f"notebook {notebook}")
+    )
+    splits = [kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS]
+    heads = [
+        f"{said}\nthe paper, stage {stages[s]}" for s, said in zip(SPLITS, splits, strict=True)
+    ]
+    rows = [(heads, theirs), ([f"{said}\nown runs" for said in splits], found and found[1])]
+    columns = [f"accuracy_{split}" for split in SPLITS]
+    return _curves(title, columns, rows, text, sharey="row")
 
 
 def figure4a(chosen: Chosen) -> Figure:
     """Hints against none."""
-    return _by_split(
-        "fig4a_augmentation",
-        "Figure 4a: with and without augmentation",
-        chosen.augmentation,
-        ("with hints", "without hints"),
-        13,
-        chosen,
-    )
+    title, cases = "Figure 4a: with and without augmentation", tuple(HINTS.values())
+    return _four_splits("fig4a_augmentation", title, chosen.augmentation, cases, 13, chosen)
 
 
 def figure4b(chosen: Chosen) -> Figure:
     """Progress against binary reward."""
-    return _by_split(
-        "fig4b_reward",
-        "Figure 4b: progress and binary reward",
-        chosen.reward,
-        ("progress", "binary"),
-        14,
-        chosen,
-    )
+    title, cases = "Figure 4b: progress and binary reward", ("progress", "binary")
+    return _four_splits("fig4b_reward", title, chosen.reward, cases, 14, chosen)
 
 
-def _dynamics(title: str, panels: Mapping[str, str], stages: int | None, chosen: Chosen) -> Figure:
-    figures.style()
-    fig, axes = plt.subplots(1, len(panels) + 1, figsize=(7.2, 2.7))
-    fig.suptitle(title, fontsize=10)
-    gap(axes[0], "the paper's image\ncould not be had")
-    data = dynamics(chosen)
-    for ax, (column, label) in zip(axes[1:], panels.items(), strict=True):
-        if data is None:
-            gap(ax, "no run")
-            continue
-        names = list(dict.fromkeys(data["stage"]))[:stages]
-        part = data[
-            data["stage"].isin(names)
-            & (data["kind"] == ("validation" if column == "accuracy" else "train"))
-        ]
-        for i, (_, piece) in enumerate(part.groupby("stage", sort=False)):
-            ax.plot(
-                piece["at"],
-                piece[column],
-                color=figures.COLOURS[0 if stages else i],
-                linewidth=1.3,
-                marker="o" if column == "accuracy" else None,
-                markersize=3,
-            )
-        ax.set_xlabel("step", fontsize=8)
-        ax.set_title(label, fontsize=8)
-        ax.set_ylim(bottom=0, top=None if column in ("grad_norm", "steps_per_episode") else 1.05)
-    text = (
-        ""
-        if data is None
-        else (
-            f"Own run: {chosen.model}, {chosen.dynamics}."
-            + ("" if stages else " A colour a stage.")
-        )
-    )
-    return _finish(fig, text)
+UNAVAILABLE = "Paper figure unavailable."
+
+
+def dynamics(chosen: Chosen) -> pd.DataFrame | None:
+    """Metrics of the run with all four stages, with `at`, or None."""
+    file = paths.DATA / "reference_runs" / f"{chosen.dynamics}.parquet"
+    if (paths.runs() / chosen.dynamics / "metrics.jsonl").exists():
+        return files.load_metrics(paths.runs() / chosen.dynamics)
+    return pd.read_parquet(file) if file.exists() else None
+
+
+def _dynamics(title: str, columns: Sequence[str], stages: int, chosen: Chosen) -> Figure:
+    """The first stages of the run with all four, a colour a stage."""
+    data, text = dynamics(chosen), f"{UNAVAILABLE} {_missing('notebook 00')}"
+    if data is not None:
+        data = data[data["stage"].isin(data["stage"].unique()[:stages])]
+        data = data.replace({"stage": kit.STAGE_LABELS})
+        text = f"{UNAVAILABLE} Own run: {chosen.model}, {chosen.dynamics}."
+    return _curves(title, columns, [([""] * len(columns), data)], text, hue="stage")
 
 
 def figure5a(chosen: Chosen) -> Figure:
-    """Stage 1: format reward, tool-call reward, share of episodes with a call, steps an episode."""
-    return _dynamics(
-        "Figure 5a: stage 1",
-        {
-            "format_reward": "format reward",
-            "tool_call_reward": "tool-call reward",
-            "share_with_call": "share with a call",
-            "steps_per_episode": "steps an episode",
-        },
-        1,
-        chosen,
-    )
+    """Stage 1: format reward, tool-call reward, share of episodes with a call, steps per
+    episode."""
+    columns = ("format_reward", "tool_call_reward", "share_with_call", "steps_per_episode")
+    return _dynamics("Figure 5a: stage 1", columns, 1, chosen)
 
 
 def figure5b(chosen: Chosen) -> Figure:
     """The whole curriculum: accuracy and gradient norm."""
-    return _dynamics(
-        "Figure 5b: the whole curriculum",
-        {"accuracy": "validation accuracy", "grad_norm": "gradient norm"},
-        None,
-        chosen,
-    )
+    return _dynamics("Figure 5b: the whole curriculum", ("accuracy", "grad_norm"), 4, chosen)
 
 
 def figure6(chosen: Chosen) -> Figure:
     """Single-stage GRPO: accuracy and gradient norm."""
-    fig, (theirs, ours) = _pair("Figure 6: one stage alone")
-    paper = pd.read_csv(paths.DATA / "paper" / "fig6_single_stage.csv")
-    for ax in (theirs, ours):
-        ax.set_xlabel("step")
-    norm = theirs.twinx()
-    for ax, series, colour in ((theirs, "accuracy", 0), (norm, "grad_norm", 3)):
-        part = paper[paper["series"] == series]
-        ax.plot(part["step"], part["value"], color=figures.COLOURS[colour], linewidth=1.3)
+    table = _published("fig6_single_stage").pivot(index="step", columns="series", values="value")
+    theirs = table.rename_axis(index="at").reset_index().assign(case="direct GRPO")
     found = sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR[:1])
-    text = "Blue, left: accuracy; red, right: gradient norm. Paper: digitised, one run, smoothed by its authors."
-    pairs = [(theirs, norm)]
-    if found:
-        curves = found[1]
-        own_norm = ours.twinx()
-        ablations.line(
-            ours, curves[curves["kind"] == "validation"], "accuracy", figures.COLOURS[0], "accuracy"
-        )
-        ablations.line(
-            own_norm,
-            curves[curves["kind"] == "train"],
-            "grad_norm",
-            figures.COLOURS[3],
-            "gradient norm",
-        )
-        pairs.append((ours, own_norm))
-        text += "\n" + _source(found[0], chosen)
-    else:
-        gap(ours, "no runs of direct GRPO yet:\nnotebook 12")
-    for left, right in pairs:
-        left.set_ylim(bottom=0)
-        right.set_ylim(bottom=0)
-        right.grid(False)
-    return _finish(fig, text)
+    own = (
+        f"{_source(found[0], chosen)} Bands: least to largest seed."
+        if found
+        else _missing("notebook 12")
+    )
+    rows = [(["the paper"] * 2, theirs), (["own runs"] * 2, found and found[1])]
+    columns, text = ("accuracy", "grad_norm"), f"{DIGITISED}.\n{own}"
+    return _curves("Figure 6: one stage alone (direct GRPO)", columns, rows, text, sharey="col")
 
 
 def figure7(chosen: Chosen) -> Figure:
     """KL weights: entropy and accuracy."""
-    figures.style()
-    fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.0))
-    fig.suptitle("Figure 7: the KL weight", fontsize=10)
-    gap(
-        axes[0],
-        "the paper's image\ncould not be had; its text:\nwithout a strong KL\nentropy collapses",
-    )
-    found, text = sweep(chosen.kl, chosen), ""
-    for ax, (column, label) in zip(
-        axes[1:],
-        {"entropy": "entropy (nats a token)", "accuracy": "validation accuracy"}.items(),
-        strict=True,
-    ):
-        if not found:
-            gap(ax, "no runs yet:\nnotebook 15")
-            continue
-        curves = found[1][found[1]["kind"] == ("validation" if column == "accuracy" else "train")]
-        for i, beta in enumerate(sorted(found[0]["beta"].unique())):
-            ablations.line(
-                ax, curves[curves["beta"] == beta], column, figures.COLOURS[i], f"beta {beta:g}"
-            )
-        ax.set_xlabel("step")
-        ax.set_title(label, fontsize=8)
-        ax.set_ylim(bottom=0)
-        ax.legend(fontsize=6)
-        text = (
-            _source(found[0], chosen)
-            + " Validation: one sampled episode a task. Bands: least to largest seed."
-        )
-    return _finish(fig, text)
+    text = f"{UNAVAILABLE} Its text: without a strong KL entropy collapses.\n"
+    if found := sweep(chosen.kl, chosen):
+        text += f"{_source(found[0], chosen)} Bands: least to largest seed."
+    else:
+        text += _missing("notebook 15")
+    curves = found and found[1].sort_values("beta", kind="stable")
+    title, columns = "Figure 7: the KL weight", ("entropy", "accuracy")
+    return _curves(title, columns, [(["own runs"] * 2, curves)], text)
 
 
 FIGURES: dict[str, Callable[[Chosen], Figure]] = {
@@ -462,10 +335,9 @@ FIGURES: dict[str, Callable[[Chosen], Figure]] = {
 
 
 def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
-    drawn = {}
-    for name, fig in made.items():
-        drawn[name] = figures.save(fig, folder / name)[0]
-        plt.close(fig)
+    drawn = {name: kit.save(fig, folder / name)[0] for name, fig in made.items()}
+    for fig in made.values():
+        kit.plt.close(fig)
     return drawn
 
 
@@ -475,23 +347,23 @@ def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
 
 
 def draw_learning(folder: Path) -> Path | None:
-    """Draw what `make bench` measured: held-out accuracy over the four stages, a line a seed. None where it has not been run."""
+    """Draw what `make bench` measured: held-out accuracy over the four stages, a line a seed. None
+    where it has not been run."""
     file = paths.DATA / "reference_runs" / "learning_check.csv"
     if not file.exists():
         return None
     table = pd.read_csv(file)
-    seeds = ", ".join(map(str, table["seed"].unique()))
-    source = f"tiny-agent, preset cpu-tiny, seed{'s' * (',' in seeds)} {seeds}"
+    source = f"tiny-agent, preset cpu-tiny, {ablations.seeds_of(table)}"
     return _draw(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
 
 
 def draw_sweeps(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
-    """Draw every ablation's whole sweep, as notebooks 12 to 16 do; those that were not run are left out."""
+    """Draw every ablation's whole sweep, as notebooks 12 to 16 do; those that were not run are left
+    out."""
     chosen = chosen or Chosen()
     made = {}
     for name, panels in zip(chosen.ablations, ablations.PANELS.values(), strict=True):
         if found := sweep(name, chosen):
-            made[name] = ablations.figure(
-                *found, "case", panels, f"{chosen.model}, {int(found[0]['steps'].max())} steps"
-            )
+            source = f"{chosen.model}, {int(found[0]['steps'].max())} steps"
+            made[name] = ablations.figure(*found, "case", panels, source)
     return _draw(folder, made)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envtune.common import files, progress
-from envtune.study import figures
+from envtune.study import figures, kit
 
 
 def step_bar(total: int) -> Callable[[dict], bool]:
@@ -64,7 +64,7 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
             return
         fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)
-        figures.plt.close(fig)
+        kit.plt.close(fig)
         if headless and over:
             display(Image(picture))
         elif not headless and handle is None:

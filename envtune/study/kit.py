@@ -1,0 +1,187 @@
+"""Drawing helpers that every figure shares: one colour for one thing, curves, bars, captions,
+files.
+
+>>> fig, [[ax]] = kit.canvas(1, 1, (5, 3), "Figure 6")
+>>> kit.panel(ax, curves, "accuracy", hue="case")
+>>> kit.save(kit.finish(fig, "Own runs: ..."), folder / "figure6")          # .png and .pdf
+"""
+
+import itertools
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from envtune.common.stats import wilson
+
+STAGE_LABELS = {
+    "stage1_syntax": "1 syntax",
+    "stage2_hints": "2 hints",
+    "stage3_hard_tasks": "3 hard tasks",
+    "stage4_alignment": "4 alignment",
+}
+SPLIT_LABELS = {
+    "base": "base",
+    "miss_func": "missing\nfunctions",
+    "miss_param": "missing\nparameters",
+    "long_context": "long\ncontext",
+}
+LABELS = {
+    "accuracy": "validation accuracy",
+    **{f"accuracy_{split}": "validation accuracy" for split in SPLIT_LABELS},
+    "progress": "progress",
+    "format_reward": "format reward",
+    "tool_call_reward": "tool-call reward",
+    "share_with_call": "episodes with a call",
+    "steps_per_episode": "steps per episode",
+    "grad_norm": "gradient norm",
+    "entropy": "entropy (nats per token)",
+    "recovery_rate": "errors recovered",
+}
+"""What the axis of a metric is called."""
+
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
+_METHOD = ("four stages", "curriculum", "Environment Tuning", "with hints", "progress")
+COLOURS = {
+    **dict.fromkeys((*_METHOD, "as they are", "with a hint", "greedy"), BLUE),
+    **dict.fromkeys(("none", "before training", "without a hint"), GREY),
+    **dict.fromkeys(("SFT", "sampled"), ORANGE),
+    **dict.fromkeys(("without hints", "binary"), ORANGE),
+    "direct GRPO": BROWN,
+    "ToolRL": RED,
+    "validation accuracy": "0.25",
+    "gradient norm": RED,
+    "steps per episode": GREEN,
+    "format reward": SKY,
+    "tool-call reward": PURPLE,
+    "episodes with a call": ORANGE,
+}
+"""The method as it is has one blue everywhere; stages are shades of it, light to dark."""
+for _shade, _stage in zip(sns.light_palette(BLUE, 6)[2:], STAGE_LABELS.values(), strict=True):
+    COLOURS |= {_stage: _shade, f"+ stage {_stage[0]}": _shade}
+
+
+def colours(names: Iterable) -> dict:
+    """A colour for each name: the one in COLOURS, else the next that nothing here has."""
+    names = list(names)
+    taken = [COLOURS[name] for name in names if name in COLOURS]
+    every = (GREEN, PURPLE, ORANGE, BROWN, RED, SKY, GREY, BLUE, PINK, YELLOW)
+    free = itertools.cycle([c for c in every if c not in taken] or every)
+    return {name: COLOURS[name] if name in COLOURS else next(free) for name in names}
+
+
+def label(name) -> str:
+    """A column's or a case's name as an axis shows it."""
+    return LABELS.get(name, str(name).replace("_", " "))
+
+
+def canvas(
+    rows: int, columns: int, size: tuple[float, float], title: str = "", **shared
+) -> tuple[Figure, np.ndarray]:
+    """A figure in the look of all figures here, and its axes as a rows x columns array."""
+    look = {
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+        "axes.titlesize": 9,
+        "axes.labelsize": 8.5,
+    }
+    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    sns.set_theme(style="ticks", context="paper", rc=look | spines)
+    shape = {"figsize": size, "squeeze": False, "layout": "constrained"}
+    fig, axes = plt.subplots(rows, columns, **shape, **shared)
+    fig.suptitle(title or None, fontsize=10)
+    return fig, axes
+
+
+def finish(fig: Figure, text: str) -> Figure:
+    """Lines under a figure that say where its numbers come from."""
+    width = int(19 * fig.get_figwidth())  # of seven-point letters
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
+    height = (0.1 + 0.125 * len(lines)) / fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, height, 1, 1 - height))
+    fig.text(0.01, 0.01, "\n".join(lines), va="bottom", fontsize=7, color="0.35")
+    return fig
+
+
+def save(fig: Figure, path: Path) -> tuple[Path, Path]:
+    """Write `path`.png (200 dpi) and `path`.pdf, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = path.with_suffix(".png"), path.with_suffix(".pdf")
+    fig.savefig(files[0], dpi=200)
+    fig.savefig(files[1])
+    return files
+
+
+def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str = "at", **how):
+    """A line for each value of `hue`, in the order of `names` [default: as they come]. `how` goes
+    to seaborn."""
+    names = list(names) or list(dict.fromkeys(data[hue]))
+    look = {"linewidth": 1.4, "markersize": 4, "markeredgewidth": 0, "ax": ax}
+    if "estimator" not in how:
+        look["err_kws"] = {"alpha": 0.15, "linewidth": 0}
+    shades = {"hue": hue, "hue_order": names, "palette": colours(names)}
+    sns.lineplot(data, x=x, y=y, **shades | look | how)
+    if ax.get_legend():
+        ax.legend(fontsize=7)
+
+
+SMOOTH = 5
+"""Training curves of several runs are drawn as means over so many steps [steps]."""
+
+
+def panel(
+    ax, data: pd.DataFrame, column: str, hue: str, names: Sequence = (), band=True, legend=True
+):
+    """One metric over the steps. Of several runs (a column `seed`) the mean and, with `band`, the
+    range from the least to the largest seed; of one run its own numbers, with a gap where one is
+    missing."""
+    validated, own = column.startswith("accuracy"), "kind" in data
+    if own:
+        data = data[data["kind"] == ("validation" if validated else "train")]
+    if "seed" in data:
+        how = {"errorbar": ("pi", 100) if band else None}
+        if not validated:
+            runs = data.groupby([hue, "seed"], sort=False)[column]
+            smooth = runs.transform(lambda run: run.rolling(SMOOTH, min_periods=1).mean())
+            data = data.assign(**{column: smooth})
+    else:
+        how = {"estimator": None, "units": "piece"}
+        data = data.assign(piece=data[column].isna().cumsum())
+    marker = "o" if own and validated else None
+    lines(ax, data, column, hue, names, marker=marker, legend="full" if legend else False, **how)
+    ax.set(xlabel="step", ylabel=label(column) + ("\n(sampled)" if own and validated else ""))
+    ax.set_ylim(bottom=0, auto=None)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def wilson95(values) -> tuple[float, float]:
+    """seaborn's `errorbar` for a column of 0 and 1."""
+    return wilson(int(values.sum()), len(values))
+
+
+def bars(ax, data: pd.DataFrame, x: str, y: str, hue: str, names: Sequence = (), errorbar=None):
+    """Bars side by side, a group for each `x` and a colour for each `hue`: means of a share [0..1].
+    A dot marks each bar's end, or each seed where there is a column `seed`."""
+    names = list(names) or list(dict.fromkeys(data[hue]))
+    ticks = list(dict.fromkeys(data[x]))
+    what = {"x": x, "y": y, "hue": hue, "order": ticks, "hue_order": names, "ax": ax}
+    whiskers = {"errorbar": errorbar, "err_kws": {"linewidth": 0.8, "color": "0.3"}, "capsize": 0.3}
+    sns.barplot(data, **what, **whiskers, palette=colours(names), saturation=1)
+    if "seed" in data:
+        dots = {"dodge": True, "jitter": False, "size": 2.5, "legend": False}
+        sns.stripplot(data, **what, **dots, palette=["0.25"] * len(names))
+    elif errorbar:
+        for bar in itertools.chain(*ax.containers):
+            ax.plot(bar.get_x() + bar.get_width() / 2, bar.get_height(), ".", color="0.25", ms=3)
+    ax.set_xticks(range(len(ticks)), [SPLIT_LABELS.get(t, t.replace("_", "\n")) for t in ticks])
+    ax.tick_params(axis="x", labelsize=7)
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(xlabel="", ylabel="accuracy")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
