@@ -1,8 +1,8 @@
-"""What happened in an episode: a record, its JSON line, and how it shows itself to a person. Nothing here judges.
+"""What happened in an episode: a record, its JSON line, and its HTML view.
 
     >>> record = next(read_records("runs/quickstart/episodes.jsonl.gz", kind="train"))
     >>> record.codes, record.completed
-    >>> record                  # at the end of a notebook cell: the conversation, calls and results, hints, each verdict with why
+    >>> record           # in a notebook: the conversation with results, hints and verdicts
 
 In HTML all text is escaped: what a model wrote is shown, never interpreted.
 """
@@ -18,8 +18,11 @@ from typing import NamedTuple
 
 from envtune import bfcl
 from envtune.bfcl import Call
+from envtune.bfcl.results import shorten
+from envtune.common.files import read_lines
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
+READABLE_VERSIONS = (2, 3)  # 2 has no Step.shown
 
 
 class Outcome(StrEnum):
@@ -27,7 +30,7 @@ class Outcome(StrEnum):
 
     CALLS = "calls"
     CALLS_WITH_ERROR = "calls_with_error"
-    """Calls of which at least one raised: an unknown tool or argument, a refused value, an exception in the tool."""
+    """At least one call raised: unknown tool or argument, refused value, exception in the tool."""
     FORMAT_ERROR = "format_error"
     ANSWER = "answer"
     FORCED_END = "forced_end"
@@ -52,32 +55,28 @@ _CODES = {Outcome.CALLS: -1.0, Outcome.CALLS_WITH_ERROR: -2.0, Outcome.FORMAT_ER
 
 
 class Step(NamedTuple):
-    """One agent message and what the environment made of it."""
+    """One agent message and the environment's reaction."""
 
     turn: int
     message: str
     outcome: Outcome
-    calls: tuple[Call, ...] = ()
-    """The calls of a well-formed message, whether or not they were run."""
-    results: tuple[str, ...] = ()
-    """A result a call that was run, as the tools gave it: what verdicts are made of."""
-    hints: tuple[str | None, ...] = ()
-    """The id of the hint shown beside each result; None where the agent read the result alone."""
-    feedback: str = ""
-    """What the agent read next, without the next user message."""
-    truncated: int = 0
-    """Characters of its results that the agent did not read, because the observation was too long."""
-    verdict: bool | None = None
-    """Set on the step that ended a turn: whether the turn succeeded."""
+    feedback: str = ""  # what the agent read next, without the next user message
+    calls: tuple[Call, ...] = ()  # of a well-formed message, whether or not they were run
+    results: tuple[str, ...] = ()  # of the calls that were run, complete: verdicts use these
+    shown: tuple[str, ...] = ()  # each result as the agent read it: with its hint, shortened
+    hints: tuple[str | None, ...] = ()  # id of the hint in each shown result, or None
+    truncated: int = 0  # characters of the results that the agent did not read
+    verdict: bool | None = None  # on the step that ended a turn: whether the turn was won
 
     @property
     def code(self) -> float:
-        """The authors' number for a step: 0/1 for a turn's verdict, else -1 calls, -2 calls with error, -3 format error."""
+        """The authors' number for a step: 1 or 0 for a turn that was won or lost, else -1 calls,
+        -2 calls with an error, -3 format error."""
         return _CODES[self.outcome] if self.verdict is None else float(self.verdict)
 
 
 class TurnVerdict(NamedTuple):
-    """How a turn was judged: `why` says what differs from ground truth, '' on success."""
+    """Whether a turn was won; `why` says what differs from ground truth, '' if nothing does."""
 
     turn: int
     success: bool
@@ -86,11 +85,10 @@ class TurnVerdict(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """All that happened in an episode; rewards and metrics are pure functions of it."""
+    """Everything that happened in an episode. Rewards and metrics are pure functions of it."""
 
     task_id: str
-    turns: int
-    """T, the task's number of user turns, reached or not."""
+    turns: int  # T, the task's number of user turns, reached or not
     limits: str
     hints_on: bool
     steps: tuple[Step, ...] = ()
@@ -100,7 +98,7 @@ class EpisodeRecord:
 
     @property
     def codes(self) -> list[float]:
-        """One number a step, as in the authors' code (see Step.code)."""
+        """One number per step, as in the authors' code (see Step.code)."""
         return [step.code for step in self.steps]
 
     @property
@@ -121,42 +119,27 @@ class EpisodeRecord:
             {**step._asdict(), "calls": [call._asdict() for call in step.calls]}
             for step in self.steps
         ]
-        return {
-            **vars(self),
-            "steps": steps,
-            "verdicts": [verdict._asdict() for verdict in self.verdicts],
-        }
+        return {**vars(self), "steps": steps, "verdicts": [v._asdict() for v in self.verdicts]}
 
     @classmethod
     def from_dict(cls, data: dict) -> "EpisodeRecord":
-        """The record that `to_dict` wrote. ValueError for another version or a field that does not fit."""
-        if data.get("version") != RECORD_VERSION:
+        """The record that `to_dict` wrote. ValueError for another version or a wrong field."""
+        if data.get("version") not in READABLE_VERSIONS:
             raise ValueError(
-                f"expected an episode record of version {RECORD_VERSION}, got {data.get('version')!r}"
+                f"expected an episode record of version {RECORD_VERSION}, "
+                f"got {data.get('version')!r}"
             )
         try:
-            steps = tuple(
-                Step(
-                    **{
-                        **s,
-                        "outcome": Outcome(s["outcome"]),
-                        "calls": tuple(Call(**c) for c in s["calls"]),
-                        "results": tuple(s["results"]),
-                        "hints": tuple(s["hints"]),
-                    }
-                )
-                for s in data["steps"]
-            )
-            return cls(
-                **{
-                    **data,
-                    "steps": steps,
-                    "ending": Ending(data["ending"]),
-                    "verdicts": tuple(TurnVerdict(**v) for v in data["verdicts"]),
-                }
-            )
+            steps = []
+            for step in data["steps"]:
+                lists = {k: tuple(v) for k, v in step.items() if isinstance(v, list)}
+                lists["calls"] = tuple(Call(**call) for call in step["calls"])
+                steps.append(Step(**{**step, **lists, "outcome": Outcome(step["outcome"])}))
+            verdicts = tuple(TurnVerdict(**verdict) for verdict in data["verdicts"])
+            ending = Ending(data["ending"])
+            return cls(**{**data, "steps": tuple(steps), "verdicts": verdicts, "ending": ending})
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no whole episode record: {error!r}") from error
+            raise ValueError(f"this is no complete episode record: {error!r}") from error
 
     def _repr_html_(self) -> str:
         """The conversation, calls, results, hints and verdicts, for a notebook."""
@@ -171,86 +154,56 @@ def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
 
 
 def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
-    """The records of a JSON-lines file, also of a run's episodes.jsonl.gz, whose lines carry the tags stage, step and kind.
+    """The records of a JSON-lines file.
 
-    `tags` choose among these: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the file and line
-    of what is no record of this version.
+    The lines of a run's episodes.jsonl.gz carry the tags stage, step and kind, and `tags` choose
+    among them: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the
+    file and the line that is not a record of a readable version.
     """
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                data = json.loads(line)
-                found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
-                if all(
-                    found[tag] in want if isinstance(want, range) else found[tag] == want
-                    for tag, want in tags.items()
-                ):
-                    yield EpisodeRecord.from_dict(data)
-            except (ValueError, AttributeError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+    for number, data in enumerate(read_lines(Path(path)), 1):
+        try:
+            found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
+            if all(
+                found[tag] in want if isinstance(want, range) else found[tag] == want
+                for tag, want in tags.items()
+            ):
+                yield EpisodeRecord.from_dict(data)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
 
 
+_RED, _ORANGE, _GREY = "#b2182b", "#e08214", "#888888"
 _COLOURS = {
     Outcome.CALLS: "#1b7837",
     Outcome.ANSWER: "#2166ac",
-    Outcome.FORMAT_ERROR: "#b2182b",
     Outcome.CALLS_WITH_ERROR: "#d6604d",
-    Outcome.FORCED_END: "#b2182b",
-    Outcome.CALL_IN_EMPTY_TURN: "#b2182b",
 }
-_BOX = (
-    "margin:2px 0 2px {}px;padding:3px 8px;border-left:4px solid {};font-family:monospace;white-space:pre-wrap;"
-    "overflow-wrap:anywhere"
-)
-_HINT = "#e08214"
 
 
-def _box(text: str, limit: int, colour: str, indent: int = 16) -> str:
-    text = text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} more characters]"
-    return f'<div style="{_BOX.format(indent, colour)}">{html.escape(text)}</div>'
-
-
-def _hint_text(line: str) -> str:
-    """The hint in one line that the agent read, or ''."""
-    try:
-        content = json.loads(line.partition(": ")[2])
-    except ValueError:
-        return ""
-    return str(content.get("hint", "")) if isinstance(content, dict) else ""
+def _box(text: str, limit: int, colour: str, indent: int = 32) -> str:
+    """A text with a coloured bar at its left, shortened to `limit` characters."""
+    style = (
+        f"margin:2px 0 2px {indent}px;padding:3px 8px;border-left:4px solid {colour};"
+        "font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere"
+    )
+    return f'<div style="{style}">{html.escape(shorten(text, limit))}</div>'
 
 
 def _step(step: Step, limit: int) -> list[str]:
-    """One agent message, what its calls gave, and the hints that stood beside the results."""
-    parts = [
-        _box(
-            f"agent, {step.outcome} ({step.code:+.0f}): {step.message}",
-            limit,
-            _COLOURS[step.outcome],
-        )
-    ]
-    lines = step.feedback.splitlines()
+    """One agent message and what the agent read about it, a box for each result."""
+    said = f"agent, {step.outcome} ({step.code:+.0f}): {step.message}"
+    parts = [_box(said, limit, _COLOURS.get(step.outcome, _RED), indent=16)]
     if not step.results:
-        return parts + ([_box(step.feedback, limit, "#888888", 32)] if step.feedback else [])
-    read = iter([text for text in map(_hint_text, lines) if text])
-    for call, result, hint in zip(step.calls, step.results, step.hints, strict=True):
-        parts.append(_box(f"{call.name} → {result}", limit, "#888888", 32))
-        if hint:
-            parts.append(
-                _box(
-                    f"hint {hint}: {next(read, '(cut from what the agent read)')}", limit, _HINT, 32
-                )
-            )
+        return parts + ([_box(step.feedback, limit, _GREY)] if step.feedback else [])
+    read = step.shown or step.results
+    for call, text, hint in zip(step.calls, read, step.hints, strict=True):
+        text = f"with hint {hint}: {call.name} → {text}" if hint else f"{call.name} → {text}"
+        parts.append(_box(text, limit, _ORANGE if hint else _GREY))
     if step.truncated:
-        parts.append(
-            _box(
-                f"{step.truncated} characters of the results were not shown to the agent",
-                limit,
-                _HINT,
-                32,
-            )
-        )
+        text = f"{step.truncated} characters of the results were not shown to the agent"
+        parts.append(_box(text, limit, _ORANGE))
     if step.outcome is Outcome.FORCED_END:
-        parts.append(_box(lines[-1], limit, "#b2182b", 32))
+        parts.append(_box(step.feedback.splitlines()[-1], limit, _RED))
     return parts
 
 
@@ -260,8 +213,8 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
     won = sum(verdict.success for verdict in record.verdicts)
     parts = [
         f"<b>{html.escape(record.task_id)}</b> · {html.escape(record.limits)} limits · "
-        f"hints {'on' if record.hints_on else 'off'} · {len(record.steps)} steps · {won} of {record.turns} turns won · "
-        f"{record.ending}"
+        f"hints {'on' if record.hints_on else 'off'} · {len(record.steps)} steps · "
+        f"{won} of {record.turns} turns won · {record.ending}"
     ]
     for turn in range(record.turns):
         verdict = next((v for v in record.verdicts if v.turn == turn), None)
@@ -271,13 +224,10 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
         else:
             mark = "✓ success" if verdict.success else f"✗ lost: {verdict.why}"
         if not steps and verdict is None:
-            parts.append(
-                f"<div style='margin-top:6px;opacity:.6'>Turn {turn + 1}: not reached</div>"
-            )
+            parts.append(f"<div style='opacity:.6'>Turn {turn + 1}: not reached</div>")
             continue
-        parts.append(
-            f"<div style='margin-top:8px'><b>Turn {turn + 1}, user:</b> {html.escape(task.user_turns[turn])}</div>"
-        )
+        asked = f"<b>Turn {turn + 1}, user:</b> {html.escape(task.user_turns[turn])}"
+        parts.append(f"<div style='margin-top:8px'>{asked}</div>")
         for step in steps:
             parts += _step(step, limit)
         parts.append(f"<div style='margin-left:16px'><b>{html.escape(mark)}</b></div>")
@@ -285,11 +235,11 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
 
 
 def side_by_side(records: Mapping[str, EpisodeRecord], limit: int = 600) -> str:
-    """Episodes in columns, each under its name: the same task before and after training, or with and without hints."""
+    """Episodes in columns under their names, such as a task before and after training."""
     columns = "".join(
-        f'<div style="flex:1 1 320px;min-width:0"><h4>{html.escape(name)}</h4>{episode_html(record, limit)}</div>'
+        f'<div style="flex:1 1 320px;min-width:0"><h4>{html.escape(name)}</h4>'
+        f"{episode_html(record, limit)}</div>"
         for name, record in records.items()
     )
-    return (
-        f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{columns}</div>'
-    )
+    style = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
+    return f'<div style="{style}">{columns}</div>'

@@ -16,7 +16,7 @@ def of_size(measure: str, size: int):
 
 
 @pytest.mark.parametrize(
-    "bound", call_limits.GUARDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}"
+    "bound", call_limits.BOUNDS, ids=lambda b: f"{b.tool}-{b.argument}-{b.measure}"
 )
 def test_every_bound_accepts_its_limit_and_refuses_one_more(bound):
     tool, argument = bound.tool.replace("*", "echo"), bound.argument.replace("*", "content")

@@ -194,6 +194,7 @@ def test_an_observation_of_many_results_is_cut_as_a_whole():
         f"[{length - n} more characters]" for n in (30, 20, 0, 0)
     ]
     assert step.truncated == 4 * length - 50
+    assert lines == [f"echo: {text}" for text in step.shown]
 
 
 @pytest.mark.parametrize("changes", [{"max_result_chars": 0}, {"max_observation_chars": -1}])
@@ -243,7 +244,9 @@ def test_a_broken_line_of_a_record_file_is_named(tmp_path):
     path = tmp_path / "records.jsonl"
     write_records(path, [replay(BASE, [LS])])
     path.write_text(path.read_text() + '{"version": 2}\n')
-    with pytest.raises(ValueError, match="records.jsonl, line 2: this is no whole episode record"):
+    with pytest.raises(
+        ValueError, match="records.jsonl, line 2: this is no complete episode record"
+    ):
         list(read_records(path))
 
 
@@ -262,3 +265,16 @@ def test_an_episode_shows_itself():
 def test_a_record_of_another_version_is_refused():
     with pytest.raises(ValueError, match="version"):
         EpisodeRecord.from_dict({**replay(BASE, []).to_dict(), "version": 99})
+
+
+@pytest.mark.parametrize(
+    "call, part",
+    [
+        (lambda: Episode(3), "task is a Task or the id of one.*got 3"),
+        (lambda: replay(BASE, ANSWER), "a list of assistant messages, got one text"),
+        (lambda: replay(BASE, [{"role": "assistant", "content": ANSWER}]), "pass the 'content'"),
+    ],
+)
+def test_what_is_no_task_or_no_message_is_refused_with_a_sentence(call, part):
+    with pytest.raises(TypeError, match=part):
+        call()

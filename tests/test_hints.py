@@ -54,7 +54,8 @@ def test_the_papers_case_studies_carry_their_hint_and_keep_the_error(
     )
     assert hinted.hints == (hint_id,) and plain.hints == (None,)
     assert plain.results == hinted.results and plain.code == hinted.code
-    shown = json.loads(hinted.feedback.split("\n")[1].split(": ", 1)[1])
+    shown = json.loads(hinted.shown[0])
+    assert hinted.shown[0] in hinted.feedback
     assert shown["hint"] and shown["error"] == hints.is_error(plain.results[0])
 
 

@@ -1,4 +1,5 @@
-"""The tools of one episode: a name is looked up in a dict of documented methods, arguments pass the guards, a result is text.
+"""The tools of one episode: a name is looked up in a dict of documented methods, arguments are checked
+against call_limits, a result is text.
 
     >>> box = Toolbox(load_task("multi_turn_base_3"))
     >>> box.execute(Call("find", {"path": ".", "name": "image"}))
@@ -6,11 +7,12 @@
     >>> box.execute(Call("open", {"file": "x", "mode": "w"}))
     "Error during execution: name 'open' is not defined"
 
-There is no `eval`: what a model writes selects a documented method or nothing. Results read exactly as BFCL prints them,
-an exception as "Error during execution: …". Withheld tools do run when called: BFCL runs them, and the ground truth of
-multi_turn_miss_func_49 calls one before its doc appears.
+There is no `eval`: what a model writes selects a documented method or nothing. Results read exactly
+as BFCL prints them, an exception as "Error during execution: …". Withheld tools do run when called:
+BFCL runs them, and the ground truth of multi_turn_miss_func_49 calls one before its doc appears.
 
-A result depends on the task and the calls before it, and on nothing else. BFCL's classes share more than that: see _OUTSIDE.
+A result depends on the task and the calls before it, and on nothing else. BFCL's classes share more
+than that between instances: see _OUTSIDE.
 """
 
 import copy
@@ -19,6 +21,7 @@ import io
 import json
 import pickle
 import random
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -28,8 +31,9 @@ from envtune.bfcl import call_limits, tasks, worker
 from envtune.bfcl.results import EXECUTION_ERROR, PRINTED, as_text, printed, shorten
 from envtune.bfcl.tasks import Call, Task
 
+# The tools' clock: the date of the BFCL release. BFCL reads the host's, so that a traveller's age
+# would depend on the day of the run.
 TODAY = datetime.datetime(2026, 3, 23)
-"""The tools' clock: the date of the BFCL release. BFCL reads the host's, so that a traveller's age depends on the day."""
 
 
 class _Clock(datetime.datetime):
@@ -40,40 +44,32 @@ class _Clock(datetime.datetime):
         return TODAY
 
 
+# tool -> names of its module that each toolbox replaces for itself, given the old value: what would
+# tie a result to the day or to other episodes
 _OUTSIDE = {
-    # tool -> the names of its module that it gets for itself: what would tie its result to the day or to other episodes
     "verify_traveler_information": {"datetime": lambda old: _Clock},
     "get_outside_temperature_from_google": {"LONG_WEATHER_EXTENSION": dict},  # it writes into it
-    "post_tweet": {},  # its default lists, also made its own, are kept in the state, and `mention` extends them
+    "post_tweet": {},  # only its default lists, which go into the state and which `mention` extends
 }
-
-
 _FROM_SETS = frozenset({"book_flight", "edit_ticket"})
 _WALKERS = frozenset({"find", "du"})
 
 
 def _own_method(instance, name: str) -> types.MethodType:
-    """A method of _OUTSIDE over a namespace and default arguments of this one toolbox; the installed package is not touched."""
+    """A method of _OUTSIDE with names and default arguments of its own; BFCL is not patched."""
     function = getattr(type(instance), name)
     module = vars(sys.modules[function.__module__])
-    own = {key: make(module[key]) for key, make in _OUTSIDE[name].items()}
-    return types.MethodType(
-        types.FunctionType(
-            function.__code__, {**module, **own}, name, copy.deepcopy(function.__defaults__)
-        ),
-        instance,
-    )
+    names = module | {key: make(module[key]) for key, make in _OUTSIDE[name].items()}
+    defaults = copy.deepcopy(function.__defaults__)
+    return types.MethodType(types.FunctionType(function.__code__, names, name, defaults), instance)
 
 
 def _ordered(call: Call, result: str) -> str:
-    """The two error texts that BFCL prints from a set, whose order changes with Python's hash seed: in sorted order."""
+    """The two error texts that BFCL prints from a set, in sorted order: a set's order changes with
+    Python's hash seed."""
     if call.name == "book_flight":
-        head, found, rest = result.partition("Must be one of {")
-        return (
-            f"{head}{found}'business', 'economy', 'first'}}{rest.partition('}')[2]}"
-            if found
-            else result
-        )
+        classes = r"(?<=Must be one of \{)[^}]*(?=\})"
+        return re.sub(classes, "'business', 'economy', 'first'", result)
     head, found, _ = result.partition("Invalid fields for update: ")
     if not found or not isinstance(call.arguments.get("updates"), dict):
         return result
@@ -96,7 +92,8 @@ def _generator(state: tuple) -> random.Random:
 
 
 class _Pickler(pickle.Pickler):
-    """Keeps texts and random generators out of a copy: texts cannot change and are shared, generators are made anew."""
+    """Keeps texts and random generators out of the pickle: copies share the texts, which cannot
+    change, and get new generators."""
 
     def __init__(self, file):
         super().__init__(file, 5)
@@ -104,9 +101,8 @@ class _Pickler(pickle.Pickler):
 
     def persistent_id(self, value):
         if type(value) is str:
-            self.texts.append(
-                sys.intern(value)
-            )  # one object in every copy of every task: equal states compare by identity
+            # one object in the copies of all tasks, so that equal states compare by identity
+            self.texts.append(sys.intern(value))
             return len(self.texts) - 1
         if type(value) is random.Random:
             self.states.append(value.getstate())
@@ -115,17 +111,14 @@ class _Pickler(pickle.Pickler):
 
 
 class Copies:
-    """Makes equal, independent copies of tool instances, several times faster than building or deep-copying them."""
+    """Makes equal, independent copies of tool instances, several times faster than deepcopy."""
 
     def __init__(self, instances: dict):
         file = io.BytesIO()
         pickler = _Pickler(file)
         pickler.dump(instances)
-        self._bytes, self._texts, self._states = (
-            file.getvalue(),
-            pickler.texts,
-            pickler.states[::-1],
-        )
+        self._bytes, self._texts = file.getvalue(), pickler.texts
+        self._states = pickler.states[::-1]
 
     def __call__(self) -> dict:
         reader = pickle.Unpickler(io.BytesIO(self._bytes))
@@ -136,15 +129,11 @@ class Copies:
 
 @lru_cache(maxsize=1024)
 def _initial(task: Task) -> Copies:
-    """The tools of a task in their initial state, as BFCL builds them, with nothing shared with BFCL's module-level data."""
+    """The tools of a task in their initial state; copies share nothing with BFCL's module data."""
     if not PRINTED:
         PRINTED.update((id(value), json.dumps(value)) for value in tasks.long_context_constants())
-    return Copies(
-        {
-            c: tasks.new_instance(c, task.initial_config, task.split == "long_context")
-            for c in task.classes
-        }
-    )
+    long = task.split == "long_context"
+    return Copies({c: tasks.new_instance(c, task.initial_config, long) for c in task.classes})
 
 
 class Toolbox:
@@ -157,7 +146,7 @@ class Toolbox:
     def of_scenario(
         cls, classes: tuple[str, ...], config: dict, long_context: bool = False
     ) -> "Toolbox":
-        """Tools in a state of one's own instead of a task's: `config` is {class: what BFCL loads}, a task's initial_config."""
+        """Tools without a task: `config` is {class: its scenario}, as in a task's initial_config."""
         box = cls.__new__(cls)
         box._start(classes, {c: tasks.new_instance(c, config, long_context) for c in classes})
         return box
@@ -190,12 +179,8 @@ class Toolbox:
             else:
                 if name in _WALKERS:
                     self._check_tree(owner, call)
-                for value in arguments.values():
-                    if (
-                        type(value) is list or type(value) is dict
-                    ):  # some tools keep what they are given, the record does too
-                        arguments = copy.deepcopy(arguments)
-                        break
+                if any(type(value) in (list, dict) for value in arguments.values()):
+                    arguments = copy.deepcopy(arguments)  # some tools keep them, the record too
                 method = self._methods.get(name) or self._method(owner, name)
                 result = printed(method, arguments)
         except (call_limits.Refused, worker.Ended) as error:
@@ -207,17 +192,15 @@ class Toolbox:
         return result
 
     def _check_tree(self, owner: str, call: Call) -> None:
-        """Refused when `find` or `du` would walk more than the guards allow."""
+        """Refused when `find` or `du` would walk a tree beyond the limits."""
         path = call.arguments.get("path", ".") if call.name == "find" else "."
-        target = (
-            self.instances[owner]._navigate_to_directory(path) if isinstance(path, str) else None
-        )
-        if hasattr(target, "contents"):  # else the tool says itself what is wrong with the path
-            call_limits.check_tree(target)
+        if isinstance(path, str):
+            directory = self.instances[owner]._navigate_to_directory(path)
+            if hasattr(directory, "contents"):  # else the tool itself says what is wrong
+                call_limits.check_tree(directory)
 
     def _method(self, owner: str, name: str) -> Callable:
         instance = self.instances[owner]
-        self._methods[name] = method = (
-            _own_method(instance, name) if name in _OUTSIDE else getattr(instance, name)
-        )
-        return method
+        own = name in _OUTSIDE
+        self._methods[name] = _own_method(instance, name) if own else getattr(instance, name)
+        return self._methods[name]

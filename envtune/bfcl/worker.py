@@ -42,7 +42,7 @@ class _Worker:
     def __init__(self):
         where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from envtune.bfcl import worker; worker.serve()"],
+            [sys.executable, "-P", "-c", "from envtune.bfcl import worker; worker.serve()"],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,20 +1,22 @@
-"""One episode: user turns, agent steps, verdicts. Text in, text out; what happened is kept in an EpisodeRecord.
+"""One episode: user turns, agent steps, verdicts. What happened is kept in an EpisodeRecord.
 
-    >>> episode = Episode(load_task("multi_turn_base_3"))
-    >>> episode.messages[1]["content"][:40]                     # the system message and the first user turn
+    >>> episode = Episode("multi_turn_base_3")
+    >>> episode.messages[1]["content"][:40]           # the system message and the first user turn
     'As part of my latest photography project'
     >>> episode.step("<think>x</think><answer>Done.</answer>")[:30], episode.record.codes
     ('After identifying them, the ne', [0.0])
 
-Limits are data. TRAINING is the authors' environment: a format error is told to the agent and costs a step, the sixth step
-of a turn that is no answer ends the turn (its calls still run), a call in a turn with empty ground truth is not run and
-ends the turn. EVALUATION is BFCL's runner: 20 steps, one more ends the episode; an unreadable message ends the turn; calls in
-empty turns run. A limit of one's own is made with `replace(TRAINING, name="short", steps_per_episode=12)`.
+Limits are data. TRAINING is the authors' environment: a format error is told to the agent and costs
+a step; the sixth step of a turn that is no answer ends the turn (its calls still run); a call in a
+turn with empty ground truth is not run and ends the turn. EVALUATION is BFCL's runner: 20 steps,
+one more ends the episode; an unreadable message ends the turn; calls in empty turns run. A limit of
+one's own: `replace(TRAINING, name="short", steps_per_episode=12)`.
 
-A turn that needs calls and saw none fails, and its ground truth is left out from then on (as in the authors' code).
+A turn that needs calls and saw none fails, and its ground truth is left out from then on, as in the
+authors' code.
 
-Departures from the paper: a verdict is given on all T turns, so those never reached count as failures (section 3.4 of the
-paper averages over turns; its code over turns reached).
+Departure from the paper: every one of the T turns counts, so turns that were never reached are
+failures (section 3.4 averages over turns; the authors' code over turns reached).
 """
 
 import random
@@ -30,35 +32,25 @@ from envtune.bfcl.toolbox import Toolbox
 from envtune.env import protocol
 from envtune.record import Ending, EpisodeRecord, Outcome, Step, TurnVerdict
 
-# bound once: Python 3.11 looks up an enum member through its metaclass, at every step of every episode
-_ANSWER, _CALLS, _CALLS_WITH_ERROR, _RUNNING = (
-    Outcome.ANSWER,
-    Outcome.CALLS,
-    Outcome.CALLS_WITH_ERROR,
-    Ending.RUNNING,
-)
-
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a turn may last and what the environment does at its edges."""
+    """How long a turn and an episode may last, and what happens then."""
 
     name: str
-    steps_per_turn: int
-    """Steps without an answer that a turn may hold [steps]; the next one ends the turn or the episode."""
+    steps_per_turn: int  # steps without an answer in a turn; the next one ends turn or episode
     limit_ends_episode: bool
     format_error_ends_turn: bool
     run_calls_in_empty_turns: bool
-    steps_per_episode: int | None = None
-    """Steps after which an episode is over, wherever it stands [steps]; None: only its turns are limited."""
+    steps_per_episode: int | None = None  # steps after which an episode is over; None: no limit
 
     def __post_init__(self):
         if self.steps_per_turn < 1 or (
             self.steps_per_episode is not None and self.steps_per_episode < 1
         ):
             raise ValueError(
-                f"limits {self.name!r}: step limits are at least 1, got {self.steps_per_turn} a turn and "
-                f"{self.steps_per_episode} an episode"
+                f"limits {self.name!r}: step limits are at least 1, got {self.steps_per_turn} a "
+                f"turn and {self.steps_per_episode} an episode"
             )
 
 
@@ -87,11 +79,11 @@ def _system_prompt(
 
 
 class Episode:
-    """A live episode: `messages` is the opening, `step` takes the agent's message and returns what it reads next.
+    """A live episode: `messages` opens it, `step` takes the agent's message and returns the reply.
 
     episode = Episode("multi_turn_base_3")
     episode.step('<think>look</think><tool_call>[{"name": "ls", "arguments": {}}]</tool_call>')
-    episode                                        # in a notebook: the whole conversation, each verdict with why
+    episode                   # in a notebook: the whole conversation, and why each turn was lost
     """
 
     def __init__(
@@ -111,16 +103,21 @@ class Episode:
         hint_rate: probability that this episode shows hints, drawn once from the seed [0..1].
         rules: whether the system prompt carries the two extra rules of stages 3-4.
         compact: whether tool docs are signatures only.
-        max_result_chars, max_observation_chars: how much of one result, and of all results of a step, the agent reads
-            [characters]; what was cut is marked in the text and counted in the record. Verdicts use whole results.
-        corruption: how hints are spoilt, for the study of bad hints.
+        max_result_chars, max_observation_chars: how much of one result, and of all results of a
+            step, the agent reads [characters]. The text says how much was cut, and the record
+            counts it. Verdicts use complete results.
+        corruption: how hints are corrupted, to study bad hints.
         """
+        if not isinstance(task, (Task, str)):
+            raise TypeError(
+                f"task is a Task or the id of one, such as 'multi_turn_base_3', got {task!r}"
+            )
         if not 0.0 <= hint_rate <= 1.0:
             raise ValueError(f"hint_rate is a probability in [0, 1], got {hint_rate!r}")
         if max_result_chars < 1 or max_observation_chars < 1:
             raise ValueError(
-                f"observation limits are at least 1 character, got {max_result_chars} a result and "
-                f"{max_observation_chars} a step"
+                f"observation limits are at least 1 character, got {max_result_chars} a result "
+                f"and {max_observation_chars} a step"
             )
         self.task = task = bfcl.load_task(task) if isinstance(task, str) else task
         self.limits, self.rules, self.compact = limits, rules, compact
@@ -132,22 +129,20 @@ class Episode:
         self._toolbox = Toolbox(task)
         self._steps: list[Step] = []
         self._verdicts: list[TurnVerdict] = []
-        self._ending = _RUNNING
+        self._ending = Ending.RUNNING
         self._results: list[str] = []  # of every call run so far, all turns
         self._turn = 0
         self._steps_in_turn = 0
         self._called_in_turn = False
-        self._unjudged: tuple[int, ...] = ()  # turns whose ground truth was never executed
+        self._skipped: tuple[int, ...] = ()  # turns whose ground truth is left out
 
     @property
     def messages(self) -> list[dict]:
         """The opening messages: system prompt and first user turn."""
         hidden = self.task.withheld if self.task.withheld_until else ()
+        prompt = _system_prompt(self.task.classes, hidden, self.rules, self.compact)
         return [
-            {
-                "role": "system",
-                "content": _system_prompt(self.task.classes, hidden, self.rules, self.compact),
-            },
+            {"role": "system", "content": prompt},
             {"role": "user", "content": self.task.user_turns[0]},
         ]
 
@@ -171,154 +166,111 @@ class Episode:
 
     @property
     def done(self) -> bool:
-        return self._ending is not _RUNNING
+        return self._ending is not Ending.RUNNING
 
     def _repr_html_(self) -> str:
         return self.record._repr_html_()
 
     def step(self, message: str) -> str | None:
-        """Play one agent message. Returns the text of the environment's reply, or None when the episode is over.
+        """Play one agent message. Returns the environment's reply, or None if the episode is over.
 
         RuntimeError when the episode was over before: its record no longer changes.
         """
-        if self._ending is not _RUNNING:
+        if not isinstance(message, str):
+            raise TypeError(
+                "a message is the text that the agent wrote; of a chat message pass the "
+                f"'content', got {message!r:.100}"
+            )
+        if self.done:
             raise RuntimeError(
                 f"the episode of {self.task.id} ended ({self._ending}); start a new one"
             )
-        reply = self._play(message, protocol.parse(message))
-        if len(self._steps) == self.limits.steps_per_episode and self._ending is _RUNNING:
+        turn, limits = self._turn, self.limits
+        self._steps_in_turn += 1
+        ends_turn, outcome, feedback, *ran = self._play(protocol.parse(message))
+        if not ends_turn and self._steps_in_turn > limits.steps_per_turn:
+            ends_turn, outcome = True, Outcome.FORCED_END
+            feedback = f"{feedback}\n{protocol.FORCED_END_NOTICE}"
+            if limits.limit_ends_episode:
+                self._ending = Ending.TURN_STEP_LIMIT
+        won = self._end_turn(outcome) if ends_turn else None
+        self._steps.append(Step(turn, message, outcome, feedback, *ran, verdict=won))
+        if len(self._steps) == limits.steps_per_episode:
             self.abort(Ending.EPISODE_STEP_LIMIT)
+        if self.done:
             return None
-        return reply
+        request = [self._user_turn()] if ends_turn else []
+        return "\n".join([feedback] * bool(feedback) + request)
 
     def abort(self, ending: Ending) -> None:
-        """End the episode where it stands, as when the token budget is spent. Turns not finished count as failed."""
-        if self._ending is _RUNNING:
+        """End the episode now, for instance when the token budget is spent. Open turns fail."""
+        if not self.done:
             self._ending = ending
 
-    def _play(self, message: str, parsed: protocol.Parsed) -> str | None:
-        limits = self.limits
-        self._steps_in_turn += 1
+    def _play(self, parsed: protocol.Parsed) -> tuple:
+        """Whether a message ends the turn, then the fields of Step from `outcome` on."""
         if parsed.answer is not None:
-            return self._end_turn(message, _ANSWER)
+            return True, Outcome.ANSWER, ""
         if parsed.error:
-            outcome, calls, results, hint_ids, truncated = Outcome.FORMAT_ERROR, (), (), (), 0
             feedback = protocol.format_feedback(parsed.error)
-            if limits.format_error_ends_turn:
-                return self._end_turn(message, outcome, feedback=feedback)
-        elif not limits.run_calls_in_empty_turns and not self.task.ground_truth[self._turn]:
-            self._called_in_turn = True
-            return self._end_turn(
-                message,
-                Outcome.CALL_IN_EMPTY_TURN,
-                parsed.calls,
-                feedback=protocol.EMPTY_TURN_WARNING,
-            )
-        else:
-            calls = parsed.calls
-            outcome, results, hint_ids, feedback, truncated = self._run(calls)
-        if self._steps_in_turn > limits.steps_per_turn:
-            return self._end_turn(
-                message,
-                Outcome.FORCED_END,
-                calls,
-                results,
-                hint_ids,
-                f"{feedback}\n{protocol.FORCED_END_NOTICE}",
-                truncated,
-                Ending.TURN_STEP_LIMIT if limits.limit_ends_episode else _RUNNING,
-            )
-        self._steps.append(
-            Step(self._turn, message, outcome, calls, results, hint_ids, feedback, truncated)
-        )
-        return feedback
+            return self.limits.format_error_ends_turn, Outcome.FORMAT_ERROR, feedback
+        self._called_in_turn = True
+        if not (self.limits.run_calls_in_empty_turns or self.task.ground_truth[self._turn]):
+            return True, Outcome.CALL_IN_EMPTY_TURN, protocol.EMPTY_TURN_WARNING, parsed.calls
+        return False, *self._run(parsed.calls)
 
-    def _run(
-        self, calls: tuple[Call, ...]
-    ) -> tuple[Outcome, tuple[str, ...], tuple[str | None, ...], str, int]:
-        """Run calls: the outcome, a result a call, the hints shown beside them, what the agent reads and how much it does not."""
+    def _run(self, calls: tuple[Call, ...]) -> tuple:
+        """Run calls: the fields of Step from `outcome` to `truncated`."""
         results = tuple(map(self._toolbox.execute, calls))
         self._results += results
-        self._called_in_turn = True
-        shown, hint_ids = results, (None,) * len(results)
+        texts, hint_ids = results, (None,) * len(results)
         if self.hints_on:
-            number = f"{self.seed} {self.task.id} {len(self._results)}"  # of this step's hints among all of the episode
-            shown, hint_ids = zip(
-                *(
-                    hints.augment(
-                        self.task, call, result, self._turn, self.corruption, f"{number} {i}"
-                    )
-                    for i, (call, result) in enumerate(zip(calls, results, strict=True))
-                ),
-                strict=True,
-            )
-        outcome = _CALLS
-        for result in results:
-            if result.startswith(EXECUTION_ERROR):
-                outcome = _CALLS_WITH_ERROR
-        read, truncated = protocol.within(shown, self.max_result_chars, self.max_observation_chars)
-        return outcome, results, hint_ids, protocol.tool_feedback(calls, read), truncated
+            seed = f"{self.seed} {self.task.id} {len(self._results)}"  # another one for every step
+            hinted = [
+                hints.augment(self.task, call, result, self._turn, self.corruption, f"{seed} {i}")
+                for i, (call, result) in enumerate(zip(calls, results, strict=True))
+            ]
+            texts, hint_ids = zip(*hinted, strict=True)
+        shown, truncated = protocol.within(texts, self.max_result_chars, self.max_observation_chars)
+        failed = any(result.startswith(EXECUTION_ERROR) for result in results)
+        outcome = Outcome.CALLS_WITH_ERROR if failed else Outcome.CALLS
+        feedback = protocol.tool_feedback(calls, shown)
+        return outcome, feedback, calls, results, shown, hint_ids, truncated
 
-    def _judge(self, outcome: Outcome) -> TurnVerdict:
-        """The verdict of the current turn: state and results against ground truth (PAPER: r_state * r_exec)."""
-        why = ""
+    def _end_turn(self, outcome: Outcome) -> bool:
+        """Decide whether the turn was won, and go on to the next turn or to the episode's end."""
+        why = self._why_lost(outcome)
+        self._verdicts.append(TurnVerdict(self._turn, not why, why))
+        self._turn, self._steps_in_turn, self._called_in_turn = self._turn + 1, 0, False
+        if self._turn == self.task.turns:
+            self.abort(Ending.COMPLETED)
+        return not why
+
+    def _why_lost(self, outcome: Outcome) -> str:
+        """State and results against ground truth (PAPER: r_state * r_exec): what differs, or ''."""
         if not self.task.ground_truth[self._turn]:
             if self._called_in_turn:
-                why = "a call was made where asking was right"
-            elif outcome is not _ANSWER:
-                why = "the turn ended without an answer"
-        elif not self._called_in_turn:
-            # golden: such a turn fails and its ground truth is left out, so later turns are judged from where the agent stands
-            self._unjudged += (self._turn,)
-            why = "no call was made in a turn that needs one"
-        else:
-            truth = ground_truth(self.task, self._unjudged)[self._turn]
-            if not truth.same_state(self._toolbox.instances):
-                why = bfcl.state_difference(self._toolbox.instances, truth.instances)
-            elif not truth.among(self._results):
-                why = f"missing among the execution results: {bfcl.brief(bfcl.missing_results(self._results, truth.results))}"
-        return TurnVerdict(self._turn, not why, why)
+                return "a call was made where asking was right"
+            return "" if outcome is Outcome.ANSWER else "the turn ended without an answer"
+        if not self._called_in_turn:
+            # later turns are compared from where the agent stands, as in the golden cases
+            self._skipped += (self._turn,)
+            return "no call was made in a turn that needs one"
+        truth = ground_truth(self.task, self._skipped)[self._turn]
+        if not truth.same_state(self._toolbox.instances):
+            return bfcl.state_difference(self._toolbox.instances, truth.instances)
+        if not truth.among(self._results):
+            missing = bfcl.brief(bfcl.missing_results(self._results, truth.results))
+            return f"missing among the execution results: {missing}"
+        return ""
 
-    def _end_turn(
-        self,
-        message: str,
-        outcome: Outcome,
-        calls=(),
-        results=(),
-        hint_ids=(),
-        feedback: str = "",
-        truncated: int = 0,
-        ending: Ending = _RUNNING,
-    ) -> str | None:
-        """Judge the turn, keep its last step, and open the next turn or end the episode."""
-        verdict = self._judge(outcome)
-        self._steps.append(
-            Step(
-                self._turn,
-                message,
-                outcome,
-                calls,
-                results,
-                hint_ids,
-                feedback,
-                truncated,
-                verdict.success,
-            )
-        )
-        self._verdicts.append(verdict)
-        self._turn, self._steps_in_turn, self._called_in_turn = self._turn + 1, 0, False
-        if self._turn == self.task.turns and ending is _RUNNING:
-            ending = Ending.COMPLETED
-        self._ending = ending
-        if ending is not _RUNNING:
-            return None
-        following = self.task.user_turns[self._turn]
+    def _user_turn(self) -> str:
+        """What the user says as the turn begins, with the docs of tools that appear in it."""
+        text, docs = self.task.user_turns[self._turn], []
         if self._turn == self.task.withheld_until:
-            docs = [
-                doc for doc in bfcl.docs_of(self.task.classes) if doc["name"] in self.task.withheld
-            ]
-            following = protocol.user_message(following, docs, self.compact)
-        return f"{feedback}\n{following}" if feedback else following
+            every = bfcl.docs_of(self.task.classes)
+            docs = [doc for doc in every if doc["name"] in self.task.withheld]
+        return protocol.user_message(text, docs, self.compact)
 
 
 def replay(
@@ -328,12 +280,15 @@ def replay(
     hint_rate: float = 0.0,
     seed: int = 0,
 ) -> EpisodeRecord:
-    """Play assistant messages in order and return the record, whose `.codes` are the authors' step numbers.
+    """Play assistant messages in order. The record's `.codes` are the authors' step numbers.
 
-    ValueError when `limits` is not one of LIMITS or when messages are left after the episode's end.
+    ValueError when `limits` is not one of LIMITS, or when messages are left after the episode's
+    end. TypeError when `messages` is one text or holds something else than texts.
     """
     if limits not in LIMITS:
         raise ValueError(f"limits is one of {', '.join(LIMITS)}, got {limits!r}")
+    if isinstance(messages, str):
+        raise TypeError(f"messages is a list of assistant messages, got one text: {messages!r:.60}")
     episode = Episode(task_id, LIMITS[limits], hint_rate, seed)
     for number, message in enumerate(messages):
         if episode.done:
