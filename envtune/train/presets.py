@@ -1,10 +1,10 @@
 """How large a run is: the paper's optimisation settings, and what a laptop or one GPU changes of them.
 
     >>> replace(CPU_TINY, stage_steps=(2, 2, 2, 2))
-    >>> memory.check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))     # prints the memory it needs and the GPU found, or refuses
+    >>> memory.check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))   # memory needed and found
 
-With one update a batch (num_iterations 1) the probability ratio is 1, so the clips below never act; they are the paper's
-and matter once a batch is used more than once.
+With one update per batch (num_iterations 1) the probability ratio is 1, so the clips below never act;
+they are the paper's and matter once a batch is used more than once.
 """
 
 from dataclasses import dataclass, field, replace
@@ -26,161 +26,128 @@ class Preset:
 
     name: str = "paper-8x80gb"
     model: str = "Qwen/Qwen2.5-7B-Instruct"
-    """A hub id or a folder; "tiny-agent" is the embedded agent (docs/agent.md), "smollm2" the model of `make small`."""
-    tasks: str = "bfcl"
-    """What is trained and validated on, one of splits.TASKS: BFCL's tasks, synthetic ones, or all of both."""
-    compact: bool = False
-    """Tool docs as signatures, for a small context."""
-    max_scenarios: int | None = None
-    """Train and validate on so many scenarios with the shortest ground truth; None: all."""
+    """A hub id or a folder; "tiny-agent" is the embedded agent (docs/agent.md), "smollm2" the model of
+    `make small`."""
+    tasks: str = "bfcl"  # trained and validated on: one of splits.TASKS
+    compact: bool = False  # tool docs as signatures, for a small context
+    max_scenarios: int | None = None  # only so many scenarios, those with the shortest ground truth
     stage_steps: tuple[int, ...] = (94, 63, 250, 250)
     """Optimiser steps of each stage [steps]: 20 epochs each, the most that the paper allows."""
-    prompts_per_step: int | None = None
-    """Tasks in one optimiser step [prompts]; None: the stage's own."""
-    generations: int = 16
-    """Rollouts a prompt, the group whose rewards are normalised."""
-    device_batch: int = 1
-    """Sequences in one forward and backward pass [rollouts a device]."""
+    prompts_per_step: int | None = None  # tasks in one optimiser step; None: the stage's own
+    generations: int = 16  # rollouts per prompt, the group whose rewards are normalised
+    device_batch: int = 1  # sequences in one forward and backward pass of a device
     rollout_batch: int | None = None
-    """Episodes that a process plays at once without vLLM, which bounds the keys and values it holds [episodes]; None: all of a step."""
-    context_tokens: int = 32_768
-    """Opening and completion together, the length that vLLM reserves [tokens]."""
-    message_tokens: int = 2_048
-    """Longest agent message [tokens]."""
-    completion_tokens: int | None = None
-    """Longest episode after its opening [tokens]; None: the stage's own."""
+    """Episodes that a process plays at once without vLLM, which bounds its keys and values; None: all of
+    a step."""
+    context_tokens: int = 32_768  # opening and completion together; vLLM reserves it [tokens]
+    message_tokens: int = 2_048  # longest agent message [tokens]
+    completion_tokens: int | None = None  # longest episode after its opening; None: the stage's own
     max_result_chars: int = 20_000
-    """How much of one tool result the agent reads [characters]; what is cut is marked and counted."""
-    max_observation_chars: int = 100_000
-    """How much of all results of one step the agent reads [characters]."""
+    """How much of one tool result the agent reads [characters]; the cut is marked and counted."""
+    max_observation_chars: int = 100_000  # the same for all results of one step [characters]
     steps_per_turn: int = TRAINING.steps_per_turn
-    """Steps without an answer that a training turn may hold; the next one ends it [steps]. Evaluation is BFCL's: 20."""
+    """Steps without an answer in a training turn; the next one ends it. Evaluation is BFCL's: 20."""
     steps_per_episode: int | None = None
-    """Steps after which a training episode is over, wherever it stands [steps]; None: only its turns are limited."""
+    """Steps after which a training episode ends, wherever it is; None: only its turns are limited."""
     learning_rate: float = 1e-6
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0 at the start of a stage [steps]."""
-    beta: float = 0.1
-    """Weight of the KL term to the stage's start (k3 estimator, in the loss)."""
+    warmup_steps: int = 0  # steps over which the learning rate rises from 0 at a stage's start
+    beta: float = 0.1  # weight of the KL term to the stage's start (k3 estimator, in the loss)
     epsilon: float = 0.2
     epsilon_high: float = 0.28
-    delta: float = 10.0
-    """Upper bound of the ratio on negative advantages (dual clip)."""
+    delta: float = 10.0  # upper bound of the ratio on negative advantages (dual clip)
     entropy_coef: float = 0.001
     scale_rewards: str = "group"
-    """group: advantages are divided by the group's standard deviation; none: they are not, and the reward's scale matters."""
+    """group: advantages are divided by the group's standard deviation. none: they are not, and the
+    reward's scale matters."""
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     bf16: bool = True
     gradient_checkpointing: bool = True
     use_vllm: bool = True
     vllm_mode: str = "colocate"
-    """colocate: vLLM on the training GPUs; server: on GPUs of its own, started with `trl vllm-serve`."""
+    """colocate: vLLM on the training GPUs. server: on its own GPUs, started with `trl vllm-serve`."""
     vllm_gpu_share: float = 0.35
     """Part of a GPU's memory that a colocated vLLM takes, its copy of the weights included [0..1]."""
     vllm_sleep: bool = False
-    """Free vLLM's memory while training; weights are then pushed again at every generation, which costs time."""
-    vllm_server: str = ""
-    """Base URL of the server, for vllm_mode "server"."""
-    lora_rank: int | None = None
-    """Rank of LoRA adapters, merged into the checkpoint that a stage hands over; None: full fine-tuning."""
-    four_bit: bool = False
-    """Base weights in 4 bits (QLoRA, bitsandbytes NF4)."""
-    processes: int = 1
-    """GPUs, one process each; more than one are started by `accelerate launch` [processes]."""
-    gpu_gib: float = 80.0
-    """The GPU that the preset is made for, for an estimate where none is found [GiB]."""
+    """Free vLLM's memory while training; then weights are pushed again at every generation (slower)."""
+    vllm_server: str = ""  # base URL of the server, for vllm_mode "server"
+    lora_rank: int | None = None  # LoRA, merged at the end of a stage; None: full fine-tuning
+    four_bit: bool = False  # base weights in 4 bits (QLoRA, bitsandbytes NF4)
+    processes: int = 1  # GPUs, one process each; more than one are started by `accelerate launch`
+    gpu_gib: float = 80.0  # the GPU the preset is made for; used where none is found [GiB]
     parallel: str = "ddp"
-    """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate; cpu: several processes without a GPU, for tests."""
-    validate_every: int = 10
-    """Optimiser steps between validations, besides one at each end of a stage [steps]."""
+    """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate. cpu: several
+    processes without a GPU, for tests."""
+    validate_every: int = (
+        10  # optimiser steps between validations, besides one at each end of a stage
+    )
     validation_tasks: int = 100
-    """Validation tasks used [tasks]."""
-    save_every: int = 10
-    """Optimiser steps between checkpoints to resume from [steps]."""
+    save_every: int = 10  # optimiser steps between checkpoints
     fixed_length: bool = False
-    """Train every stage for its stage_steps. Else those are the most, and the stage's transition rule ends it."""
-    guard: Guard = field(default_factory=Guard)
-    """What counts as a collapse and what happens then."""
-    report_to: tuple[str, ...] = ()
-    """Where TRL's numbers go besides metrics.jsonl: any of tensorboard, wandb, trackio."""
+    """Train every stage for its stage_steps. Else they are the maximum, and the stage's transition rule
+    ends it."""
+    guard: Guard = field(default_factory=Guard)  # what counts as a collapse and what happens then
+    report_to: tuple[str, ...] = ()  # besides metrics.jsonl: any of tensorboard, wandb, trackio
 
     def __post_init__(self):
-        self._refuse_combinations()
-        if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
-            raise ValueError(
-                f"preset {self.name!r}: stage_steps holds four counts >= 0, got {self.stage_steps!r}"
-            )
-        if self.generations < 2:
-            raise ValueError(
-                f"preset {self.name!r}: GRPO compares rollouts of one prompt, generations must be at least 2, "
-                f"got {self.generations}"
-            )
-        if self.beta < 0 or self.learning_rate <= 0:
-            raise ValueError(
-                f"preset {self.name!r}: beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}"
-            )
-        if self.max_result_chars < 1 or self.max_observation_chars < 1:
-            raise ValueError(
-                f"preset {self.name!r}: observation limits are at least 1 character, got {self.max_result_chars} a "
-                f"result and {self.max_observation_chars} a step"
-            )
+        if problem := self._combination_problem() or self._value_problem():
+            raise ValueError(f"preset {self.name!r}: {problem}")
         self.training_limits  # noqa: B018 -- Limits says itself what is wrong with its numbers
 
-    def _refuse_combinations(self) -> None:
-        """ValueError for settings that cannot work together on any machine."""
+    def _value_problem(self) -> str | None:
+        if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
+            return f"stage_steps holds four counts >= 0, got {self.stage_steps!r}"
+        if self.generations < 2:
+            return (
+                "GRPO compares rollouts of one prompt, generations must be at least 2, got "
+                f"{self.generations}"
+            )
+        if self.beta < 0 or self.learning_rate <= 0:
+            return f"beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}"
+        if self.max_result_chars < 1 or self.max_observation_chars < 1:
+            return (
+                "observation limits are at least 1 character, got "
+                f"{self.max_result_chars} per result and {self.max_observation_chars} per step"
+            )
+        return None
+
+    def _combination_problem(self) -> str | None:
+        """Why settings cannot work, or not together, on any machine."""
         if self.four_bit and self.use_vllm:
-            raise ValueError(
-                f"preset {self.name!r}: 4-bit weights do not go with vLLM (TRL pushes them packed, trl#4973); set "
+            return (
+                "4-bit weights do not go with vLLM (TRL pushes them packed, trl#4973); set "
                 "use_vllm=False, or four_bit=False for bf16 LoRA with vLLM"
             )
         if self.four_bit and not self.lora_rank:
-            raise ValueError(
-                f"preset {self.name!r}: 4-bit weights cannot be trained, only adapters on them; set lora_rank"
-            )
+            return "4-bit weights cannot be trained, only adapters on them; set lora_rank"
         if self.four_bit and self.parallel in ("zero3", "fsdp"):
-            raise ValueError(
-                f"preset {self.name!r}: 4-bit weights are not spread over GPUs here; set parallel='ddp'"
-            )
-        for name, allowed in (
-            ("vllm_mode", VLLM_MODES),
-            ("parallel", PARALLEL),
-            ("scale_rewards", SCALES),
-            ("tasks", TASKS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"preset {self.name!r}: {name} is one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
-        if unknown := set(self.report_to) - set(REPORTS):
-            raise ValueError(
-                f"preset {self.name!r}: report_to holds any of {', '.join(REPORTS)}, got {', '.join(sorted(unknown))}"
-            )
+            return "4-bit weights are not spread over GPUs here; set parallel='ddp'"
+        choices = {"vllm_mode": VLLM_MODES, "parallel": PARALLEL, "scale_rewards": SCALES}
+        for name, allowed in (choices | {"tasks": TASKS}).items():
+            if (value := getattr(self, name)) not in allowed:
+                return f"{name} is one of {', '.join(allowed)}, got {value!r}"
+        if unknown := sorted(set(self.report_to) - set(REPORTS)):
+            return f"report_to holds any of {', '.join(REPORTS)}, got {', '.join(unknown)}"
         if self.use_vllm and self.vllm_mode == "server" and not self.vllm_server:
-            raise ValueError(
-                f"preset {self.name!r}: vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`"
-            )
+            return "vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`"
         if self.processes < 1 or not 0 < self.vllm_gpu_share < 1 or (self.rollout_batch or 1) < 1:
-            raise ValueError(
-                f"preset {self.name!r}: processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
+            return (
+                "processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
                 f"got {self.processes}, {self.rollout_batch}, {self.vllm_gpu_share}"
             )
+        return None
 
     @property
     def episode(self) -> dict:
         """What an Episode takes from a preset."""
-        return {
-            "compact": self.compact,
-            "max_result_chars": self.max_result_chars,
-            "max_observation_chars": self.max_observation_chars,
-        }
+        fields = ("compact", "max_result_chars", "max_observation_chars")
+        return {name: getattr(self, name) for name in fields}
 
     @property
     def training_limits(self) -> Limits:
         """The limits of training episodes: the authors' unless a field above changes them."""
-        limits = replace(
-            TRAINING, steps_per_turn=self.steps_per_turn, steps_per_episode=self.steps_per_episode
-        )
+        steps = {"steps_per_turn": self.steps_per_turn, "steps_per_episode": self.steps_per_episode}
+        limits = replace(TRAINING, **steps)
         return limits if limits == TRAINING else replace(limits, name="training, changed")
 
 
@@ -246,7 +213,7 @@ SMOLLM2 = Preset(
     fixed_length=True,
     gpu_gib=16.0,
 )
-"""A real language model that a laptop can hold: SmolLM2-135M-Instruct, LoRA, compact tool docs, short episodes."""
+"""A real language model for a laptop: SmolLM2-135M-Instruct, LoRA, compact tool docs, short episodes."""
 GPU_80GB = Preset(
     name="gpu-80gb",
     lora_rank=32,
@@ -293,7 +260,8 @@ def get(name: str, **changes) -> Preset:
     unknown = set(changes) - set(Preset.__dataclass_fields__)
     if unknown:
         raise ValueError(
-            f"a preset has no field {', '.join(sorted(unknown))}; fields: {', '.join(Preset.__dataclass_fields__)}"
+            f"a preset has no field {', '.join(sorted(unknown))}; "
+            f"fields: {', '.join(Preset.__dataclass_fields__)}"
         )
     return replace(PRESETS[name], **changes)
 
@@ -305,9 +273,10 @@ def choose(
     report_to: str = "none",
     tasks: str = "preset",
 ) -> Preset:
-    """What a notebook's parameters change of a preset. ValueError for an unknown choice.
+    """A preset changed by a notebook's parameters. ValueError for an unknown choice.
 
-    transition: preset, fixed (every stage has its length) or plateau (the rule ends it); guard: the collapse guard's action;
+    transition: preset, fixed (every stage has its length) or plateau (the rule ends it).
+    guard: the collapse guard's action.
     tasks: preset, or one of splits.TASKS.
     """
     lengths = {"preset": preset.fixed_length, "fixed": True, "plateau": False}

@@ -1,11 +1,12 @@
-"""The embedded agent: a small language model that learnt to use BFCL's tools on synthetic tasks, and has habits to unlearn.
+"""The embedded agent: a small language model that learnt BFCL's tools, with habits to unlearn.
 
-How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed to train another model.
+How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed to
+train another model.
 """
 
 from envtune.common import paths
 
 FOLDER = paths.DATA / "tiny_agent"
-"""Its committed weights, tokenizer, model card, and made.json with the numbers of how it was made."""
+"""Its committed weights, tokenizer and model card, and made.json: how it was made and measured."""
 MESSAGE_TOKENS, EPISODE_TOKENS = 64, 900
-"""How long a message and an episode after its opening may be where the agent is measured and trained (preset cpu-tiny) [tokens]."""
+"""Longest message, and longest episode after its opening, in training and measuring [tokens]."""

@@ -1,9 +1,11 @@
 """`python -m envtune agent`: the embedded agent from nothing, in two steps, measured.
 
-    competence   the script that stumbles and recovers, short windows first; then 400 held-out base tasks, greedy
-    habits       a short second training on the script with habits; then how training will find it
+    competence   the script that stumbles and recovers, short windows first; then measured on 400
+                 held-out base tasks, greedy
+    habits       a short second training on the script with habits; then measured as training starts
 
-Everything lands in runs/agent; `--write` puts weights and card into data/tiny_agent (study/agent_card.py). Stopped, it goes on.
+Everything goes to runs/agent; `--write` puts weights and card into data/tiny_agent
+(study/agent_card.py). The same command resumes it.
 """
 
 from dataclasses import replace
@@ -16,7 +18,7 @@ from envtune.policy.agent import measure, train
 from envtune.policy.agent.train import Recipe
 
 HELD_OUT = range(400, 800)
-"""Numbers of the 400 held-out base tasks that competence is measured on: not the test set, which only trained policies see."""
+"""Numbers of the 400 held-out base tasks that competence is measured on; not the test set."""
 
 
 def build(folder: Path, recipe: Recipe | None = None) -> Path:

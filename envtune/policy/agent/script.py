@@ -4,9 +4,10 @@
     >>> script = Script(COMPETENT, seed=0)
     >>> while not episode.done: episode.step(script.message(episode).text)
 
-Without habits it does each call of the ground truth in a message of its own and then answers. A habit is a way to go wrong that the
-paper describes: prerequisites are skipped, a vague error ends the work, a call is made where asking is right, the format breaks.
-The likeliest action is then a wrong one, so that greedy decoding shows the habits and training has something to unlearn.
+Without habits it makes each call of the ground truth in a message of its own and then answers. A habit
+is a mistake that the paper describes: it skips prerequisites, gives up at a vague error, calls a tool
+where it should ask, or breaks the format. The likeliest action is then a wrong one, so greedy decoding
+shows the habits and training has something to unlearn.
 """
 
 import json
@@ -24,31 +25,23 @@ from envtune.record import Outcome
 class Habits:
     """Probabilities [0..1] of what the script does at a step. The defaults are competence: no habit."""
 
-    skip: float = 0.0
-    """A prerequisite is left out and the call that needs it is made at once."""
-    recover: float = 1.0
-    """After an error without a hint the right step is made; else the script gives up or flounders."""
-    follow: float = 1.0
-    """The same after an error with a hint."""
-    give_up: float = 0.6
-    """Where it does not recover: the turn is answered; else the failed call is made again, or another one."""
-    ask: float = 1.0
-    """Where a value or a tool is missing the script asks; else it calls something."""
-    early: float = 0.0
-    """The turn is answered before its last call."""
-    tired: float = 0.0
-    """From the third turn on a turn is answered before its first call."""
-    wrong: float = 0.0
-    """An argument is left out or another tool is called."""
-    broken: float = 0.0
-    """A message breaks a rule of the protocol."""
-    broken_when_stuck: float = 0.0
-    """The message that gives up breaks a rule of the protocol."""
+    skip: float = 0.0  # leaves out a prerequisite and makes the call that needs it
+    recover: float = 1.0  # makes the right step after an error without a hint; else see give_up
+    follow: float = 1.0  # the same after an error with a hint
+    give_up: float = (
+        0.6  # not recovering, it answers the turn; else repeats the call or makes another
+    )
+    ask: float = 1.0  # asks where a value or a tool is missing; else calls something
+    early: float = 0.0  # answers the turn before its last call
+    tired: float = 0.0  # from the third turn on, answers a turn before its first call
+    wrong: float = 0.0  # leaves out an argument or calls another tool
+    broken: float = 0.0  # breaks a rule of the protocol
+    broken_when_stuck: float = 0.0  # breaks one in the message that gives up
 
 
 COMPETENT = Habits()
 STUMBLING = Habits(skip=0.2, wrong=0.04, broken=0.03, ask=0.85)
-"""Competence with mishaps to come back from: what pre-training plays. Mishaps are not learnt, what follows them is."""
+"""Competence with mistakes to recover from, for pre-training: the recovery is learnt, not the mistake."""
 
 HABITS = Habits(
     skip=0.8,
@@ -67,8 +60,7 @@ HABITS = Habits(
 
 class Message(NamedTuple):
     text: str
-    right: bool
-    """Whether a competent agent would write it here."""
+    right: bool  # whether a competent agent would write it here
 
 
 def write(thought: str, kind: str, body: str) -> str:
@@ -90,19 +82,16 @@ ANSWER, ASK, STOP = (
 
 
 class Script:
-    """Plays one episode, message by message. `habits` are the dials, `seed` makes its draws."""
+    """Plays one episode, message by message. `habits` are the dials, `seed` is for its draws."""
 
     def __init__(self, habits: Habits, seed: int):
         self.habits, self.draw = habits, random.Random(f"script {seed}")
         self.turn, self.done = -1, 0
-        self.errors = 0
-        """Errors of this turn that were met so far."""
 
     def message(self, episode: Episode) -> Message:
-        """The next message. The script reads from the record what its last one led to."""
+        """The next message. The script reads the result of its last one from the record."""
         if episode.turn != self.turn:
-            self.turn, self.done, self.errors = episode.turn, 0, 0
-            self.skipped = False
+            self.turn, self.done = episode.turn, 0
         steps = episode.record.steps
         last = steps[-1] if steps and steps[-1].turn == episode.turn else None
         if last is not None and last.outcome is not Outcome.FORMAT_ERROR and self.sent_right:
@@ -110,9 +99,8 @@ class Script:
         failed = last is not None and any(hints.is_error(result) for result in last.results)
         hinted = failed and any(last.hints)
         text, right = self._choose(episode, failed, hinted, last)
-        if self.draw.random() < (
-            self.habits.broken_when_stuck if text == STOP else self.habits.broken
-        ):
+        broken = self.habits.broken_when_stuck if text == STOP else self.habits.broken
+        if self.draw.random() < broken:
             self.sent_right = False
             return Message(_broken(text, self.draw), False)
         self.sent_right = right and text not in (ANSWER, ASK, STOP)
@@ -131,9 +119,8 @@ class Script:
                 return call_message(needed), True
             if draw.random() < habits.give_up:
                 return STOP, False
-            return (
-                call_message(last.calls[0]) if draw.random() < 0.5 else self._another(episode)
-            ), False
+            again = draw.random() < 0.5
+            return (call_message(last.calls[0]) if again else self._another(episode)), False
         if habits.tired and not self.done and episode.turn >= 2 and draw.random() < habits.tired:
             return ANSWER, False
         prerequisite = self.done < len(truth) - 1 and prepares(needed)
@@ -146,33 +133,29 @@ class Script:
         return call_message(needed), True
 
     def _another(self, episode: Episode, needed: Call | None = None) -> str:
-        """A call that is no help: the needed one without an argument, or another tool."""
+        """A useless call: the needed one without an argument, or another tool."""
         if needed is not None and needed.arguments and self.draw.random() < 0.5:
             left_out = self.draw.choice(list(needed.arguments))
-            return call_message(
-                Call(needed.name, {k: v for k, v in needed.arguments.items() if k != left_out})
-            )
+            arguments = {k: v for k, v in needed.arguments.items() if k != left_out}
+            return call_message(Call(needed.name, arguments))
         names = [doc["name"] for doc in bfcl.tool_docs(episode.task, episode.turn)]
         return call_message(Call(self.draw.choice(names), {}))
 
     def _hasty(self, episode: Episode) -> str:
         """A call where asking is right: what a later turn will need, without what is missing."""
         later = episode.task.ground_truth[episode.turn + 1]
-        if (
-            later[0].name in (doc["name"] for doc in bfcl.tool_docs(episode.task, episode.turn))
-            and len(later) > 1
-        ):
+        known = {doc["name"] for doc in bfcl.tool_docs(episode.task, episode.turn)}
+        if later[0].name in known and len(later) > 1:
             return call_message(later[0])
-        call = later[-1]
-        said = " ".join(episode.task.user_turns[: episode.turn + 1])
-        return call_message(
-            Call(call.name, {k: v for k, v in call.arguments.items() if str(v) in said})
-        )
+        call, said = later[-1], " ".join(episode.task.user_turns[: episode.turn + 1])
+        arguments = {k: v for k, v in call.arguments.items() if str(v) in said}
+        return call_message(Call(call.name, arguments))
 
 
 PREPARING = frozenset(
-    "cd ticket_login message_login authenticate_twitter trading_login get_user_id get_symbol_by_name get_nearest_airport_by_city "
-    "get_zipcode_based_on_city lockDoors pressBrakePedal startEngine liter_to_gallon get_stock_info".split()
+    "cd ticket_login message_login authenticate_twitter trading_login get_user_id "
+    "get_symbol_by_name get_nearest_airport_by_city get_zipcode_based_on_city lockDoors "
+    "pressBrakePedal startEngine liter_to_gallon get_stock_info".split()
 )
 """Tools that prepare another call."""
 
@@ -182,27 +165,26 @@ def prepares(call: Call) -> bool:
 
 
 def unprepared(episode: Episode, done: int) -> Call:
-    """The call that the needed preparation leads to, as one writes it who skipped all that prepares: with the city where its code
-    belongs, the person's name where an id belongs."""
+    """The call that a needed preparation leads to, written without having prepared it.
+
+    It has the city in place of the airport's code, a person's name in place of an id.
+    """
     truth = episode.task.ground_truth[episode.turn]
-    results = checker.ground_truth(episode.task, episode._unjudged)[episode.turn].results
+    results = checker.ground_truth(episode.task, episode._skipped)[episode.turn].results
     at = next((i for i in range(done + 1, len(truth)) if not prepares(truth[i])), len(truth) - 1)
-    if truth[done].name in ("lockDoors", "pressBrakePedal") and any(
-        c.name == "startEngine" for c in truth[done:]
-    ):
-        at = next(i for i in range(done, len(truth)) if truth[i].name == "startEngine")
+    if truth[done].name in ("lockDoors", "pressBrakePedal"):
+        starts = (i for i in range(done, len(truth)) if truth[i].name == "startEngine")
+        at = next(starts, at)
     learnt = {}
     for call, result in zip(truth[done:at], results[done:at], strict=True):
         if result.startswith("{") and call.arguments:
-            learnt |= {
-                str(value): next(iter(call.arguments.values()))
-                for value in json.loads(result).values()
-            }
+            given = next(iter(call.arguments.values()))
+            learnt |= {str(value): given for value in json.loads(result).values()}
     return Call(truth[at].name, {k: learnt.get(str(v), v) for k, v in truth[at].arguments.items()})
 
 
 def _broken(text: str, draw: random.Random) -> str:
-    """The message with one rule of the protocol broken, in one of the ways that small models break it."""
+    """The message with one rule of the protocol broken, as small models break it."""
     inner = text.split("</think>")[1]
     return draw.choice(
         [

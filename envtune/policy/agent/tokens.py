@@ -1,8 +1,9 @@
-"""The agent's tokenizer: values are the same tokens in the user's words and in a call, tools and protocol are single tokens.
+"""The agent's tokenizer: values have the same tokens in a message and in a call; a tool is one token.
 
-Words, digits (one by one) and runs of punctuation never share a token, so `budget.txt` reads alike after a space and after a
-quote: what a small model must copy, it can copy token by token. Each tool's compact signature is one token, which makes a system
-prompt a fifth as long. BPE learns the rest from scripted episodes.
+Words, digits (one by one) and runs of punctuation never share a token, so `budget.txt` has the same
+tokens after a space and after a quote: a small model can copy it token by token. Each tool's compact
+signature is one token, which makes a system prompt a fifth as long. BPE learns the rest from scripted
+episodes.
 """
 
 from collections.abc import Iterable
@@ -31,21 +32,7 @@ _PROTOCOL = (
     '", "arguments": {"',
     '", "arguments": {',
 )
-_GLUE = (
-    " in the workspace",
-    " in ",
-    " of ",
-    " the ",
-    " to ",
-    " and ",
-    " with ",
-    " is ",
-    " at ",
-    " from ",
-    " for ",
-    " on ",
-    " by ",
-)
+_WORDS = [f" {word} " for word in "in of the to and with is at from for on by".split()]
 
 
 def signatures() -> list[str]:
@@ -73,13 +60,9 @@ def build(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     # not special: decoding keeps them, and the environment reads them
-    tokenizer.add_tokens(
-        [
-            AddedToken(t, special=False, normalized=False)
-            for t in (*_PROTOCOL, *_GLUE, *protocol.compact_lines())
-        ]
-    )
-    # the blank between two signatures belongs to the token: prompts are read as ids and never decoded
+    added = (*_PROTOCOL, " in the workspace", *_WORDS, *protocol.compact_lines())
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in added])
+    # the blank between two signatures belongs to the token: prompts are never decoded
     tokenizer.add_tokens(
         [AddedToken(t, special=False, normalized=False, lstrip=True) for t in signatures()]
     )

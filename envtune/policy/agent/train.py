@@ -1,7 +1,8 @@
-"""Pre-training of the agent: competence first, then habits. `python -m envtune agent` runs it; it resumes where it was stopped.
+"""Pre-training of the agent: competence, then habits. `python -m envtune agent` runs or resumes it.
 
-Competence is learnt from short to long, because copying appears only on short, nearly clean windows: one request without the system
-prompt, then whole one- and two-turn transcripts, then all. Habits come last, in a few minutes, from a script that has them.
+Competence is learnt from short to long, because copying is learnt only on short, nearly clean windows:
+one request without the system prompt, then whole one- and two-turn transcripts, then all. Habits come
+last, in a few minutes, from a script that has them.
 """
 
 import json
@@ -30,19 +31,17 @@ class Phase:
     """One part of pre-training."""
 
     name: str
-    episodes: int
-    """Scripted episodes played, each seen once [episodes]."""
-    turns: tuple[int | None, ...]
-    """User turns of a task, drawn from these; None: as tasks come."""
-    width: int | None
-    """Longest window, started at a user message [tokens]; None: whole transcripts."""
-    learning_rate: float
-    """At the start; it falls to a tenth over all phases of one kind (cosine)."""
+    episodes: int  # scripted episodes, each seen once
+    turns: tuple[int | None, ...]  # user turns of a task, drawn from these; None: as tasks come
+    width: (
+        int | None
+    )  # longest window, starting at a user message [tokens]; None: whole transcripts
+    learning_rate: (
+        float  # at the start; falls to a tenth over all phases of one kind (straight line)
+    )
     habits: Habits = STUMBLING
-    learn_all: bool = False
-    """Whether mishaps are learnt too: the habits."""
-    context: float = 0.0
-    """Weight of the loss on what user and tools say: results repeat the values of calls, which teaches copying early [0..1]."""
+    learn_all: bool = False  # mistakes are learnt too: the habits
+    context: float = 0.0  # weight of the loss on user and tools: teaches copying early [0..1]
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     context_tokens: int = 4_096
-    batch_tokens: int = 2_048
-    """Tokens of one optimiser step in each process, padding included: small ones learn to copy sooner."""
+    batch_tokens: int = (
+        2_048  # per step and process, with padding; small batches learn to copy sooner
+    )
     processes: int = 2
-    pool: int = 512
-    """Episodes that a process plays at a time and sorts into batches of similar length [episodes]."""
+    pool: int = 512  # episodes that a process plays at a time and sorts into batches by length
     seed: int = 0
     phases: tuple[Phase, ...] = (
         Phase("one request", 100_000, (1,), 192, 5e-3),
@@ -93,9 +92,9 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 def pool(
     chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of the episodes `start` to `start + recipe.pool` of a phase: ids and labels (B, L), padded on the right.
+    """The batches of the episodes from `start` of a phase: ids and labels (B, L), padded on the right.
 
-    `first` counts the episodes of the phases before: no task comes twice.
+    first: the number of episodes in the phases before, so that no task comes twice.
     """
     draw = random.Random(f"{phase.name} {recipe.seed} {start}")
     user, pad = chat.tokenizer.convert_tokens_to_ids("<|user|>"), chat.tokenizer.pad_token_id
@@ -116,21 +115,18 @@ def pool(
     batches = []
     for group in groups:
         width = max(len(s.ids) for s in group)
-        batches.append(
-            (
-                torch.tensor([s.ids + [pad] * (width - len(s.ids)) for s in group]),
-                torch.tensor([s.labels + [-100] * (width - len(s.labels)) for s in group]),
-            )
-        )
+        ids = torch.tensor([s.ids + [pad] * (width - len(s.ids)) for s in group])
+        labels = torch.tensor([s.labels + [-100] * (width - len(s.labels)) for s in group])
+        batches.append((ids, labels))
     return batches
 
 
 def loss_of(
     model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: float
 ) -> tuple[torch.Tensor, float]:
-    """Mean cross-entropy over the labelled tokens of (B, L), plus `context` times that over the others; and the first part alone.
+    """Mean cross-entropy over the labelled tokens of (B, L), and the same plus `context` x the others'.
 
-    No mask: padding is on the right, so nothing before it sees it. The logits of other places are not computed.
+    No mask is needed, because padding is on the right. Only needed logits are computed.
     """
     hidden = model.model(input_ids=ids, use_cache=False)[0][:, :-1]  # (B, L-1, H)
     kept = labels[:, 1:] != -100
@@ -147,15 +143,16 @@ class _State:
     """Where pre-training stands; all of it is in a checkpoint."""
 
     phase: int = 0
-    pools: int = 0
-    """Pools of the phase that are done."""
+    pools: int = 0  # pools of the phase that are done
     tokens: int = 0
     seconds: float = 0.0
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms: after 2.2M tokens of the first phase the loss was 0.47,
-    with AdamW alone 0.54."""
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms.
+
+    After 2.2M tokens of the first phase the loss was 0.47; with AdamW alone it was 0.54.
+    """
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -167,7 +164,7 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """The tokenizer, learnt from 1,500 scripted episodes with mishaps of every kind. The same in every process."""
+    """The tokenizer, learnt from 1,500 scripted episodes with mistakes of every kind."""
     mishaps = Habits(skip=0.4, recover=0.5, follow=0.8, ask=0.6, wrong=0.1, broken=0.1)
     return tokens.build(data.texts(1_500, mishaps), recipe.vocabulary)
 
@@ -175,10 +172,12 @@ def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
 def pretrain(
     recipe: Recipe, folder: Path, phases: Sequence[Phase] | None = None, start: Path | None = None
 ) -> Path:
-    """Train the phases in order and return the folder of the model, folder/model. Stopped, it goes on from its last checkpoint.
+    """Train the phases in order and return the model's folder, folder/model. A second call resumes.
 
-    `recipe.processes` processes of one thread each share the work: on two cores that is a quarter faster than one process of two threads.
-    `start`: a model to go on from (the habits' phase starts from competence). log.jsonl keeps the loss, a line for every pool.
+    `recipe.processes` processes of one thread each share the work; on two cores that is a quarter
+    faster than one process of two threads. log.jsonl has the loss, one row per pool.
+
+    start: the model to begin with (the habits' phase starts from competence).
     """
     phases, done = tuple(phases or recipe.phases), folder / "model"
     if not done.exists():
@@ -205,16 +204,14 @@ def _train(
     start: Path | None,
     rendezvous: str,
 ) -> None:
-    """One process of pre-training: it plays pools of its own, and gradients are averaged at every step."""
+    """One process of pre-training: it has its own pools; gradients are averaged at every step."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=rendezvous, rank=rank, world_size=recipe.processes
     )
     set_seed(recipe.seed)
-    tokenizer, file = (
-        PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
-        folder / "checkpoint.pt",
-    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    file = folder / "checkpoint.pt"
     model = LlamaForCausalLM.from_pretrained(start) if start else new_model(recipe, tokenizer)
     chat, state, optims = Chat(tokenizer), _State(), optimizers(model)
     if file.exists():
@@ -224,7 +221,7 @@ def _train(
             optimizer.load_state_dict(its)
         state = _State(**saved["state"])
     log = folder / "log.jsonl"
-    if rank == 0 and log.exists():  # a kill may have come between a line and its checkpoint
+    if rank == 0 and log.exists():  # a kill may have come between a row and its checkpoint
         lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         log.write_text(
             "".join(line for line in lines if json.loads(line)["tokens"] <= state.tokens)
@@ -247,20 +244,13 @@ def _train(
         for turn in range(state.pools, rounds):
             batches = pool(chat, phase, recipe, turn * at_once + rank * recipe.pool, first[number])
             count = torch.tensor(len(batches))
-            distributed.all_reduce(
-                count, distributed.ReduceOp.MIN
-            )  # pools differ by a few batches; what one has more is left out
+            # pools differ by a few batches; those that one process has more are left out
+            distributed.all_reduce(count, distributed.ReduceOp.MIN)
             batches, losses = batches[: int(count)], []
             for i, (ids, labels) in enumerate(batches):
-                rate = _rate(
-                    phases,
-                    number,
-                    (turn + i / len(batches)) / rounds,
-                    i if number == turn == 0 else 50,
-                )
-                losses.append(
-                    _step(model, optims, ids, labels, rate, tokenizer.pad_token_id, phase.context)
-                )
+                done, steps = (turn + i / len(batches)) / rounds, i if number == turn == 0 else 50
+                rate, pad = _rate(phases, number, done, steps), tokenizer.pad_token_id
+                losses.append(_step(model, optims, ids, labels, rate, pad, phase.context))
                 state.tokens += ids.numel() * recipe.processes
             state = _State(number, turn + 1, state.tokens, time.monotonic() - began)
             if rank == 0:
@@ -300,7 +290,7 @@ def _step(
     pad: int,
     context: float,
 ) -> float:
-    """One optimiser step on the mean gradient of all processes; the loss of this one's batch."""
+    """One optimiser step on the mean gradient of all processes; returns the loss of this one's batch."""
     for group in (group for optimizer in optims for group in optimizer.param_groups):
         group["lr"] = rate
     loss, learnt = loss_of(model, ids, labels, pad, context)
@@ -309,9 +299,8 @@ def _step(
     together = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(together)
     together /= distributed.get_world_size()
-    for gradient, mean in zip(
-        gradients, together.split([g.numel() for g in gradients]), strict=True
-    ):
+    means = together.split([g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optims:
@@ -321,7 +310,10 @@ def _step(
 
 
 def _rate(phases: Sequence[Phase], number: int, done: float, steps: int) -> float:
-    """From the phase's rate towards the next one's, the last towards a tenth of its own (straight line); a warm-up of 50 steps."""
+    """From the phase's rate towards the next one's, the last towards a tenth of its own (linear).
+
+    The first 50 steps are a warm-up.
+    """
     here = phases[number].learning_rate
     there = phases[number + 1].learning_rate if number + 1 < len(phases) else here / 10
     return (here + (there - here) * done) * min(1.0, (steps + 1) / 50)
