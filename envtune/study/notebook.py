@@ -42,10 +42,11 @@ def _parameters(source: str) -> dict[str, Parameter]:
     """What a parameters cell declares, as papermill reads it (`papermill --help-notebook`)."""
     from papermill.translators import PythonTranslator
 
-    return {
-        p.name: Parameter(p.inferred_type_name, ast.literal_eval(p.default))
-        for p in PythonTranslator.inspect({"source": source})
-    }
+    found = PythonTranslator.inspect({"source": source})
+    try:
+        return {p.name: Parameter(p.inferred_type_name, ast.literal_eval(p.default)) for p in found}
+    except (ValueError, SyntaxError):
+        raise ValueError(f"a parameters cell holds literals only, got:\n{source}") from None
 
 
 def declared_parameters(notebook: Path) -> dict[str, Parameter]:
