@@ -14,15 +14,18 @@ settings.register_profile("no clock", deadline=None)  # no test asserts a wall t
 settings.load_profile("no clock")
 
 
-COSTLY = {"census", "curriculum", "whole"}  # fixtures of a module that take a minute to make
+SHARED = {
+    "census",
+    "curriculum",
+    "whole",
+}  # fixtures that are worth making once for all their tests
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a costly fixture are slow, and run in one process so that it is made once."""
+    """Tests that share a costly fixture run in one process, so that it is made once."""
     for item in items:
-        if COSTLY & set(item.fixturenames):
-            item.add_marker(pytest.mark.slow)
+        if SHARED & set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 

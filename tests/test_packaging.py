@@ -31,6 +31,14 @@ def test_every_pin_is_in_the_constraints_and_the_same():
             assert CONSTRAINTS[name] == version
 
 
+def test_the_lock_agrees_with_the_constraints_and_names_no_place():
+    text = (paths.ROOT / "requirements-lock.txt").read_text()
+    locked = dict(line.split("==") for line in text.splitlines() if line[0] != "#")
+    assert all(CONSTRAINTS.get(name, version) == version for name, version in locked.items())
+    assert set(pins(PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["notebooks"])) <= set(locked)
+    assert "bfcl-eval" not in locked and "://" not in text and "+" not in text
+
+
 def test_the_extras_are_the_ones_that_are_documented():
     assert set(EXTRAS) == {
         "train",

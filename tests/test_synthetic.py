@@ -191,6 +191,7 @@ def census() -> Census:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "check, at_least",
     [
@@ -211,6 +212,7 @@ def test_every_task_is_sound(census, check, at_least):
     assert all(census.counts[f"tasks, {variant}"] == len(NUMBERS) for variant in bfcl.SPLITS)
 
 
+@pytest.mark.slow
 def test_every_argument_can_be_known(census):
     print(
         {
@@ -225,6 +227,7 @@ def test_every_argument_can_be_known(census):
     )
 
 
+@pytest.mark.slow
 def test_no_two_tasks_are_alike(census):
     again = sum(count - 1 for count in census.words_and_calls.values())
     print(
@@ -240,6 +243,7 @@ def test_no_two_tasks_are_alike(census):
     assert len({(t.split, t.user_turns, t.ground_truth_source) for t in fixed}) == len(fixed) == 900
 
 
+@pytest.mark.slow
 def test_no_request_with_its_values_is_on_both_sides(census):
     print({side: len(keys) for side, keys in census.keys.items()})
     assert min(map(len, census.keys.values())) > 1_500
@@ -256,6 +260,7 @@ def template(phrasing: str) -> re.Pattern:
     )
 
 
+@pytest.mark.slow
 def test_no_sentence_with_values_is_on_both_sides(census):
     """Left out: the vague requests of miss_param, which hold no values to learn, a follow-up such as "It is 12.", whose value belongs to
     the request before it, and the message that tools are there now."""
@@ -280,6 +285,7 @@ def test_no_sentence_with_values_is_on_both_sides(census):
     assert not carrying, carrying[:10]
 
 
+@pytest.mark.slow
 def test_unseen_phrasings_are_said_nowhere_else(census):
     families = [family for world in synthetic.WORLDS.values() for family in world.families.values()]
     unseen = [template(text) for family in families for text in family.unseen] + [
@@ -303,6 +309,7 @@ def test_unseen_phrasings_are_said_nowhere_else(census):
     assert counts[True] > 1_000
 
 
+@pytest.mark.slow
 def test_unseen_names_stand_nowhere_else(census):
     """A word is an unseen name when it is in a list of those, or could be made up as one; not the words that all tasks are written with."""
     source = "\n".join(file.read_text() for file in Path(synthetic.__file__).parent.glob("*.py"))
@@ -344,6 +351,7 @@ def test_unseen_names_stand_nowhere_else(census):
     assert len(said) == 640 and all(said.values())
 
 
+@pytest.mark.slow
 def test_none_is_near_any_of_bfcls_tasks(census):
     """Jaccard of the word 4-grams that users say; the longest run of words in common; calls and states that are equal."""
 
