@@ -1,17 +1,18 @@
-"""The collapse guard: five signs that a run is breaking, found while it trains (PAPER: failure signatures; Fig. 6).
+"""The collapse guard: five signs that a run is breaking (PAPER: failure signatures; Fig. 6).
 
-    >>> rows = [{"kind": "train", "step": i, "reward": 0.5, "grad_norm": 0.3 if i < 15 else 9.0, "reward_std": 0.1} for i in range(20)]
-    >>> [alarm.kind for alarm in alarms(rows[:15], Guard())], [alarm.kind for alarm in alarms(rows, Guard())]
-    ([], [])
+    >>> row = {"kind": "train", "reward": 0.5, "reward_std": 0.1}
+    >>> rows = [{**row, "step": i, "grad_norm": 0.3 if i < 15 else 9.0} for i in range(20)]
+    >>> [alarm.kind for alarm in alarms(rows, Guard())]
+    []
 
-(the gradient exploded, but the reward did not fall: no alarm yet). Alarms are a pure function of a stage's metrics lines, so a
-resumed run gives the same ones. Every level is a mean over the last `window` optimiser steps, compared with an earlier
-level of the same stage: a stage starts with its own reward and reference, so nothing is compared across stages.
-What happens then (warn, stop, roll back) is done by grpo.py.
+(the gradient exploded, but the reward did not fall: no alarm yet). Alarms are a pure function of a
+stage's metrics rows, so a resumed run gives the same ones. Levels are means over the last `window`
+optimiser steps, compared with an earlier level of the same stage, never with another stage's: each has
+its own reward and reference. grpo.py then warns, stops or rolls back.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -23,47 +24,40 @@ KINDS = ("gradient_explosion", "entropy_collapse", "no_signal", "kl_blowup", "fo
 class Guard:
     """What counts as a collapse, and what to do then."""
 
-    action: str = "warn"
-    """off, warn, stop, or rollback: go on from the last good checkpoint with a smaller learning rate."""
-    window: int = 8
-    """Steps that a level is averaged over [steps]; no alarm is given before two windows."""
+    action: str = (
+        "warn"  # off, warn, stop or rollback (to a good checkpoint, smaller learning rate)
+    )
+    window: int = 8  # steps that a level is a mean over; no alarm before two windows
+    # gradient explosion: the gradient norm is this multiple of the stage's calmest window, ...
     gradient_factor: float = 2.0
-    """Explosion: the gradient norm is at this multiple of the stage's calmest window ..."""
+    # ... and validation accuracy (training reward, where the window has no validation) fell from its
+    # best by this share, and by so many standard errors, so few tasks give no alarm by chance
     accuracy_drop: float = 0.25
-    """... and validation accuracy (the training reward where the window holds no validation) fell by this share of its best,"""
     accuracy_errors: float = 2.0
-    """by at least so many standard errors, so that few validation tasks give no alarm by chance."""
+    # entropy collapse: entropy is below this share of the first window's, or below this floor [nats]
     entropy_share: float = 0.1
-    """Entropy collapse: the entropy of sampled tokens is below this share of the stage's first window."""
     entropy_floor: float = 0.005
-    """... or below this, whatever it was [nats a token]."""
+    # no signal: this share of groups has equal rewards, and the mean reward is below this share of
+    # its maximum (else the stage is solved)
     silent_share: float = 0.95
-    """No signal: this share of groups has equal rewards, and the stage is not solved."""
     solved_share: float = 0.95
-    """A mean reward of this share of its maximum is a solved stage: equal rewards are then no alarm [0..1]."""
-    kl_ceiling: float = 1.0
-    """KL blow-up: the KL to the stage's start is above this [nats a token]."""
-    format_drop: float = 0.3
-    """Format regression: the format reward fell by this much from the stage's best window [0..1]."""
-    learning_rate_factor: float = 0.5
-    """What a rollback does to the learning rate."""
-    max_rollbacks: int = 3
-    """After so many in one stage the next alarm stops the run."""
+    kl_ceiling: float = (
+        1.0  # KL blow-up: the KL to the stage's start is above this [nats per token]
+    )
+    format_drop: float = 0.3  # format regression: by so much below the stage's best window [0..1]
+    learning_rate_factor: float = 0.5  # what a rollback multiplies the learning rate with
+    max_rollbacks: int = 3  # after so many in one stage the next alarm stops the run
 
     def __post_init__(self):
         if self.action not in ACTIONS:
+            actions = ", ".join(ACTIONS)
+            raise ValueError(f"the guard's action is one of {actions}, got {self.action!r}")
+        window, gradient, rollbacks = self.window, self.gradient_factor, self.max_rollbacks
+        rate = self.learning_rate_factor
+        if window < 2 or gradient <= 1 or not 0 < rate <= 1 or rollbacks < 0:
             raise ValueError(
-                f"the guard's action is one of {', '.join(ACTIONS)}, got {self.action!r}"
-            )
-        if (
-            self.window < 2
-            or self.gradient_factor <= 1
-            or not 0 < self.learning_rate_factor <= 1
-            or self.max_rollbacks < 0
-        ):
-            raise ValueError(
-                "a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] and max_rollbacks >= 0; "
-                f"got {self.window}, {self.gradient_factor}, {self.learning_rate_factor}, {self.max_rollbacks}"
+                "a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] and "
+                f"max_rollbacks >= 0; got {window}, {gradient}, {rate}, {rollbacks}"
             )
 
 
@@ -71,8 +65,7 @@ class Guard:
 class Alarm:
     """One sign, at the step whose metrics showed it."""
 
-    kind: str
-    """One of KINDS."""
+    kind: str  # one of KINDS
     step: int
     why: str
 
@@ -82,11 +75,11 @@ def _means(values: Sequence[float], window: int) -> list[float]:
     return [fmean(values[i - window : i]) for i in range(window, len(values) + 1)]
 
 
-def _column(rows: Sequence[dict], name: str) -> list[float]:
+def _column(rows: Sequence[Mapping], name: str) -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
-def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) -> str | None:
+def _explosion(train: Sequence[Mapping], validation: Sequence[Mapping], guard: Guard) -> str | None:
     norms = _column(train, "grad_norm")
     if norms and not math.isfinite(norms[-1]):
         return f"the gradient norm is {norms[-1]}"
@@ -99,16 +92,12 @@ def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) 
     recent = [row for row in validation if row["step"] >= train[-guard.window]["step"]]
     if recent and len(validation) > len(recent):
         top = max(validation, key=lambda row: row["accuracy"])
-        what, best, level = (
-            "validation accuracy",
-            top["accuracy"],
-            fmean(row["accuracy"] for row in recent),
-        )
+        what, best = "validation accuracy", top["accuracy"]
+        level = fmean(row["accuracy"] for row in recent)
         tasks = top["episodes"], sum(row["episodes"] for row in recent)
         share = (best * tasks[0] + level * tasks[1]) / sum(tasks)
-        if best - level < guard.accuracy_errors * math.sqrt(
-            share * (1 - share) * (1 / tasks[0] + 1 / tasks[1])
-        ):
+        standard_error = math.sqrt(share * (1 - share) * (1 / tasks[0] + 1 / tasks[1]))
+        if best - level < guard.accuracy_errors * standard_error:
             return None
     else:
         rewards = _means(_column(train, "reward"), guard.window)
@@ -117,60 +106,58 @@ def _explosion(train: Sequence[dict], validation: Sequence[dict], guard: Guard) 
         what, best, level = "training reward", max(rewards), rewards[-1]
     if best <= 0 or level > (1 - guard.accuracy_drop) * best:
         return None
-    return f"the gradient norm rose from {calm:.3g} to {now:.3g} while {what} fell from {best:.3f} to {level:.3f}"
+    return (
+        f"the gradient norm rose from {calm:.3g} to {now:.3g} while {what} fell from {best:.3f} to "
+        f"{level:.3f}"
+    )
 
 
-def _entropy(train: Sequence[dict], guard: Guard) -> str | None:
+def _entropy(train: Sequence[Mapping], guard: Guard) -> str | None:
     levels = _means(_column(train, "entropy"), guard.window)
     floor = max(guard.entropy_floor, guard.entropy_share * levels[0]) if levels else 0.0
-    return (
-        f"entropy fell from {levels[0]:.3g} to {levels[-1]:.3g} nats a token"
-        if levels and levels[-1] < floor
-        else None
-    )
-
-
-def _silence(train: Sequence[dict], guard: Guard, reward_max: float) -> str | None:
-    silent, rewards = (
-        _column(train, "share_of_groups_without_signal")[-guard.window :],
-        _column(train, "reward")[-guard.window :],
-    )
-    if (
-        not silent
-        or fmean(silent) < guard.silent_share
-        or fmean(rewards) >= guard.solved_share * reward_max
-    ):
+    if not levels or not levels[-1] < floor:
         return None
-    return f"{fmean(silent):.0%} of groups have equal rewards, at a mean reward of {fmean(rewards):.3f}: nothing to learn from"
+    return f"entropy fell from {levels[0]:.3g} to {levels[-1]:.3g} nats a token"
 
 
-def _kl(train: Sequence[dict], guard: Guard) -> str | None:
-    kl = _column(train, "kl")[-guard.window :]  # not logged where beta is 0
+def _silence(train: Sequence[Mapping], guard: Guard, reward_max: float) -> str | None:
+    silent = _column(train, "share_of_groups_without_signal")[-guard.window :]
+    if not silent or fmean(silent) < guard.silent_share:
+        return None
+    reward = fmean(_column(train, "reward")[-guard.window :])
+    if reward >= guard.solved_share * reward_max:
+        return None
     return (
-        f"the KL to the stage's start is {fmean(kl):.3g} nats a token"
-        if kl and not fmean(kl) <= guard.kl_ceiling
-        else None
+        f"{fmean(silent):.0%} of groups have equal rewards, at a mean reward of {reward:.3f}: nothing "
+        "to learn from"
     )
 
 
-def _format(train: Sequence[dict], guard: Guard) -> str | None:
+def _kl(train: Sequence[Mapping], guard: Guard) -> str | None:
+    kl = _column(train, "kl")[-guard.window :]  # not logged where beta is 0
+    if not kl or fmean(kl) <= guard.kl_ceiling:
+        return None
+    return f"the KL to the stage's start is {fmean(kl):.3g} nats a token"
+
+
+def _format(train: Sequence[Mapping], guard: Guard) -> str | None:
     levels = _means(_column(train, "format_reward"), guard.window)
     if not levels or levels[-1] > max(levels) - guard.format_drop:
         return None
     return f"the format reward fell from {max(levels):.2f} to {levels[-1]:.2f}"
 
 
-def alarms(rows: Sequence[dict], guard: Guard, reward_max: float = 1.0) -> list[Alarm]:
-    """The signs that the last of a stage's metrics lines shows, in the order of KINDS; none before two windows of training, except for
-    a gradient that is no number. `reward_max` is the largest reward of the stage."""
+def alarms(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> list[Alarm]:
+    """The signs in the last of a stage's metrics rows, in the order of KINDS.
+
+    None before two windows of training, except for a gradient norm that is not finite. `reward_max` is
+    the largest reward of the stage.
+    """
     train = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
     if guard.action == "off" or not train:
         return []
-    why = {
-        "gradient_explosion": _explosion(
-            train, [row for row in rows if row["kind"] == "validation"], guard
-        )
-    }
+    why = {"gradient_explosion": _explosion(train, validation, guard)}
     if len(train) >= 2 * guard.window:
         why |= {
             "entropy_collapse": _entropy(train, guard),

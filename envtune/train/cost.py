@@ -1,12 +1,13 @@
 """What a whole run takes, from what a few of its steps took on this machine.
 
-    $ python -m envtune run notebooks/90_experiment.ipynb -p preset gpu-80gb -p stage_steps '[4]' -p run_name try
+    $ python -m envtune run notebooks/90_experiment.ipynb -p preset gpu-80gb -p stage_steps '[4]' \\
+        -p run_name try
     $ python -m envtune cost runs/try
 
-Steps with another number of episodes than the preset's are scaled by it. Loading the model and the evaluation at the end are not counted.
+Steps with another number of episodes than the preset's are scaled by it. Loading the model and the
+evaluation at the end are not counted.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -19,20 +20,26 @@ from envtune.train.stages import STAGES
 
 
 def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
-    """Metrics of a run folder, or of a parquet file, and the preset: the one named, else the run's own. ValueError without either."""
+    """Metrics of a run folder or a parquet file, and the preset: the one named, else the run's own.
+
+    ValueError without a preset.
+    """
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
-    if not preset and not (run / "config.json").exists():
+    config = files.read_json(run / "config.json") if run.is_dir() else None
+    if not preset and not config:
         raise ValueError(
             f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
         )
-    return metrics, presets.get(
-        preset or json.loads((run / "config.json").read_text())["preset"]["name"]
-    )
+    return metrics, presets.get(preset or config["preset"]["name"])
 
 
 def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
-    """A row a stage and `all`: steps, seconds_a_step, tokens_per_second (of generation), validations, hours, device_hours (hours times
-    processes), measured (False: the stage was not in the metrics and takes the mean of those that were). ValueError without a step."""
+    """One row per stage and `all`: steps, seconds_a_step, validations, hours and more.
+
+    tokens_per_second is that of generation, device_hours are hours times processes. measured is False
+    where the stage was not in the metrics and has the mean of those that were. ValueError without a
+    training step.
+    """
     train, validated = metrics[metrics["kind"] == "train"], metrics[metrics["kind"] == "validation"]
     if not len(train):
         raise ValueError("these metrics hold no training step; train a few steps first")
@@ -42,17 +49,11 @@ def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
         own, measured = (own, True) if len(own) else (train, False)
         checks = validated[validated["stage"] == stage.name] if measured else validated
         number = 1 + math.ceil(steps / preset.validate_every)
-        a_step = (
-            own["seconds"].sum()
-            / own["episodes"].sum()
-            * (preset.prompts_per_step or stage.prompts_per_step)
-            * preset.generations
-        )
-        a_check = (
-            checks["seconds"].sum() / checks["episodes"].sum() * preset.validation_tasks
-            if len(checks)
-            else 0.0
-        )
+        prompts = preset.prompts_per_step or stage.prompts_per_step
+        a_step = own["seconds"].sum() / own["episodes"].sum() * prompts * preset.generations
+        a_check = 0.0
+        if len(checks):
+            a_check = checks["seconds"].sum() / checks["episodes"].sum() * preset.validation_tasks
         seconds = a_step * steps + a_check * number
         rows.append(
             {

@@ -1,8 +1,11 @@
-"""How training ends before its time, each with a message that says what to do. Light: a command can catch them without torch."""
+"""How training ends early, each with a message that says what to do. Needs no torch."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was interrupted; the message says where the same call goes on. A notebook shows the message alone."""
+    """Training was interrupted; the message says where the same call resumes.
+
+    A notebook shows the message alone.
+    """
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it
         return [f"Interrupted: {self}"]

@@ -1,7 +1,8 @@
-"""An interrupt of training (Ctrl-C, or the stop button of a notebook) loses no step: a checkpoint of the last one is written first.
+"""An interrupt of training (Ctrl-C or a notebook's stop button) loses no step.
 
-Between the optimiser's step and the start of the next one a run is in no state that a checkpoint can hold: weights half updated, the line
-not yet logged, the validation not yet done. An interrupt that comes there is held back until then; a second one is not.
+A checkpoint of the last step is written first. Between the optimiser's step and the start of the next
+one, no checkpoint can be written: weights may be half updated, the row not logged, the validation not
+done. An interrupt that comes there is delayed until then; a second one is not.
 """
 
 import random
@@ -32,12 +33,11 @@ def set_random_states(states: tuple) -> None:
 
 
 class Interrupts(TrainerCallback):
-    """Holds interrupts back where they would hurt, and remembers the random states that the last whole step ended with."""
+    """Delays interrupts while a step is being finished, and keeps the random states of its end."""
 
     def __init__(self):
-        self.states: tuple | None = None
-        """Random states at the end of the last step; None while a step is being finished."""
-        self._handler = None  # what SIGINT did before it was held back
+        self.states: tuple | None = None  # None while a step is being finished
+        self._handler = None  # the handler of SIGINT before it was replaced
         self._held = False
 
     def on_step_begin(self, args, state, control, **_):
@@ -45,14 +45,10 @@ class Interrupts(TrainerCallback):
         self._let_through()
 
     def on_pre_optimizer_step(self, args, state, control, **_):
-        ignored = (
-            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        )  # as a shell starts what runs in the background
-        if (
-            args.world_size == 1
-            and threading.current_thread() is threading.main_thread()
-            and not ignored
-        ):
+        # a shell lets what it starts in the background ignore interrupts
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        main_thread = threading.current_thread() is threading.main_thread()
+        if args.world_size == 1 and main_thread and not ignored:
             self._handler = signal.signal(signal.SIGINT, self._hold)
         self.states = None
 
@@ -76,14 +72,15 @@ class Interrupts(TrainerCallback):
             self._handler = None
 
     def save(self, trainer) -> None:
-        """After an interrupt: write the checkpoint of the last whole step, unless there is none, or it lies there already. Of several
-        processes each was interrupted elsewhere, and they could not write one together."""
+        """Write the checkpoint of the last complete step, unless it exists.
+
+        Not with several processes: each was interrupted at another place.
+        """
         step = trainer.state.global_step
         marker = Path(trainer.args.output_dir) / f"checkpoint-{step}" / COMPLETE_MARKER
         if trainer.args.world_size > 1 or self.states is None or step == 0 or marker.exists():
             return
         set_random_states(self.states)
         trainer._save_checkpoint(trainer.model, trial=None)
-        trainer.callback_handler.on_save(
-            trainer.args, trainer.state, trainer.control
-        )  # where it is sealed
+        # marks it as complete
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)

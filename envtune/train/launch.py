@@ -1,10 +1,12 @@
 """Training on several GPUs: the same stage through `accelerate launch`, its lines streamed back.
 
-    $ python -m envtune train job.json                                                     # one process
-    $ accelerate launch --config_file envtune/train/accelerate/zero3.yaml --num_processes 8 -m envtune train job.json
+    $ python -m envtune train job.json                                     # one process
+    $ accelerate launch --config_file envtune/train/accelerate/zero3.yaml --num_processes 8 \\
+        -m envtune train job.json
 
-A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace` travels too. train_stage writes
-the job and starts the second command by itself where the preset has more than one process; a notebook reads on as if it trained itself.
+A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace`
+can be one too. grpo.train_stage writes the job and runs the second command itself if the preset has
+more than one process; for a notebook it is as if it trained itself.
 """
 
 import json
@@ -16,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from envtune.common import paths
+from envtune.common.files import write_json
 from envtune.train.collapse import Guard
 from envtune.train.errors import Interrupted, JobFailed
 from envtune.train.presets import Preset
@@ -25,7 +28,7 @@ from envtune.train.transition import Transition
 CONFIGS = Path(__file__).parent / "accelerate"
 INSIDE = "ENVTUNE_INSIDE_JOB"
 LINE = "envtune-metrics: "
-"""How a metrics line begins on the output of a launched job."""
+"""How a metrics row begins in the output of a launched job."""
 
 
 def inside() -> bool:
@@ -54,19 +57,8 @@ def write_job(
             'the stage reward="my_rewards:NAME"'
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        json.dumps(
-            {
-                "stage": asdict(stage),
-                "preset": asdict(preset),
-                "steps": steps,
-                "start": str(start),
-                "run_dir": str(run_dir),
-                "seed": seed,
-            },
-            indent=1,
-        )
-    )
+    job = {"stage": asdict(stage), "preset": asdict(preset), "steps": steps}
+    write_json(file, job | {"start": str(start), "run_dir": str(run_dir), "seed": seed})
 
 
 def read_job(file: Path) -> dict:
@@ -91,18 +83,17 @@ def read_job(file: Path) -> dict:
 
 
 def command(preset: Preset, job: Path) -> list[str]:
-    """The `accelerate launch` command of a job (on a CPU, which it starts by MPI alone, PyTorch's own). On several machines run it on
-    each, with accelerate's --machine_rank, --main_process_ip and --num_machines added."""
+    """The `accelerate launch` command of a job; PyTorch's own on a CPU, where accelerate needs MPI.
+
+    On several machines run it on each, with accelerate's --machine_rank, --main_process_ip and
+    --num_machines added.
+    """
     if preset.parallel == "cpu":
         launcher = ["torch.distributed.run", "--nproc_per_node", str(preset.processes)]
     else:
-        launcher = [
-            "accelerate.commands.launch",
-            "--config_file",
-            str(CONFIGS / f"{preset.parallel}.yaml"),
-            "--num_processes",
-            str(preset.processes),
-        ]
+        config = str(CONFIGS / f"{preset.parallel}.yaml")
+        launcher = ["accelerate.commands.launch", "--config_file", config]
+        launcher += ["--num_processes", str(preset.processes)]
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
@@ -115,7 +106,7 @@ def launch_stage(
     seed: int,
     on_row: Callable[[dict], None],
 ) -> Path:
-    """What grpo.train_stage does, in `preset.processes` processes. Metrics lines go to `on_row`, all other output is printed."""
+    """grpo.train_stage in `preset.processes` processes; all output but metrics rows is printed."""
     job = run_dir / f"{stage.name}.job.json"
     write_job(job, stage, preset, steps, start, run_dir, seed)
     last: list[str] = []
@@ -141,8 +132,8 @@ def launch_stage(
     except KeyboardInterrupt:
         on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
         raise Interrupted(
-            f"{stage.name} was interrupted on {preset.processes} processes; the same call or command goes on from its last "
-            "checkpoint"
+            f"{stage.name} was interrupted on {preset.processes} processes; the same call or command "
+            "goes on from its last checkpoint"
         ) from None
     finally:
         if process.poll() is None:  # the notebook was interrupted: its processes must not train on
@@ -150,6 +141,7 @@ def launch_stage(
         process.wait()
     if process.returncode:
         raise JobFailed(
-            f"{stage.name} on {preset.processes} processes ended with exit code {process.returncode}:\n{''.join(last)}"
+            f"{stage.name} on {preset.processes} processes ended with exit code "
+            f"{process.returncode}:\n{''.join(last)}"
         )
     return run_dir / stage.name / "policy"

@@ -1,10 +1,11 @@
-"""What a preset needs: GiB a GPU, part by part, against the GPU found; and every reason why it cannot work here.
+"""What a preset needs, in GiB per GPU, against the GPU found; and all reasons why it cannot work.
 
     >>> estimate(presets.GPU_24GB, SHAPES["Qwen/Qwen2.5-3B-Instruct"])["weights"]     # GiB
     1.6
 
-The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits, keys and values, vLLM's share) from the
-model's shape. It is arithmetic, meant to tell 12 GiB from 30, and was not measured on a GPU: see the README's table.
+The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits, keys
+and values, vLLM's share) from the model's shape. It is arithmetic, meant to tell 12 GiB from 30, and
+was not measured on a GPU: see docs/verified.md.
 """
 
 import os
@@ -20,9 +21,10 @@ from envtune.train import stages
 from envtune.train.presets import Preset
 
 OPENING_TOKENS = 8_192
-"""Longest opening: system prompt with tool docs and the first user message (PAPER: optimisation) [tokens]."""
+"""Longest opening: system prompt with tool docs, first user message (PAPER: optimisation) [tokens]."""
 COMPACT_OPENING_TOKENS = 1_024
-"""The same with compact tool docs [tokens]; the longest of the 800 tasks has 725 with SmolLM2's tokenizer (4,951 with full docs)."""
+"""The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks (4,951
+with full docs)."""
 VLLM_RANGE = ("0.22.0", "0.31.0")
 """vLLM versions that TRL 1.16 takes."""
 GIB = 2**30
@@ -44,16 +46,8 @@ class Shape:
     @property
     def linear(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of the linear layers of one block."""
-        h, kv = self.hidden, self.hidden // self.heads * self.kv_heads
-        return [
-            (h, h),
-            (h, kv),
-            (h, kv),
-            (h, h),
-            (h, self.intermediate),
-            (h, self.intermediate),
-            (self.intermediate, h),
-        ]
+        h, kv, wide = self.hidden, self.hidden // self.heads * self.kv_heads, self.intermediate
+        return [(h, h), (h, kv), (h, kv), (h, h), (h, wide), (h, wide), (wide, h)]
 
     @property
     def block_parameters(self) -> int:
@@ -116,15 +110,16 @@ def longest_tokens(preset: Preset) -> tuple[int, int]:
 
 
 def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict[str, float]:
-    """GiB that one GPU needs, by part, at its fullest; `gpu_gib` is what vLLM's share is a share of (None: the preset's)."""
+    """GiB that one GPU needs at most, by part.
+
+    gpu_gib: the memory that vLLM's share is a share of (None: the preset's).
+    """
     value = 2 if preset.bf16 else 4  # bytes
     spread = preset.processes if preset.parallel in ("zero3", "fsdp") else 1
     embedding = shape.parameters - shape.block_parameters
-    weights = (
-        (shape.block_parameters * 0.53 + embedding * value)
-        if preset.four_bit
-        else shape.parameters * value
-    )
+    weights = shape.parameters * value
+    if preset.four_bit:
+        weights = shape.block_parameters * 0.53 + embedding * value
     trained = shape.adapter_parameters(preset.lora_rank) if preset.lora_rank else shape.parameters
     # adapters are float32; ZeRO-3 and FSDP keep a float32 copy of full weights beside AdamW's two moments
     wide = 4 if preset.lora_rank or spread > 1 else value
@@ -132,40 +127,26 @@ def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict
     full, completion = longest_tokens(preset)
     tokens = preset.device_batch * full
     one_block = tokens * (4 * shape.hidden + 3 * shape.intermediate) * value * 2
-    activations = (
-        one_block + tokens * shape.hidden * shape.layers * value
-        if preset.gradient_checkpointing
-        else one_block * shape.layers
-    )
-    logits = (
-        preset.device_batch * completion * shape.vocabulary * (value + 4 + 4)
-    )  # as computed, as float32, and their gradient
+    activations = one_block * shape.layers
+    if preset.gradient_checkpointing:
+        activations = one_block + tokens * shape.hidden * shape.layers * value
+    # as computed, as float32, and their gradient
+    logits = preset.device_batch * completion * shape.vocabulary * (value + 4 + 4)
     prompts = preset.prompts_per_step or max(stage.prompts_per_step for stage in stages.STAGES)
     rollouts = prompts * preset.generations // preset.processes
-    cache = (
-        0
-        if preset.use_vllm
-        else min(preset.rollout_batch or rollouts, rollouts)
-        * full
-        * shape.cache_values_per_token
-        * value
-        * 1.25
-    )
+    at_once = 0 if preset.use_vllm else min(preset.rollout_batch or rollouts, rollouts)
+    cache = at_once * full * shape.cache_values_per_token * value * 1.25
+    reference = 0 if preset.lora_rank or not preset.beta else shape.parameters * value
     parts = {
         "weights": weights / spread,
         "adapters, gradients, optimiser": optimiser / spread,
-        "KL reference": 0
-        if preset.lora_rank or not preset.beta
-        else shape.parameters * value / spread,
+        "KL reference": reference / spread,
         "one step, the larger of loss and sampling": max(activations + logits, cache),
         "CUDA and fragmentation": 1.5 * GIB if preset.bf16 else 0,
     }
-    if (
-        preset.use_vllm and preset.vllm_mode == "colocate"
-    ):  # asleep it gives its memory back while the loss is computed
-        parts["vLLM"] = (
-            0.0 if preset.vllm_sleep else preset.vllm_gpu_share * (gpu_gib or preset.gpu_gib) * GIB
-        )
+    if preset.use_vllm and preset.vllm_mode == "colocate":
+        share = 0.0 if preset.vllm_sleep else preset.vllm_gpu_share  # asleep it frees its memory
+        parts["vLLM"] = share * (gpu_gib or preset.gpu_gib) * GIB
     return {name: round(size / GIB, 1) for name, size in parts.items()}
 
 
@@ -174,11 +155,8 @@ def found() -> tuple[str, int, float]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         return gpu.name, torch.cuda.device_count(), gpu.total_memory / GIB
-    return (
-        "CPU",
-        os.cpu_count() or 1,
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB,
-    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "CPU", os.cpu_count() or 1, memory / GIB
 
 
 def _installed(package: str) -> str | None:
@@ -189,23 +167,18 @@ def _installed(package: str) -> str | None:
 
 
 def _missing(preset: Preset) -> list[str]:
-    """Packages that the preset needs and this environment lacks, or has in a version that does not go."""
-    problems = []
-    if preset.use_vllm:
-        have = _installed("vllm")
-        if have is None:
-            problems.append(
-                "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set use_vllm=False"
-            )
-        elif (
-            not Version(VLLM_RANGE[0])
-            <= Version(Version(have).base_version)
-            <= Version(VLLM_RANGE[1])
-        ):
-            problems.append(
-                f"vLLM {have} is installed and TRL takes {VLLM_RANGE[0]} to {VLLM_RANGE[1]}: install the version of "
-                "constraints.txt"
-            )
+    """Packages that the preset needs and that are missing here, or have a version that cannot work."""
+    problems, have = [], _installed("vllm")
+    least, most = map(Version, VLLM_RANGE)
+    if preset.use_vllm and have is None:
+        problems.append(
+            "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set use_vllm=False"
+        )
+    elif preset.use_vllm and not least <= Version(Version(have).base_version) <= most:
+        problems.append(
+            f"vLLM {have} is installed and TRL takes {least} to {most}: install the version of "
+            "constraints.txt"
+        )
     wanted = {
         "bitsandbytes": (preset.four_bit, "gpu"),
         "deepspeed": (preset.parallel == "zero3" and preset.processes > 1, "sweep"),
@@ -227,12 +200,12 @@ def report(preset: Preset) -> tuple[str, list[str]]:
     shape, problems = shape_of(preset.model), _missing(preset)
     gpu = torch.cuda.is_available()
     if not gpu and (preset.use_vllm or preset.bf16) and preset.parallel != "cpu":
-        problems.insert(
-            0, f"it needs {preset.processes} CUDA GPU(s) and none was found (cpu-tiny runs without)"
-        )
+        needed = f"it needs {preset.processes} CUDA GPU(s) and none was found"
+        problems.insert(0, f"{needed} (cpu-tiny runs without)")
     if gpu and preset.processes > count and preset.parallel != "cpu":
         problems.append(
-            f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or use more machines"
+            f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or use "
+            "more machines"
         )
     if gpu and preset.bf16 and not torch.cuda.is_bf16_supported():
         problems.append(f"{name} has no bf16: set bf16=False")
@@ -240,57 +213,58 @@ def report(preset: Preset) -> tuple[str, list[str]]:
         rollouts = (preset.prompts_per_step or stage.prompts_per_step) * preset.generations
         if steps and rollouts % (preset.device_batch * preset.processes):
             problems.append(
-                f"{stage.name}: {rollouts} rollouts a step do not divide into batches of {preset.device_batch} on "
-                f"{preset.processes} device(s)"
+                f"{stage.name}: {rollouts} rollouts per step do not divide into batches of "
+                f"{preset.device_batch} on {preset.processes} device(s)"
             )
     full, completion = longest_tokens(preset)
     if preset.message_tokens > completion:
         problems.append(
-            f"a message may have {preset.message_tokens:,} tokens and a whole completion {completion:,}"
+            f"a message may have {preset.message_tokens:,} tokens and a whole completion "
+            f"{completion:,}"
         )
     if preset.use_vllm and full > preset.context_tokens:
         problems.append(
-            f"an episode may have {full:,} tokens and vLLM reserves context_tokens={preset.context_tokens:,}"
+            f"an episode may have {full:,} tokens and vLLM reserves "
+            f"context_tokens={preset.context_tokens:,}"
         )
     if shape is None:
-        return (
-            f"{preset.name}: the shape of {preset.model} is not known without the model hub; no estimate",
-            problems,
-        )
+        unknown = f"the shape of {preset.model} is not known without the model hub; no estimate"
+        return f"{preset.name}: {unknown}", problems
     longest = max(full, preset.context_tokens) if preset.use_vllm else full
     if longest > shape.context_tokens:
         problems.append(
-            f"episodes of up to {longest:,} tokens, and {preset.model} reads {shape.context_tokens:,}: lower context_tokens "
-            "and completion_tokens, or set compact=True"
+            f"episodes of up to {longest:,} tokens, and {preset.model} reads "
+            f"{shape.context_tokens:,}: lower context_tokens and completion_tokens, or set "
+            "compact=True"
         )
     parts = estimate(preset, shape, gib if gpu else None)
     total = sum(parts.values())
     if (gpu or not preset.bf16) and total > gib:
         problems.append(
-            f"it needs about {total:.0f} GiB a device and {name} has {gib:.0f}: lower device_batch, rollout_batch, "
-            "completion_tokens or vllm_gpu_share, take a smaller model, or spread it (parallel='zero3')"
+            f"it needs about {total:.0f} GiB per device and {name} has {gib:.0f}: lower device_batch, "
+            "rollout_batch, completion_tokens or vllm_gpu_share, take a smaller model, or spread it "
+            "(parallel='zero3')"
         )
     if preset.use_vllm and preset.vllm_mode == "colocate" and gpu:
-        least = (
-            shape.parameters * 2 + preset.context_tokens * shape.cache_values_per_token * 2
-        ) / GIB
+        episode = preset.context_tokens * shape.cache_values_per_token
+        least = (shape.parameters + episode) * 2 / GIB
         if least > preset.vllm_gpu_share * gib:
             problems.append(
-                f"vLLM needs at least {least:.0f} GiB for its weights and one episode, and vllm_gpu_share="
-                f"{preset.vllm_gpu_share} of {gib:.0f} is less"
+                f"vLLM needs at least {least:.0f} GiB for its weights and one episode, and "
+                f"vllm_gpu_share={preset.vllm_gpu_share} of {gib:.0f} is less"
             )
-    lines = [
-        f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; found {count} x {name}, {gib:.0f} GiB"
-    ]
-    lines += [f"  {part:<45} {size:7.1f} GiB" for part, size in parts.items()]
     room = gib if gpu or not preset.bf16 else preset.gpu_gib
-    return "\n".join(
-        [*lines, f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}"]
-    ), problems
+    lines = [
+        f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; "
+        f"found {count} x {name}, {gib:.0f} GiB",
+        *(f"  {part:<45} {size:7.1f} GiB" for part, size in parts.items()),
+        f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}",
+    ]
+    return "\n".join(lines), problems
 
 
 def check(preset: Preset) -> None:
-    """Print what a preset needs a GPU, against what was found here. ValueError with every reason why it cannot work here."""
+    """Print what a preset needs, against what is here. ValueError with all reasons that it cannot work."""
     table, problems = report(preset)
     print(table)
     if problems:

@@ -1,10 +1,11 @@
-"""Log-probabilities without the padding: TRL pads a batch to its longest prompt and its longest episode, and most of that is nothing.
+"""Log-probabilities without padding. TRL pads a batch to its longest prompt and longest episode.
 
     trainer = PackedGRPOTrainer(...)        # GRPOTrainer, the same numbers, less work
 
-Every row is moved to the left, so that no mask is needed and attention may use its fast causal kernel; on a CPU rows of like length
-go through the model together, and logits are computed only where the policy wrote. TRL 1.16: _get_per_token_logps_and_entropies,
-_compute_loss (tests/test_packing.py compares with TRL's own numbers).
+Every row is moved to the left, so that no mask is needed and attention can use its fast causal kernel.
+On a CPU, rows of similar length go through the model together, and logits are computed only where the
+policy wrote. TRL 1.16: _get_per_token_logps_and_entropies, _compute_loss (tests/test_packing.py compares
+with TRL's own numbers).
 """
 
 import torch
@@ -13,15 +14,13 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 CHUNK_TOKENS = 4_096
-"""Rows go through the model together up to so many tokens, where they may be parted."""
+"""Rows go through the model together up to so many tokens, in a single process on a CPU."""
 
 
 class PackedGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer that leaves padding out. Images, and losses that need every logit, go TRL's own way."""
+    """GRPOTrainer without padding. Images, and losses that need every logit, use TRL's own code."""
 
-    _sampled: torch.Tensor | None = (
-        None  # (B, C): where the policy wrote, while its loss is computed
-    )
+    _sampled: torch.Tensor | None = None  # (B, C): where the policy wrote, while computing its loss
 
     def _compute_loss(self, model, inputs):
         mask = inputs["completion_mask"]
@@ -62,74 +61,57 @@ class PackedGRPOTrainer(GRPOTrainer):
         starts = attention_mask.argmax(1)  # columns of padding before a row's first token
         lengths = attention_mask.sum(1)
         columns = torch.arange(width, device=input_ids.device)[None]
-        source = (columns + starts[:, None]).clamp(
-            max=width - 1
-        )  # (B, W): where the token that stands here now stood before
+        source = (columns + starts[:, None]).clamp(max=width - 1)  # (B, W): a token's old column
         ids = input_ids.gather(1, source)
         labels = torch.where(wanted.gather(1, source) & (columns < lengths[:, None]), ids, -100)
         plain = self.accelerator.unwrap_model(model)
-        alone = (
-            isinstance(plain, PreTrainedModel)
-            and input_ids.device.type == "cpu"
-            and self.accelerator.num_processes == 1
-        )
+        on_cpu = input_ids.device.type == "cpu" and self.accelerator.num_processes == 1
+        alone = on_cpu and isinstance(plain, PreTrainedModel)
         logps, entropies = input_ids.new_zeros(2, rows, width, dtype=torch.float32)
         order = lengths.argsort().tolist()
         for chunk in _chunks(order, lengths.tolist(), alone, batch_size):
             longest = int(lengths[chunk].max())
             part = (plain if alone else model, ids[chunk, :longest], labels[chunk, :longest])
             one, two = self._compact(*part) if alone else self._fused(*part)
-            # out of place: the pieces belong to the graph of the loss
-            logps, entropies = (
-                whole.index_put(
-                    (torch.tensor(chunk, device=ids.device)[:, None], columns[:, :longest]), piece
-                )
-                for whole, piece in ((logps, one), (entropies, two))
-            )
+            # not in place: the pieces belong to the graph of the loss
+            place = torch.tensor(chunk, device=ids.device)[:, None], columns[:, :longest]
+            logps, entropies = logps.index_put(place, one), entropies.index_put(place, two)
         back = (columns - starts[:, None]).clamp(min=0)[:, width - logits_to_keep :]
         return logps.gather(1, back), entropies.gather(1, back) if compute_entropy else None, None
 
     def _compact(self, model, ids, labels) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (B, L) of one process on a CPU; only labelled places have logits."""
+        """Log-probabilities and entropies (B, L), with logits only where there are labels."""
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         kept = labels[:, 1:] != -100  # (B, L-1)
-        log_probs = torch.log_softmax(
-            model.lm_head(hidden[kept]).float() / self.temperature, -1
-        )  # (K, V)
+        logits = model.lm_head(hidden[kept]).float() / self.temperature  # (K, V)
+        log_probs = torch.log_softmax(logits, -1)
         chosen = log_probs.gather(1, labels[:, 1:][kept][:, None])[:, 0]
-        entropy = (
-            -(log_probs.detach().exp() * log_probs).sum(-1)
-            if self.args.entropy_coef == 0
-            else -(log_probs.exp() * log_probs).sum(-1)
-        )
-        places = kept.nonzero(as_tuple=True)
-        blank = chosen.new_zeros(ids.shape)
-        return tuple(
-            blank.index_put((places[0], places[1] + 1), values) for values in (chosen, entropy)
-        )
+        probs = log_probs.detach().exp() if self.args.entropy_coef == 0 else log_probs.exp()
+        entropy = -(probs * log_probs).sum(-1)
+        row, column = kept.nonzero(as_tuple=True)
+        place, blank = (row, column + 1), chosen.new_zeros(ids.shape)
+        return blank.index_put(place, chosen), blank.index_put(place, entropy)
 
     def _fused(self, model, ids, labels) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same by TRL's head, which goes with every wrapper."""
+        """The same with TRL's head, which works with every wrapper."""
         with self.accelerator.autocast():
             outputs = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        logps, entropy = outputs.log_probs, outputs.entropy
         entropy = (
-            outputs.entropy if outputs.entropy is not None else torch.zeros_like(outputs.log_probs)
-        )  # the reference's head has none
-        return pad(outputs.log_probs.float(), (1, 0)), pad(
+            torch.zeros_like(logps) if entropy is None else entropy
+        )  # the reference's has none
+        return pad(logps.float(), (1, 0)), pad(
             entropy.float(), (1, 0)
-        )  # the first token is given by nothing
+        )  # nothing predicts the first
 
 
 def _chunks(
     order: list[int], lengths: list[int], alone: bool, batch_size: int | None
 ) -> list[list[int]]:
-    """Rows that go through the model together: by length where one process may part them, else as TRL would."""
+    """Rows that go through the model together: by length in a single process, else as in TRL."""
     if not alone:
-        size = batch_size or len(order)
-        return [
-            list(range(start, min(start + size, len(order))))
-            for start in range(0, len(order), size)
-        ]
+        size, rows = batch_size or len(order), range(len(order))
+        return [list(rows[start : start + size]) for start in rows[::size]]
     chunks: list[list[int]] = [[]]
     for row in order:
         if chunks[-1] and lengths[row] * (len(chunks[-1]) + 1) > CHUNK_TOKENS:

@@ -1,11 +1,14 @@
-"""Supervised fine-tuning on episodes as text: the baseline on ground-truth trajectories, and the format warm-up of a small model.
+"""Supervised fine-tuning: the baseline on ground truth, and the format warm-up of a small model.
 
     >>> rows = gold_rows(training_tasks(STAGES[3], preset), tokenizer, preset)
     >>> policy = train(rows, preset, start, run_dir, name="sft", seed=0, epochs=3)
 
-TRL's SFTTrainer does the training. The rows are made by the same rollout as GRPO's: ids concatenated and never tokenised again, the
-loss on the assistant's tokens alone. Ground truth has calls but no thoughts, so every message thinks the same sentence; the paper's SFT
-baseline had trajectories of a stronger model (a departure: those are not published).
+TRL's SFTTrainer trains. The rows are made by the same rollout as GRPO's: ids are concatenated and never
+tokenised again, the loss is on the assistant's tokens alone. Ground truth has calls but no thoughts, so
+every message thinks the same sentence. Departure from the paper: its SFT baseline had trajectories of a
+stronger model, which are not published.
+
+The embedded agent knows the format; a model such as SmolLM2 learns it first by `warm_up_rows`.
 """
 
 import json
@@ -29,6 +32,7 @@ from envtune.train.presets import Preset
 from envtune.train.runlog import (
     MetricsLog,
     OnRow,
+    checkpoint_step,
     full_disk_explained,
     last_good_checkpoint,
     mark_complete,
@@ -39,38 +43,31 @@ WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
 
 
 def _row(rollout: Rollout, completion_tokens: int) -> dict[str, list[int]]:
-    """input_ids and labels, both as long as the episode, cut at the budget; labels are -100 where the assistant did not write."""
+    """input_ids and labels of an episode, cut at the budget; labels are -100 for others' tokens."""
     ids, mask = rollout.completion_ids[:completion_tokens], rollout.mask[:completion_tokens]
-    return {
-        "input_ids": rollout.prompt_ids + ids,
-        "labels": [-100] * len(rollout.prompt_ids)
-        + [t if m else -100 for t, m in zip(ids, mask, strict=True)],
-    }
+    labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
+    prompt = rollout.prompt_ids
+    return {"input_ids": prompt + ids, "labels": [-100] * len(prompt) + labels}
 
 
 def _played(
     episode: Episode, chat: Chat, message: Callable[[Episode], str], budget_tokens: int
-) -> Rollout:
-    """An episode played by a script, as ids: the same concatenation as in training, the script's tokens in the mask."""
+) -> dict[str, list[int]]:
+    """The row of an episode played by a script; its messages are the masked tokens."""
     rollout = Rollout(episode, chat.opening(episode.messages))
     while not episode.done:
-        ids = chat.tokenizer(message(episode), add_special_tokens=False)["input_ids"] + [
-            chat.eos_id
-        ]
+        ids = chat.written(message(episode))
         rollout.advance(chat, ids, None, budget_tokens, message_tokens=0)
-    return rollout
+    return _row(rollout, budget_tokens)
 
 
 def gold_message(episode: Episode, fits: Callable[[str], bool]) -> str:
-    """As many of the turn's next ground-truth calls as fit one message, at least one; the answer when all are made."""
+    """As many of the turn's next ground-truth calls as fit, at least one; then the answer."""
     made = sum(len(step.calls) for step in episode.record.steps if step.turn == episode.turn)
     left = episode.task.ground_truth[episode.turn][made:]
     for count in range(len(left), 0, -1):
-        message = write(
-            "The tools do what is asked.",
-            "tool_call",
-            json.dumps([call._asdict() for call in left[:count]]),
-        )
+        calls = json.dumps([call._asdict() for call in left[:count]])
+        message = write("The tools do what is asked.", "tool_call", calls)
         if fits(message):
             break
     return message if left else write("The work of this turn is done.", "answer", "Done.")
@@ -83,26 +80,17 @@ def gold_rows(
     rules: bool = True,
     completion_tokens: int = 24_576,
 ) -> list[dict[str, list[int]]]:
-    """A row a task: the episode that does what ground truth does, in messages of at most `preset.message_tokens` where a call fits them."""
+    """One row per task: the episode that makes ground truth's calls.
+
+    Messages have at most `preset.message_tokens`, unless a single call is longer.
+    """
     chat, budget = Chat(tokenizer), preset.completion_tokens or completion_tokens
 
     def message(episode: Episode) -> str:
-        return gold_message(
-            episode,
-            lambda text: (
-                len(tokenizer(text, add_special_tokens=False)["input_ids"]) < preset.message_tokens
-            ),
-        )
+        return gold_message(episode, lambda text: len(chat.written(text)) <= preset.message_tokens)
 
-    return [
-        _row(
-            _played(
-                Episode(bfcl.load_task(t), rules=rules, **preset.episode), chat, message, budget
-            ),
-            budget,
-        )
-        for t in task_ids
-    ]
+    episodes = (Episode(bfcl.load_task(t), rules=rules, **preset.episode) for t in task_ids)
+    return [_played(episode, chat, message, budget) for episode in episodes]
 
 
 def warm_up_rows(
@@ -113,44 +101,29 @@ def warm_up_rows(
     seed: int,
     habits: Habits = WARM_UP,
 ) -> list[dict[str, list[int]]]:
-    """`count` rows of scripted episodes, right and wrong calls mixed: they show the format, and that calls may fail."""
+    """`count` rows of scripted episodes with right and wrong calls: the format, and calls that fail."""
     chat, budget = Chat(tokenizer), preset.completion_tokens or 4_096
     rows = []
     for i in range(count):
-        episode = Episode(
-            bfcl.load_task(task_ids[i % len(task_ids)]),
-            hint_rate=0.5,
-            seed=seed * 1_000_003 + i,
-            rules=bool(i % 2),
-            **preset.episode,
-        )
-        script = Script(habits, seed * 1_000_003 + i)
-        rows.append(
-            _row(
-                _played(episode, chat, lambda e, script=script: script.message(e).text, budget),
-                budget,
-            )
-        )
+        task, own_seed = bfcl.load_task(task_ids[i % len(task_ids)]), seed * 1_000_003 + i
+        settings = {"rules": bool(i % 2), **preset.episode}
+        episode = Episode(task, hint_rate=0.5, seed=own_seed, **settings)
+        script = Script(habits, own_seed)
+        rows.append(_played(episode, chat, lambda e, s=script: s.message(e).text, budget))
     return rows
 
 
 class _Log(TrainerCallback):
-    """A line a step into metrics.jsonl, and a seal on every checkpoint."""
+    """Writes a row per step into metrics.jsonl and marks checkpoints as complete."""
 
     def __init__(self, log: MetricsLog):
         self.log = log
 
     def on_log(self, args, state, control, logs=None, **_):
         if "loss" in logs:
-            self.log.write(
-                state.global_step,
-                "sft",
-                {
-                    name: logs[name]
-                    for name in ("loss", "grad_norm", "learning_rate")
-                    if name in logs
-                },
-            )
+            names = ("loss", "grad_norm", "learning_rate")
+            values = {name: logs[name] for name in names if name in logs}
+            self.log.write(state.global_step, "sft", values)
 
     def on_save(self, args, state, control, **_):
         PartialState().wait_for_everyone()
@@ -170,13 +143,17 @@ def train(
     batch: int = 16,
     on_row: OnRow = lambda line: None,
 ) -> Path:
-    """Fine-tune on the rows and return the folder of the policy, run_dir/name/policy. A run that had ended is not run again; a killed one
-    goes on from its last epoch. `batch`: sequences a step. ValueError without a row, or where the preset asks for several processes."""
+    """Fine-tune on the rows and return the folder of the policy, run_dir/name/policy.
+
+    A finished run is not run again; a killed one resumes at its last epoch. `batch`: sequences per step.
+    ValueError without a row, or if the preset has several processes.
+    """
     if not rows:
         raise ValueError("supervised fine-tuning needs at least one row, got none")
     if preset.processes > 1 and not launch.inside():
         raise ValueError(
-            f"supervised fine-tuning runs in one process, and the preset asks for {preset.processes}; set processes=1"
+            "supervised fine-tuning runs in one process, and the preset asks for "
+            f"{preset.processes}; set processes=1"
         )
     out = run_dir / name
     if (out / "policy").exists():
@@ -210,7 +187,7 @@ def train(
     with full_disk_explained(out):
         log = MetricsLog(run_dir, name, 0, on_row)
         checkpoint = last_good_checkpoint(out)
-        log.resume(int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else -1)
+        log.resume(checkpoint_step(checkpoint) if checkpoint else -1)
         model, tokenizer = sampler.load_policy(start, preset.bf16, preset.four_bit)
         trainer = SFTTrainer(
             model=model,
