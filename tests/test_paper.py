@@ -57,6 +57,12 @@ def made_up(accuracy, **more):
     return pd.DataFrame(summary), pd.DataFrame(curves)
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
+
+
 @pytest.fixture
 def sweeps_of(tmp_path, monkeypatch):
     """Makes the sweeps given by name the only ones there are."""

@@ -69,7 +69,7 @@ for _shade, _stage in zip(sns.light_palette(BLUE, 6)[2:], STAGE_LABELS.values(),
 
 def colours(names: Iterable) -> dict:
     """A colour for each name: the one in COLOURS, else the next that nothing here has."""
-    names = list(names)
+    names = list(dict.fromkeys(names))
     taken = [COLOURS[name] for name in names if name in COLOURS]
     every = (GREEN, PURPLE, ORANGE, BROWN, RED, SKY, GREY, BLUE, PINK, YELLOW)
     free = itertools.cycle([c for c in every if c not in taken] or every)
@@ -124,6 +124,7 @@ def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str
     to seaborn."""
     names = list(names) or list(dict.fromkeys(data[hue]))
     look = {"linewidth": 1.4, "markersize": 4, "markeredgewidth": 0, "ax": ax}
+    look["zorder"] = 3  # above the axis, on which a line at 0 lies
     if "estimator" not in how:
         look["err_kws"] = {"alpha": 0.15, "linewidth": 0}
     shades = {"hue": hue, "hue_order": names, "palette": colours(names)}
