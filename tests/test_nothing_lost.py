@@ -62,6 +62,7 @@ def same(folder, whole):
         assert all((one[k] == two[k]).all() for k in one)
 
 
+@pytest.mark.slow
 def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(whole):
     decisions = [
         (r["stage"], r["step"], r["move_on"], r["why"].split(":")[0])
@@ -82,6 +83,7 @@ def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(who
     )
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
     folder = tmp_path / "run"
     # between checkpoints, while one is written, at the hand-over, and at that of a stage that its rule ended before its last step
@@ -100,6 +102,7 @@ def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_polic
     assert len(steps) == len(set(steps))
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_a_sentence_and_the_run_goes_on_from_what_was_whole(
     whole, small_policy, tmp_path
 ):

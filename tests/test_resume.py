@@ -74,6 +74,7 @@ def press_at(monkeypatch, where, count):
 
 
 # after the third step's episodes (the first call plays a validation); while step 2's line is made; while step 3's validation is scored
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where, count, step",
     [((rollout, "play"), 4, 2), ((rollout, "metrics"), 3, 2), ((runlog, "_accuracy"), 2, 3)],
@@ -131,6 +132,7 @@ def test_a_notebook_shows_an_interrupt_as_one_sentence():
     assert shown == ["Interrupted: stage1_syntax was interrupted at step 3"]
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_from_the_last_one_as_if_they_had_been_asked_for_at_once(
     whole, small_policy, tmp_path
 ):
@@ -157,6 +159,7 @@ def test_a_rerun_that_names_the_stages_own_policy_returns_it_or_goes_on(small_po
     assert [row["step"] for row in lines(tmp_path, "train")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_stage_that_started_from_an_older_policy_is_named_stale_and_can_be_trained_anew(
     small_policy, tmp_path
 ):
@@ -227,6 +230,7 @@ def test_a_bad_value_does_not_bind_the_run(small_policy, tmp_path, changes, step
     assert grpo.train_stage(STAGES[0], SMALL, 1, small_policy, tmp_path / "run", 0).exists()
 
 
+@pytest.mark.slow
 def test_a_copied_checkout_goes_on_where_the_other_stood(small_policy, tmp_path, monkeypatch):
     def call(root, steps, stage=STAGES[1]):
         monkeypatch.setattr(paths, "ROOT", root)
