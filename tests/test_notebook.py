@@ -95,6 +95,8 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_sentence(tmp_path, text, p
     damaged.write_text('{"cells": [')
     with pytest.raises(ValueError, match="not a readable notebook"):
         notebook.run(damaged)
+    with pytest.raises(ValueError, match="literals only"):
+        notebook.run(write(tmp_path / "computed.ipynb", ["steps: int = 2 * 3"]))
 
 
 def test_a_list_parameter_refuses_unknown_names_in_one_sentence():
