@@ -1,4 +1,4 @@
-"""Commands of `python -m envtune`: run a notebook, check a preset, train a job, export for verl, look after the hints."""
+"""Commands of `python -m envtune`: run notebooks, train jobs, check presets, sweeps, hints, exports."""
 
 import argparse
 import json
@@ -23,203 +23,158 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m envtune", description="Environment Tuning workspace"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser(
-        "export-verl", help="write the tasks as parquet files for the verl stack"
-    )
-    export.add_argument("--out", type=Path, required=True, help="folder to write into")
-    export.add_argument(
-        "--tasks",
-        choices=splits.TASKS,
-        default="bfcl",
-        help="BFCL's tasks, synthetic ones, or both (default bfcl)",
-    )
-    export.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
-    export.add_argument(
-        "--mode",
-        choices=splits.MODES,
-        default="scenario",
-        help="how the split is drawn (default scenario)",
-    )
-    run = commands.add_parser("run", help="execute a notebook with papermill, with a progress bar")
-    run.add_argument("notebook", type=Path)
-    run.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a parameter of the notebook; the value is read as YAML",
-    )
-    check = commands.add_parser(
-        "check", help="what a preset needs, against the GPU found; says why when it cannot work"
-    )
-    check.add_argument("preset", choices=list(presets.PRESETS))
-    check.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("FIELD", "VALUE"),
-        help="a field of the preset to change; the value is read as YAML",
-    )
-    table = commands.add_parser(
-        "claims",
-        help="the paper's claims, the evidence here, and a verdict, from the committed runs",
-    )
-    table.add_argument("--write", action="store_true", help="write docs/claims.md anew")
-    train = commands.add_parser(
-        "train",
-        help="train the stage of a job file (see envtune.train.launch); what `accelerate launch` runs",
-    )
-    train.add_argument("job", type=Path)
-    spent = commands.add_parser(
-        "cost", help="what a whole run of a preset takes, from what a few steps took"
-    )
-    spent.add_argument("run", type=Path, help="a run folder, or a parquet file of metrics")
-    spent.add_argument("--preset", default="", help="default: the run's own")
-    spent.add_argument("--json", action="store_true", help="print the table as JSON")
-    agent = commands.add_parser(
-        "agent",
-        help="pre-train the embedded agent from nothing (two hours and a half on two cores; resumes)",
-    )
-    agent.add_argument(
-        "--write", action="store_true", help="put its weights and card into data/tiny_agent"
-    )
-    sweep = commands.add_parser(
-        "sweep",
-        help="execute a notebook for every point of a grid, a process and a run folder each",
-    )
-    sweep.add_argument("notebook", type=Path)
-    sweep.add_argument(
-        "--name", required=True, help="folder under runs/ for the summary; runs are runs/NAME.POINT"
-    )
-    sweep.add_argument(
-        "--grid",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUES"),
-        help="a parameter and a list of its values, as YAML; several make every combination",
-    )
-    sweep.add_argument(
-        "--points", type=Path, help="a YAML file with a list of parameter sets, instead of --grid"
-    )
-    sweep.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a parameter that is the same for all",
-    )
-    sweep.add_argument(
-        "--workers", type=int, help="runs at once (default: as many as GPUs, or one)"
-    )
-    sweep.add_argument(
-        "--ray",
-        default="",
-        metavar="ADDRESS",
-        help="run on Ray: local, auto, or a cluster's address",
-    )
-    sweep.add_argument(
-        "--retries",
-        type=int,
-        default=3,
-        help="on Ray: how often a run whose worker died is started again (default 3)",
-    )
-    sweep.add_argument(
-        "--dry-run", action="store_true", help="check the parameters and list the runs"
-    )
-    sweep.add_argument("--json", action="store_true", help="print the summary as JSON")
-    hints = commands.add_parser("hints", help="the hint library").add_subparsers(
-        dest="action", required=True
-    )
-    report = hints.add_parser(
-        "coverage", help="every error of the tools: vague with its hint, or clear with a reason"
-    )
-    report.add_argument(
-        "--json", action="store_true", help="print one JSON object: summary and sites"
-    )
-    report.add_argument("--write", action="store_true", help="write data/hints/coverage.csv anew")
-    mine = hints.add_parser(
-        "mine", help="what keeps failing in a run's episodes, by tool and error"
-    )
-    generate = hints.add_parser(
-        "generate", help="write and judge hints for it (ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL)"
-    )
-    for command in (mine, generate):
-        command.add_argument("episodes", type=Path, nargs="+", help="episodes.jsonl.gz of runs")
-        command.add_argument(
-            "--at-least",
-            type=int,
-            default=2,
-            help="episodes that a failure must occur in (default 2)",
-        )
-    generate.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="folder of attempts.jsonl; a run that was stopped goes on",
-    )
-    generate.add_argument(
-        "--library",
-        type=Path,
-        default=paths.DATA / "hints",
-        help="where approved records are appended",
-    )
-    generate.add_argument(
-        "--few-shot",
-        type=int,
-        default=4,
-        help="approved hints shown as examples; 0: zero-shot (default 4)",
-    )
-    generate.add_argument("--workers", type=int, default=4, help="requests at a time (default 4)")
+
+    def command(name: str, run, text: str, under=commands):
+        """Add a command that calls `run` with its options; returns what adds an option to it."""
+        added = under.add_parser(name, help=text)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    def pairs(option, text: str, *flags: str, name: str = "NAME", value: str = "VALUE") -> None:
+        metavar = (name, value)
+        option(*flags, nargs=2, action="append", default=[], metavar=metavar, help=text)
+
+    export = command("export-verl", _export, "write the tasks as parquet files for the verl stack")
+    export("--out", type=Path, required=True, help="folder to write into")
+    tasks = "BFCL's tasks, synthetic ones, or both (default bfcl)"
+    export("--tasks", choices=splits.TASKS, default="bfcl", help=tasks)
+    export("--seed", type=int, default=0, help="seed of the split (default 0)")
+    mode = "how the split is drawn (default scenario)"
+    export("--mode", choices=splits.MODES, default="scenario", help=mode)
+
+    parameter = ("-p", "--parameter")
+    run = command("run", _run, "execute a notebook with papermill, with a progress bar")
+    run("notebook", type=Path)
+    pairs(run, "a parameter of the notebook; the value is read as YAML", *parameter)
+
+    check = command("check", _check, "what a preset needs, against the GPU found, or why it fails")
+    check("preset", choices=list(presets.PRESETS))
+    changed = "a field of the preset to change; the value is read as YAML"
+    pairs(check, changed, *parameter, name="FIELD")
+
+    text = "the paper's claims, the evidence here, and a verdict, from the committed runs"
+    claims = command("claims", _claims, text)
+    claims("--write", action="store_true", help="write docs/claims.md anew")
+
+    text = "train the stage of a job file (envtune.train.launch); what `accelerate launch` runs"
+    command("train", _train, text)("job", type=Path)
+
+    spent = command("cost", _cost, "what a whole run of a preset takes, from a few steps")
+    spent("run_folder", metavar="run", type=Path, help="a run folder, or a parquet file of metrics")
+    spent("--preset", default="", help="default: the run's own")
+    spent("--json", action="store_true", help="print the table as JSON")
+
+    text = "pre-train the embedded agent from nothing (2.5 hours on two cores; resumes)"
+    agent = command("agent", _agent, text)
+    agent("--write", action="store_true", help="put its weights and card into data/tiny_agent")
+
+    text = "execute a notebook for every point of a grid, a process and a run folder each"
+    sweep = command("sweep", _sweep, text)
+    sweep("notebook", type=Path)
+    text = "folder under runs/ for the summary; runs are runs/NAME.POINT"
+    sweep("--name", required=True, help=text)
+    text = "a parameter and a list of its values, as YAML; several make every combination"
+    pairs(sweep, text, "--grid", value="VALUES")
+    sweep("--points", type=Path, help="a YAML file with a list of parameter sets, not --grid")
+    pairs(sweep, "a parameter that is the same for all", *parameter)
+    sweep("--workers", type=int, help="runs at once (default: as many as GPUs, or one)")
+    text = "run on Ray: local, auto, or a cluster's address"
+    sweep("--ray", default="", metavar="ADDRESS", help=text)
+    text = "on Ray: how often a run whose worker died is started again (default 3)"
+    sweep("--retries", type=int, default=3, help=text)
+    sweep("--dry-run", action="store_true", help="check the parameters and list the runs")
+    sweep("--json", action="store_true", help="print the summary as JSON")
+
+    hints = commands.add_parser("hints", help="the hint library")
+    actions = hints.add_subparsers(dest="action", required=True)
+    text = "every error of the tools: vague with its hint, or clear with a reason"
+    report = command("coverage", _coverage, text, actions)
+    report("--json", action="store_true", help="print one JSON object: summary and sites")
+    report("--write", action="store_true", help="write data/hints/coverage.csv anew")
+    text = "what keeps failing in a run's episodes, by tool and error"
+    mine = command("mine", _mine, text, actions)
+    text = "write and judge hints for it (ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL)"
+    generate = command("generate", _generate, text, actions)
+    for option in (mine, generate):
+        option("episodes", type=Path, nargs="+", help="episodes.jsonl.gz of runs")
+        text = "episodes that a failure must occur in (default 2)"
+        option("--at-least", type=int, default=2, help=text)
+    text = "folder of attempts.jsonl; a stopped run resumes"
+    generate("--out", type=Path, required=True, help=text)
+    text = "where approved records are appended"
+    generate("--library", type=Path, default=paths.DATA / "hints", help=text)
+    text = "approved hints shown as examples; 0: zero-shot (default 4)"
+    generate("--few-shot", type=int, default=4, help=text)
+    generate("--workers", type=int, default=4, help="requests at a time (default 4)")
     return parser
-
-
-def _generation(options) -> None:
-    failures = mining.mine(
-        (r for path in options.episodes for r in read_records(path)), options.at_least
-    )
-    if options.action == "mine":
-        for failure in failures:
-            print(f"{failure.count:5}  {failure.tool}: {failure.error[:100]}")
-        return
-    from envtune.hints import generator  # it needs the extra `hints`
-
-    outcomes = generator.generate(
-        failures,
-        generator.Endpoint.from_environment(),
-        options.out,
-        options.library,
-        options.few_shot,
-        options.workers,
-    )
-    print(json.dumps(generator.tally(outcomes)))
-
-
-def _coverage(options) -> None:
-    table = coverage.coverage()
-    summary = coverage.summary(table)
-    if options.write:
-        table.to_csv(paths.DATA / "hints" / "coverage.csv", index=False)
-    if options.json:
-        print(json.dumps({"summary": summary, "sites": table.to_dict("records")}, indent=1))
-        return
-    print(table.groupby(["class", "state"]).size().unstack(fill_value=0).to_string())
-    print(
-        f"{summary['sites']} errors, {summary['clear']} clear as they are, {summary['hinted']} of {summary['vague']} vague "
-        "ones with a hint"
-    )
-    for row in table[table["state"] == "open"].itertuples():
-        print(f"open: {row.tool}: {row.error}")
 
 
 def _values(pairs) -> dict:
     return {name: yaml.safe_load(value) for name, value in pairs}
+
+
+def _export(options) -> None:
+    split = splits.of_tasks(options.tasks, options.seed, options.mode)
+    for file in verl_export.export_verl(options.out, split, options.tasks):
+        print(file)
+
+
+def _run(options) -> None:
+    if not options.notebook.exists():
+        raise ValueError(f"there is no notebook {options.notebook}")
+    executed = notebook.run(options.notebook.resolve(), _values(options.parameter))
+    print(f"executed notebook: {executed}")
+
+
+def _check(options) -> None:
+    from envtune.train import memory  # it needs torch
+
+    memory.check(presets.get(options.preset, **_values(options.parameter)))
+
+
+def _claims(options) -> None:
+    from envtune.study import claims  # it needs matplotlib
+
+    claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
+
+
+def _cost(options) -> None:
+    table = cost.cost(*cost.read_run(options.run_folder, options.preset))
+    as_json, as_text = {"orient": "records", "indent": 1}, table.round(2).to_string(index=False)
+    print(table.to_json(**as_json) if options.json else as_text)
+
+
+def _agent(options) -> None:
+    from envtune.policy.agent import build  # they need torch
+    from envtune.study import agent_card
+
+    print(build.build(paths.runs() / "agent"))
+    if options.write:
+        print(agent_card.publish(paths.runs() / "agent"))
+
+
+def _train(options) -> None:
+    from accelerate import PartialState
+
+    from envtune.train import grpo  # it needs torch
+
+    file = options.job
+    job = launch.read_job(file)
+    os.environ[launch.INSIDE] = "1"
+    wanted = job["preset"].processes
+    started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
+    if started != wanted:
+        raise ValueError(
+            f"{file} is a job for {wanted} processes and {started} were started; run "
+            + " ".join(launch.command(job["preset"], file))
+        )
+
+    def say(line: str) -> None:
+        # one write per line: processes share this pipe, and print() may write the line end apart
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
 
 
 def _sweep(options) -> int:
@@ -232,118 +187,80 @@ def _sweep(options) -> int:
         )
     choices = sweeps.grid(axes) if axes else yaml.safe_load(options.points.read_text())
     book, fixed = options.notebook.resolve(), _values(options.parameter)
-    points = sweeps.plan(book, options.name, choices, fixed)
     if options.dry_run:
-        states = sweeps.run_states(points)
-        print(
-            states.to_json(orient="records")
-            if options.json
-            else states[["run", "state"]].to_string(index=False)
-        )
+        states = sweeps.run_states(sweeps.plan(book, options.name, choices, fixed))
+        text = states[["run", "state"]].to_string(index=False)
+        print(states.to_json(orient="records") if options.json else text)
         return 0
-    result = sweeps.sweep(
-        book,
-        options.name,
-        choices,
-        fixed,
-        options.workers,
-        options.ray,
-        options.retries,
-        show=None if options.json else sweeps.printer(),
-    )
-    print(
-        result.to_json(orient="records")
-        if options.json
-        else f"summary: {paths.runs() / options.name / 'summary.parquet'}"
-    )
+    how = {"workers": options.workers, "ray": options.ray, "retries": options.retries}
+    result = sweeps.sweep(book, options.name, choices, fixed, **how, quiet=options.json)
+    where = f"summary: {paths.runs() / options.name / 'summary.parquet'}"
+    print(result.to_json(orient="records") if options.json else where)
     return 0 if (result["state"] == "done").all() else 1
 
 
-def _train(file: Path) -> None:
-    from accelerate import PartialState
+def _coverage(options) -> None:
+    table = coverage.coverage()
+    totals = coverage.totals(table)
+    if options.write:
+        table.to_csv(paths.DATA / "hints" / "coverage.csv", index=False)
+    if options.json:
+        print(json.dumps({"summary": totals, "sites": table.to_dict("records")}, indent=1))
+        return
+    print(table.groupby(["class", "state"]).size().unstack(fill_value=0).to_string())
+    print(
+        f"{totals['sites']} errors, {totals['clear']} clear as they are, {totals['hinted']} of "
+        f"{totals['vague']} vague ones with a hint"
+    )
+    for row in table[table["state"] == "open"].itertuples():
+        print(f"open: {row.tool}: {row.error}")
 
-    from envtune.train import grpo  # it needs torch
 
-    job = launch.read_job(file)
-    os.environ[launch.INSIDE] = "1"
-    started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
-    if started != job["preset"].processes:
-        raise ValueError(
-            f"{file} is a job for {job['preset'].processes} processes and {started} were started; run "
-            + " ".join(launch.command(job["preset"], file))
-        )
+def _failures(options) -> list:
+    records = (record for path in options.episodes for record in read_records(path))
+    failures = list(mining.mine(records, options.at_least))
+    if not failures:
+        print(f"no failure occurs in at least {options.at_least} episodes", file=sys.stderr)
+    return failures
 
-    def say(line: str) -> None:
-        sys.stdout.write(
-            f"{line}\n"
-        )  # in one piece: processes share this pipe, and print() may send the line's end apart
-        sys.stdout.flush()
 
-    say(str(grpo.train_stage(**job, on_row=lambda line: say(launch.LINE + json.dumps(line)))))
+def _mine(options) -> None:
+    for failure in _failures(options):
+        print(f"{failure.count:5}  {failure.tool}: {failure.error[:100]}")
+
+
+def _generate(options) -> None:
+    from envtune.hints import generator  # it needs the extra `hints`
+
+    endpoint = generator.Endpoint.from_environment()
+    settings = (options.out, options.library, options.few_shot, options.workers)
+    outcomes = generator.generate(_failures(options), endpoint, *settings)
+    print(json.dumps(generator.tally(outcomes)))
+
+
+EXPECTED = (
+    ValueError,
+    OSError,
+    ImportError,
+    bfcl.BFCLUnavailable,
+    notebook.NotebookFailed,
+    errors.JobFailed,
+)
+"""What a command reports in one sentence; any other exception is a bug and keeps its traceback."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns 0, or 1 after one clear sentence on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "export-verl":
-            for file in verl_export.export_verl(
-                options.out,
-                splits.of_tasks(options.tasks, options.seed, options.mode),
-                options.tasks,
-            ):
-                print(file)
-        elif options.command == "sweep":
-            return _sweep(options)
-        elif options.command == "check":
-            from envtune.train import memory  # it needs torch
-
-            memory.check(presets.get(options.preset, **_values(options.parameter)))
-        elif options.command == "cost":
-            table = cost.cost(*cost.read_run(options.run, options.preset))
-            print(
-                table.to_json(orient="records", indent=1)
-                if options.json
-                else table.round(2).to_string(index=False)
-            )
-        elif options.command == "claims":
-            from envtune.study import claims  # it needs matplotlib
-
-            claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
-        elif options.command == "agent":
-            from envtune.policy.agent import build  # they need torch
-            from envtune.study import agent_card
-
-            print(build.build(paths.runs() / "agent"))
-            if options.write:
-                print(agent_card.publish(paths.runs() / "agent"))
-        elif options.command == "train":
-            _train(options.job)
-        elif options.command == "hints":
-            _coverage(options) if options.action == "coverage" else _generation(options)
-        else:
-            if not options.notebook.exists():
-                raise ValueError(f"there is no notebook {options.notebook}")
-            print(
-                f"executed notebook: {notebook.run(options.notebook.resolve(), _values(options.parameter))}"
-            )
-    except (
-        ValueError,
-        OSError,
-        ImportError,
-        bfcl.BFCLUnavailable,
-        notebook.NotebookFailed,
-        errors.JobFailed,
-    ) as error:
+        return options.run(options) or 0
+    except EXPECTED as error:
         print(f"envtune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(
-            f"envtune: {str(error) or 'interrupted; the same command goes on where this one stood'}",
-            file=sys.stderr,
-        )
+        message = str(error) or "interrupted; the same command goes on where this one stood"
+        print(f"envtune: {message}", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def a_task_with(class_name: str) -> bfcl.Task:
 
 def test_every_vague_error_has_a_hint():
     table = coverage.coverage()
-    assert coverage.summary(table)["open"] == 0, table[table["state"] == "open"]
-    assert coverage.summary(table)["covered"] == 1.0 and len(table) > 450
+    assert coverage.totals(table)["open"] == 0, table[table["state"] == "open"]
+    assert coverage.totals(table)["covered"] == 1.0 and len(table) > 450
 
 
 def test_no_error_of_the_sources_is_missed():
@@ -152,7 +152,7 @@ def test_the_report_on_disk_and_the_command_say_what_the_code_says():
         check=True,
     )
     report = json.loads(done.stdout)
-    assert report["summary"] == coverage.summary(table) and len(report["sites"]) == len(table)
+    assert report["summary"] == coverage.totals(table) and len(report["sites"]) == len(table)
 
 
 def test_any_tool_class_has_its_sites_found():

@@ -253,10 +253,10 @@ def test_a_corruption_changes_what_is_read_and_nothing_else(kind, part):
     assert play(hints.Corruption(kind, 1.0)) == bad and play(hints.Corruption(kind, 0.0)) == clean
 
 
-def test_a_corruption_strikes_at_its_rate():
+def test_a_corruption_applies_at_its_rate():
     corruption = hints.Corruption("vague", 0.25)
-    assert 400 < sum(corruption.strikes(f"{i}") for i in range(2000)) < 600
-    assert not any(hints.Corruption("none", 1.0).strikes(f"{i}") for i in range(50))
+    assert 400 < sum(corruption.applies(f"{i}") for i in range(2000)) < 600
+    assert not any(hints.Corruption("none", 1.0).applies(f"{i}") for i in range(50))
 
 
 @pytest.mark.parametrize("changes", [{"kind": "unkind"}, {"kind": "vague", "rate": 1.5}])

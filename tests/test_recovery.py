@@ -4,7 +4,7 @@ from conftest import ANSWER, ground_truth_messages, tool_call
 
 from envtune import replay
 from envtune.env import recovery
-from envtune.env.recovery import errors, table
+from envtune.env.recovery import errors, rates
 
 CAT = ("cat", {"file_name": "nowhere"})
 LS, CD = ("ls", {}), ("cd", {"folder": "projects"})
@@ -68,13 +68,13 @@ def test_shares_come_with_counts_and_intervals():
             replay(CARS, [GUESS, RIGHT, ANSWER], hint_rate=1.0),
         ]
     )
-    whole = table(events).iloc[0]
+    whole = rates(events).iloc[0]
     assert (
         whole["n"] == 3
         and whole["recovered"] == pytest.approx(2 / 3)
         and whole["low"] < 2 / 3 < whole["high"]
     )
-    split = table(events, by=["hinted", "category"]).set_index("hinted")
+    split = rates(events, by=["hinted", "category"]).set_index("hinted")
     assert (
         split.loc[True, "n"] == 2
         and split.loc[True, "recovered"] == 0.5
@@ -86,7 +86,7 @@ def test_no_error_gives_an_empty_table_with_its_columns():
     events = errors([replay(BASE, ground_truth_messages(BASE))])
     assert list(events.columns) == list(recovery.COLUMNS) and events.empty
     assert (
-        table(events).empty
-        and table(events, by=["hinted"]).empty
-        and isinstance(table(events), pd.DataFrame)
+        rates(events).empty
+        and rates(events, by=["hinted"]).empty
+        and isinstance(rates(events), pd.DataFrame)
     )

@@ -4,7 +4,7 @@
     4
     >>> weigh(Call("power", {"base": 9, "exponent": 999_999_999}))
     Traceback (most recent call last):
-    envtune.bfcl.call_limits.Refused: argument 'exponent' is 999999999, at most 1000 in magnitude ...
+    envtune.bfcl.call_limits.Refused: argument 'exponent' is 999999999, at most 1000 in ...
 
 Every bound is far beyond what the 800 tasks need (tested), and low enough that the worst accepted
 call ends in milliseconds. Bounds count characters, items and magnitudes, never seconds, so a
@@ -58,9 +58,10 @@ RESULT_CHARS = 100_000
 TREE_ENTRIES, TREE_DEPTH, TREE_PATH_CHARS = 10_000, 50, 2_000_000
 
 _ANY = {bound.measure: bound.at_most for bound in BOUNDS if bound.tool == "*"}
-_OF: dict[tuple[str, str], dict[str, int]] = {}  # of (tool, argument): measure -> at most
+_OWN: dict[str, dict[str, dict[str, int]]] = {}  # tool -> argument -> measure -> at most
 for _bound in (bound for bound in BOUNDS if bound.tool != "*"):
-    _OF.setdefault(_bound[:2], dict(_ANY))[_bound.measure] = _bound.at_most
+    _of = _OWN.setdefault(_bound.tool, {}).setdefault(_bound.argument, dict(_ANY))
+    _of[_bound.measure] = _bound.at_most
 
 
 def _weigh(value, name: str, at_most: dict[str, int]) -> int:
@@ -84,24 +85,26 @@ def _weigh(value, name: str, at_most: dict[str, int]) -> int:
     if kind is float and not math.isfinite(value):
         raise Refused(f"argument {name!r} is not a finite number")
     if abs(value) > at_most["magnitude"]:
-        long = kind is int and abs(value) > 10**18
+        shown = value
+        if kind is int and abs(value) > 10**18:
+            shown = f"an integer of {value.bit_length()} bits"
         raise Refused(
-            f"argument {name!r} is {f'an integer of {value.bit_length()} bits' if long else value}, "
-            f"at most {at_most['magnitude']:.6g} in magnitude is accepted"
+            f"argument {name!r} is {shown}, at most {at_most['magnitude']:.6g} in magnitude is "
+            "accepted"
         )
     return 8
 
 
 def weigh(call: Call) -> int:
     """How many characters a call's arguments carry. Refused when one of BOUNDS is broken."""
-    weight = 0
+    own, weight = _OWN.get(call.name, {}), 0
     for name, value in call.arguments.items():
-        weight += _weigh(value, name, _OF.get((call.name, name), _ANY))
+        weight += _weigh(value, name, own.get(name, _ANY))
     return weight
 
 
 def check_tree(directory) -> None:
-    """Refused when a walk through a BFCL directory, shared folders included, breaks a TREE_ bound."""
+    """Refused when walking a BFCL directory, shared folders included, breaks a TREE_ bound."""
     entries, chars, level, depth = 0, 0, [(directory, 0)], 0
     while level:
         if depth > TREE_DEPTH:

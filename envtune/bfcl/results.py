@@ -10,57 +10,43 @@ import json
 from collections.abc import Callable
 
 EXECUTION_ERROR = "Error during execution: "
+# The constants that long_context tools print in every episode, already as JSON, by identity. The
+# toolbox fills this with the first task. Printing them anew takes most of the time of long_context.
 PRINTED: dict[int, str] = {}
-"""The constants that long_context tools print again and again, as JSON, by identity (filled by the toolbox with the first task)."""
+_DEFAULT = json.JSONEncoder()
+# json.dumps makes such an encoder at each call, which takes longer than encoding most results
+_ENCODE = json.encoder.c_make_encoder(
+    None,
+    _DEFAULT.default,
+    json.encoder.encode_basestring_ascii,
+    None,
+    ": ",
+    ", ",
+    False,
+    False,
+    True,
+)
 
 
-def _encoder() -> Callable[[object], str]:
-    """json.dumps with its C encoder made once: json.dumps makes one a call, which takes longer than printing most results."""
-    if json.encoder.c_make_encoder is None:
-        return json.dumps
-    make = json.encoder.c_make_encoder(
-        None,
-        json.JSONEncoder().default,
-        json.encoder.encode_basestring_ascii,
-        None,
-        ": ",
-        ", ",
-        False,
-        False,
-        True,
-    )
-    return lambda value: "".join(make(value, 0))
-
-
-_json = _encoder()
+def _json(value) -> str:
+    return "".join(_ENCODE(value, 0))
 
 
 def as_text(result) -> str:
-    """A tool's return value as BFCL prints it: a str as it is, a dict as JSON where it can be, all else by str()."""
-    if type(result) is dict:
-        try:
-            for value in result.values():
-                if (
-                    id(value) in PRINTED
-                ):  # a thousand numbers need not be printed anew: most of the time of long_context
-                    return (
-                        "{"
-                        + ", ".join(
-                            [
-                                f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}"
-                                for k, v in result.items()
-                            ]
-                        )
-                        + "}"
-                    )
+    """A tool's return value as BFCL prints it: a dict as JSON if possible, all else by str()."""
+    if type(result) is not dict:
+        return str(result)
+    try:
+        if PRINTED.keys().isdisjoint(map(id, result.values())):
             return _json(result)
-        except (TypeError, ValueError):
-            return str(result)
-    return str(result)
+        items = [f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}" for k, v in result.items()]
+        return f"{{{', '.join(items)}}}"
+    except (TypeError, ValueError):
+        return str(result)
 
 
 def printed(method: Callable, arguments: dict) -> str:
-    """What calling a tool prints, whatever it raises: the tools are third-party code, and BFCL reports it all this way."""
+    """What calling a tool prints. Whatever a tool raises is reported in this way by BFCL."""
     try:
         return as_text(method(**arguments))
     except Exception as error:
@@ -76,9 +62,8 @@ def is_error(result: str) -> str:
     """The error text of a tool's result, or '' when the call succeeded."""
     if result.startswith(EXECUTION_ERROR):
         return result
-    if result.startswith(
-        ("[{'error': ", "['Error: ")
-    ):  # two tools return their error in a list, which BFCL prints by str()
+    # two tools return their error in a list, which BFCL prints by str()
+    if result.startswith(("[{'error': ", "['Error: ")):
         return result.strip("[]{}").removeprefix("'error': ").strip("'\"")
     if '"error"' not in result:
         return ""

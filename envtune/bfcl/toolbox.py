@@ -1,5 +1,4 @@
-"""The tools of one episode: a name is looked up in a dict of documented methods, arguments are checked
-against call_limits, a result is text.
+"""The tools of one episode: names are looked up among documented methods, results are text.
 
     >>> box = Toolbox(load_task("multi_turn_base_3"))
     >>> box.execute(Call("find", {"path": ".", "name": "image"}))
@@ -7,9 +6,10 @@ against call_limits, a result is text.
     >>> box.execute(Call("open", {"file": "x", "mode": "w"}))
     "Error during execution: name 'open' is not defined"
 
-There is no `eval`: what a model writes selects a documented method or nothing. Results read exactly
-as BFCL prints them, an exception as "Error during execution: …". Withheld tools do run when called:
-BFCL runs them, and the ground truth of multi_turn_miss_func_49 calls one before its doc appears.
+There is no `eval`: what a model writes selects a documented method or nothing, and arguments are
+checked against call_limits. Results read exactly as BFCL prints them, an exception as "Error during
+execution: …". Withheld tools do run when called: BFCL runs them, and the ground truth of
+multi_turn_miss_func_49 calls one before its doc appears.
 
 A result depends on the task and the calls before it, and on nothing else. BFCL's classes share more
 than that between instances: see _OUTSIDE.
@@ -146,7 +146,7 @@ class Toolbox:
     def of_scenario(
         cls, classes: tuple[str, ...], config: dict, long_context: bool = False
     ) -> "Toolbox":
-        """Tools without a task: `config` is {class: its scenario}, as in a task's initial_config."""
+        """Tools without a task. `config` is {class: scenario}, as in a task's initial_config."""
         box = cls.__new__(cls)
         box._start(classes, {c: tasks.new_instance(c, config, long_context) for c in classes})
         return box
@@ -179,8 +179,11 @@ class Toolbox:
             else:
                 if name in _WALKERS:
                     self._check_tree(owner, call)
-                if any(type(value) in (list, dict) for value in arguments.values()):
-                    arguments = copy.deepcopy(arguments)  # some tools keep them, the record too
+                # some tools keep what they are given, and the record keeps it too
+                arguments = {
+                    key: copy.deepcopy(value) if isinstance(value, (list, dict)) else value
+                    for key, value in arguments.items()
+                }
                 method = self._methods.get(name) or self._method(owner, name)
                 result = printed(method, arguments)
         except (call_limits.Refused, worker.Ended) as error:

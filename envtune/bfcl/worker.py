@@ -1,15 +1,16 @@
-"""Tools that reach number code of C libraries run in a worker process, where the kernel ends a call that takes too long.
+"""Tools that reach number code in C libraries run in a worker process, which the kernel can end.
 
     >>> run("MathAPI", Call("logarithm", {"value": 100, "base": 10, "precision": 5}))
     "{'result': mpf('2.0')}"
 
-No signal handler of Python interrupts one long call into C, and a thread that waits for it keeps the interpreter. So the worker
-arms a CPU timer without a handler (ITIMER_PROF): when it fires, the kernel ends the process, whatever code runs; a limit on
-its memory does the same for size. The caller reads an execution error, the next call gets a new worker. The limits on calls keep
-every accepted call to milliseconds (call_limits.py); this is what holds if one of them is ever wrong.
+No signal handler of Python interrupts one long call into C, and a thread that waits for it blocks
+the interpreter. So the worker sets a CPU timer without a handler (ITIMER_PROF): when it fires, the
+kernel ends the process, whatever code runs. A limit on memory does the same for size. The caller
+reads an execution error, and the next call gets a new worker. call_limits.py keeps every accepted
+call to milliseconds; the worker is the safety net if one of its bounds is wrong.
 
-The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's process. It is started at the
-first such call (about 0.2 s), serves one process, and ends with it.
+The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's
+process. It is started at the first such call (about 0.2 s), serves one process, and ends with it.
 """
 
 import atexit
@@ -24,12 +25,11 @@ from envtune.bfcl.results import printed
 from envtune.bfcl.tasks import Call, tool_class
 from envtune.common import paths
 
+# stateless tools of MathAPI whose running time grows with the value of an argument
 TOOLS = frozenset({"logarithm", "square_root", "power", "round_number"})
-"""Stateless tools (of MathAPI) whose running time grows with the value of an argument."""
 CPU_SECONDS = 0.8
 MEMORY_BYTES = 2**30
-WALL_SECONDS = 30.0
-"""How long the caller waits for a worker that neither answers nor dies, as on a machine that stands still."""
+WALL_SECONDS = 30.0  # to wait for a worker that neither answers nor dies, on a suspended machine
 
 
 class Ended(RuntimeError):
@@ -52,11 +52,11 @@ class _Worker:
         self.waiting = select.poll()
         self.waiting.register(self.answer, select.POLLIN)
         try:
-            self._read()  # the worker says that it is there: its imports are no call's time
+            self._read()  # "ready": the time of its imports counts for no call
         except Ended:
             raise RuntimeError(
-                f"the worker for number tools did not start with {sys.executable}; its own message stands above. "
-                "This is no fault of the agent, so no episode goes on with it"
+                f"the worker for number tools did not start with {sys.executable}; see its own "
+                "message above. The agent did nothing wrong, so the episode cannot continue"
             ) from None
 
     def _read(self) -> bytes:
@@ -90,7 +90,7 @@ _worker: _Worker | None = None
 
 
 def _forget() -> None:
-    """After a fork: the parent's worker is not ours, and its lock may have been held by a thread that is not here."""
+    """After a fork: the worker is the parent's, and a thread of the parent may hold the lock."""
     global _lock, _worker
     _lock, _worker = threading.Lock(), None
 
@@ -105,7 +105,7 @@ atexit.register(_end)
 
 
 def run(class_name: str, call: Call) -> str:
-    """A tool's result as BFCL prints it, an exception of the tool as "Error during execution: …".
+    """A tool's result as BFCL prints it, an exception as "Error during execution: …".
 
     Ended when the call went past a limit; RuntimeError when no worker can be started on this machine.
     """
@@ -122,13 +122,12 @@ def run(class_name: str, call: Call) -> str:
 
 
 def serve() -> None:
-    """The worker's loop: a JSON request a line, a JSON text a line."""
+    """The worker's loop: reads a JSON request per line, writes a JSON text per line."""
     import resource
     import signal
 
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C in a terminal reaches the whole group; the parent ends us by EOF
+    # Ctrl-C in a terminal reaches the whole process group; the parent ends this process by EOF
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tools = {}

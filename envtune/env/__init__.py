@@ -1,2 +1,4 @@
-"""The environment an agent acts in: its protocol, an episode, rewards, recovery, and its other faces (Gymnasium, verl, a domain of one's
-own). Nothing here knows a model or torch."""
+"""The environment an agent acts in: protocol, episode, rewards, recovery, and its other faces.
+
+Those are Gymnasium, verl, and domains of your own. Nothing here knows a model or torch.
+"""

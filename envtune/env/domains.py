@@ -1,14 +1,16 @@
-"""A domain of one's own beside BFCL's eight: a tool class and tasks, playable like any other (docs/new_domain.md).
+"""A domain of one's own beside BFCL's eight: a tool class and tasks (docs/new_domain.md).
 
     >>> domains.add(RestaurantAPI, TASKS)
     >>> Episode("restaurant_0")
 
-A tool class follows BFCL's form: public methods are tools, `_load_scenario(config, long_context)` sets the state, public
-attributes are what verdicts compare. Tool docs are read from signatures and docstrings. docs/environment.md says, under SECURITY,
-what the environment does not protect from.
+A tool class follows BFCL's form: public methods are tools, `_load_scenario(config, long_context)`
+sets the state, public attributes are what verdicts compare. Tool docs are read from signatures and
+docstrings. docs/environment.md says under SECURITY what the environment does not protect from.
 """
 
 import inspect
+import re
+import typing
 from collections.abc import Sequence
 
 from envtune import bfcl
@@ -25,69 +27,60 @@ _TYPES = {
     list: "array",
     dict: "dict",
 }
+_DESCRIPTION = re.compile(r"^\s*(\w+) *(?:\(.*?\))?: *(.*?) *$", re.MULTILINE)
 
 
 def docs_of_class(cls: type) -> list[dict]:
-    """Tool docs in BFCL's form. A docstring's lines `name (type): text` under "Args:" describe parameters.
+    """Tool docs in BFCL's form: its type names, docstrings with `name (type): text` under "Args:".
 
-    ValueError for a tool without a docstring or a parameter without an annotation: an agent could not know how to call it.
+    ValueError for a tool without a docstring or a parameter without an annotation: an agent could
+    not know how to call it.
     """
     docs = []
     for name, method in inspect.getmembers(cls, inspect.isfunction):
         if name.startswith("_"):
             continue
-        text = inspect.getdoc(method) or ""
+        text, _, args = (inspect.getdoc(method) or "").partition("Args:")
         if not text:
             raise ValueError(
                 f"{cls.__name__}.{name} has no docstring, which is what the agent reads about it"
             )
-        described = dict(
-            line.strip().split(":", 1)
-            for line in text.partition("Args:")[2].splitlines()
-            if ":" in line
-        )
-        described = {key.split("(")[0].strip(): value.strip() for key, value in described.items()}
+        described = dict(_DESCRIPTION.findall(args))
         properties, required = {}, []
         for parameter in list(inspect.signature(method).parameters.values())[1:]:
-            kind = getattr(parameter.annotation, "__origin__", parameter.annotation)
+            kind = typing.get_origin(parameter.annotation) or parameter.annotation
             if kind not in _TYPES:
                 raise ValueError(
-                    f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one of "
-                    f"{', '.join(t.__name__ for t in _TYPES)}"
+                    f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one "
+                    f"of {', '.join(t.__name__ for t in _TYPES)}"
                 )
-            properties[parameter.name] = {
-                "type": _TYPES[kind],
-                "description": described.get(parameter.name, ""),
-            }
+            description = described.get(parameter.name, "")
+            properties[parameter.name] = {"type": _TYPES[kind], "description": description}
             if parameter.default is parameter.empty:
                 required.append(parameter.name)
-        docs.append(
-            {
-                "name": name,
-                "description": text.partition("Args:")[0].strip(),
-                "parameters": {"type": "dict", "properties": properties, "required": required},
-            }
-        )
+        parameters = {"type": "dict", "properties": properties, "required": required}
+        docs.append({"name": name, "description": text.strip(), "parameters": parameters})
     return docs
 
 
 def forget() -> None:
-    """Empty what is kept of tool classes and tasks: they have changed."""
-    for known in (
+    """Empty the caches of tool classes and tasks: they have changed."""
+    for cached in (
         bfcl.tool_class,
         toolbox._owners,
         toolbox._initial,
         checker.ground_truth,
         episode._system_prompt,
     ):
-        known.cache_clear()
+        cached.cache_clear()
 
 
 def add(cls: type, tasks: Sequence[dict]) -> list[str]:
-    """Make a tool class and its tasks known, and return the ids of the tasks.
+    """Register a tool class and its tasks, and return the ids of the tasks.
 
-    A task is {"id", "user_turns": [text], "initial_config": {...}, "ground_truth": [[call as Python source]]}, one list of calls
-    a turn, an empty one where asking is right. ValueError when a name is BFCL's, or when a call of the ground truth raises.
+    A task is {"id": text, "user_turns": [text], "initial_config": {...}, "ground_truth": [[call as
+    Python source]]}, with one list of calls per turn, an empty one where asking is right.
+    ValueError when a name is BFCL's, or when a call of the ground truth raises.
     """
     name = cls.__name__
     if name in bfcl.CLASSES:
@@ -98,15 +91,16 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
     }
     if taken:
         raise ValueError(
-            f"{name}: tools are known by their name alone, and BFCL has {', '.join(sorted(taken))} already"
+            f"{name}: tools are known by their name alone, and BFCL has "
+            f"{', '.join(sorted(taken))} already"
         )
     bfcl.OWN_CLASSES[name] = (cls, docs)
     forget()  # in a notebook the same class is defined again and again
     for number, entry in enumerate(tasks):
         if len(entry["user_turns"]) != len(entry["ground_truth"]):
             raise ValueError(
-                f"{entry['id']}: {len(entry['user_turns'])} user turns and {len(entry['ground_truth'])} lists of "
-                "calls"
+                f"{entry['id']}: {len(entry['user_turns'])} user turns and "
+                f"{len(entry['ground_truth'])} lists of calls"
             )
         source = tuple(tuple(turn) for turn in entry["ground_truth"])
         task = bfcl.Task(

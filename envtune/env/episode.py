@@ -129,7 +129,7 @@ class Episode:
         self._toolbox = Toolbox(task)
         self._steps: list[Step] = []
         self._verdicts: list[TurnVerdict] = []
-        self._ending = Ending.RUNNING
+        self._ending: Ending | None = None  # None while it runs
         self._results: list[str] = []  # of every call run so far, all turns
         self._turn = 0
         self._steps_in_turn = 0
@@ -156,7 +156,7 @@ class Episode:
             self.hints_on,
             tuple(self._steps),
             tuple(self._verdicts),
-            self._ending,
+            self._ending or Ending.RUNNING,
         )
 
     @property
@@ -166,7 +166,7 @@ class Episode:
 
     @property
     def done(self) -> bool:
-        return self._ending is not Ending.RUNNING
+        return self._ending is not None
 
     def _repr_html_(self) -> str:
         return self.record._repr_html_()
@@ -199,8 +199,10 @@ class Episode:
             self.abort(Ending.EPISODE_STEP_LIMIT)
         if self.done:
             return None
-        request = [self._user_turn()] if ends_turn else []
-        return "\n".join([feedback] * bool(feedback) + request)
+        if not ends_turn:
+            return feedback
+        request = self._user_turn()
+        return f"{feedback}\n{request}" if feedback else request
 
     def abort(self, ending: Ending) -> None:
         """End the episode now, for instance when the token budget is spent. Open turns fail."""
@@ -266,10 +268,11 @@ class Episode:
 
     def _user_turn(self) -> str:
         """What the user says as the turn begins, with the docs of tools that appear in it."""
-        text, docs = self.task.user_turns[self._turn], []
-        if self._turn == self.task.withheld_until:
-            every = bfcl.docs_of(self.task.classes)
-            docs = [doc for doc in every if doc["name"] in self.task.withheld]
+        text = self.task.user_turns[self._turn]
+        if self._turn != self.task.withheld_until:
+            return text
+        every = bfcl.docs_of(self.task.classes)
+        docs = [doc for doc in every if doc["name"] in self.task.withheld]
         return protocol.user_message(text, docs, self.compact)
 
 

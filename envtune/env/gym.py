@@ -1,14 +1,15 @@
-"""The environment in Gymnasium's convention: text in, text out.
+"""The environment as a Gymnasium environment: text in, text out.
 
     >>> env = EpisodeEnv(["multi_turn_base_3"])
     >>> opening, info = env.reset(seed=0)
-    >>> env.step("<think>x</think><answer>Done.</answer>")[1:4]        # reward, terminated, truncated
+    >>> env.step("<think>x</think><answer>Done.</answer>")[1:4]    # reward, terminated, truncated
     (0.0, False, False)
 
-One episode of Gymnasium is one task. The action is a whole agent message, the observation what the agent reads next. Rewards
-come with verdicts: 1/T when one of the T turns is won, so that an episode's return is its progress reward (rewards.py).
-`terminated` means that every turn was played, `truncated` that a limit ended it before. Needs the extra `gym`; importing this
-module registers the id "envtune/Episode-v0" for gymnasium.make.
+One episode of Gymnasium is one task. The action is a whole agent message, the observation what the
+agent reads next. Rewards come with verdicts: 1/T when one of the T turns is won, so that an
+episode's return is its progress reward (rewards.py). `terminated` means that every turn was played,
+`truncated` that a limit ended the episode before. Needs the extra `gym`; importing this module
+registers the id "envtune/Episode-v0" for gymnasium.make.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from envtune.record import Ending
 
 
 class Text(gymnasium.spaces.Space[str]):
-    """Any text up to a length. Gymnasium's own Text space wants every character named; a model may write any."""
+    """Any text up to a length. Gymnasium's own Text space needs a list of the characters."""
 
     def __init__(self, max_chars: int, seed: int | None = None):
         super().__init__((), str, seed)
@@ -28,15 +29,7 @@ class Text(gymnasium.spaces.Space[str]):
 
     def sample(self, mask=None, probability=None) -> str:
         """A well-formed message that does little: a call without arguments, or an answer."""
-        names = (
-            "ls",
-            "pwd",
-            "get_watchlist",
-            "list_users",
-            "check_tire_pressure",
-            "list_all_airports",
-        )
-        name = names[int(self.np_random.integers(len(names)))]
+        name = self.np_random.choice(["ls", "pwd", "get_watchlist", "list_users"])
         call = f'<tool_call>[{{"name": "{name}", "arguments": {{}}}}]</tool_call>'
         return "<think>sampled</think>" + (
             call if self.np_random.random() < 0.5 else "<answer>Done.</answer>"
@@ -59,7 +52,7 @@ class Text(gymnasium.spaces.Space[str]):
 class EpisodeEnv(gymnasium.Env[str, str]):
     """Episodes of some tasks, drawn from the seed; `reset(options={"task_id": …})` names one.
 
-    `episode_settings` are those of Episode: hint_rate, rules, compact, max_result_chars, max_observation_chars.
+    `episode_settings` are those of Episode, such as hint_rate, rules and max_result_chars.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}
@@ -80,7 +73,7 @@ class EpisodeEnv(gymnasium.Env[str, str]):
         self.episode: Episode | None = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[str, dict]:
-        """The opening as one text, and in `info` the same as chat messages. KeyError for an unknown task id."""
+        """The opening as one text, and in `info` as chat messages. KeyError for an unknown task."""
         super().reset(seed=seed)
         task_id = (options or {}).get("task_id") or self.task_ids[
             int(self.np_random.integers(len(self.task_ids)))
@@ -89,13 +82,11 @@ class EpisodeEnv(gymnasium.Env[str, str]):
             task_id, self.limits, seed=int(self.np_random.integers(2**31)), **self.episode_settings
         )
         messages = self.episode.messages
-        return "\n\n".join(m["content"] for m in messages), {
-            "task_id": task_id,
-            "messages": messages,
-        }
+        opening = "\n\n".join(message["content"] for message in messages)
+        return opening, {"task_id": task_id, "messages": messages}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict]:
-        """Play one agent message. `info["record"]` is all that happened so far; the last observation is ''.
+        """Play one agent message. `info["record"]` is what happened; the last observation is ''.
 
         RuntimeError before the first reset and after the end.
         """
@@ -106,13 +97,8 @@ class EpisodeEnv(gymnasium.Env[str, str]):
         record = self.episode.record
         reward = (sum(verdict.success for verdict in record.verdicts) - won) / record.turns
         terminated = record.ending is Ending.COMPLETED
-        return (
-            reply or "",
-            reward,
-            terminated,
-            self.episode.done and not terminated,
-            {"record": record},
-        )
+        truncated = self.episode.done and not terminated
+        return reply or "", reward, terminated, truncated, {"record": record}
 
     def render(self) -> str | None:
         """The agent's messages and what it read, as text."""

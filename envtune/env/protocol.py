@@ -196,7 +196,7 @@ def format_feedback(error: str) -> str:
 
 def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
     """What the agent reads after its calls: one `name: result` line per call, in order."""
-    lines = "\n".join(f"{call.name}: {text}" for call, text in zip(calls, results, strict=True))
+    lines = "\n".join([f"{call.name}: {text}" for call, text in zip(calls, results, strict=True)])
     # half of a surrogate pair, which JSON can carry, can be neither tokenized nor written to a file
     lines = lines.encode("utf-8", "replace").decode()
     return f"<tool_response>\n{lines}\n</tool_response>"
@@ -210,6 +210,8 @@ def within(
     Each is cut to `result_chars`, and all together to `observation_chars`; what is cut ends in a
     mark that says how much is missing.
     """
+    if sum(map(len, results)) <= min(result_chars, observation_chars):
+        return tuple(results), 0
     shown, left = [], observation_chars
     for text in results:
         limit = min(result_chars, left)

@@ -1,11 +1,11 @@
-"""Recovery: after an error, does the agent find its way? What hints are worth, in numbers.
+"""Recovery: how often an agent gets a call right after an error. What hints are worth, in numbers.
 
-    >>> table(errors(read_records("runs/quickstart/episodes.jsonl.gz")), by=["hinted"])
+    >>> rates(errors(read_records("runs/quickstart/episodes.jsonl.gz")), by=["hinted"])
 
-An error is a call whose result is one: an exception, or a returned {"error": …}. It is recovered when the agent's next call of
-the same tool, in a later step of the same turn, succeeds; an error that is never followed by such a call is not. Beside it stands
-whether the turn was won. Errors with a hint and without are two groups, not one agent's two tries: compare them at one step of
-training.
+An error is a call whose result is one: an exception, or a returned {"error": …}. It is recovered
+when the agent's next call of the same tool, in a later step of the same turn, succeeds; an error
+without such a call is not. Another column says whether the turn was won. Errors with a hint and
+without are two groups, not two tries of one agent: compare them at the same step of training.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,23 +17,16 @@ from envtune.common.stats import wilson
 from envtune.record import EpisodeRecord
 
 COLUMNS = (
-    "task_id",
-    "split",
-    "turn",
-    "step",
-    "tool",
-    "error",
-    "category",
-    "hinted",
-    "hint",
-    "retried",
-    "recovered",
-    "turn_won",
+    "task_id split turn step tool error category hinted hint retried recovered turn_won".split()
 )
+RATES = "n retried recovered low high turn_won turn_low turn_high".split()
 
 
 def errors(records: Iterable[EpisodeRecord]) -> pd.DataFrame:
-    """One row an error, with COLUMNS. `category` is that of the hint that speaks about it, shown or not; "clear" if none does."""
+    """One row per error, with COLUMNS.
+
+    `category` is that of the hint that matches the error, shown or not; "clear" if none does.
+    """
     rows = []
     for record in records:
         task = bfcl.load_task(record.task_id)
@@ -52,60 +45,24 @@ def errors(records: Iterable[EpisodeRecord]) -> pd.DataFrame:
                 if n > number and t == turn and other.name == call.name
             ]
             hint = hints.match(task.classes, call, error)
-            rows.append(
-                (
-                    record.task_id,
-                    task.split,
-                    turn,
-                    number,
-                    call.name,
-                    error,
-                    hint.category if hint else "clear",
-                    shown is not None,
-                    shown or "",
-                    bool(later),
-                    bool(later) and not later[0],
-                    won.get(turn, False),
-                )
-            )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+            category = hint.category if hint else "clear"
+            retried, recovered = bool(later), bool(later) and not later[0]
+            of = (record.task_id, task.split, turn, number, call.name, error, category)
+            hinted = (shown is not None, shown or "")
+            rows.append((*of, *hinted, retried, recovered, won.get(turn, False)))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def table(events: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Shares of recovered errors and of won turns with 95% intervals, a row a group: n, retried, recovered, low, high, turn_won,
-    turn_low, turn_high. No rows where there is no error."""
-    groups = events.groupby(list(by), sort=True) if by else [((), events)]
+def rates(events: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Shares of recovered errors and of won turns with 95% intervals: RATES, one row per group.
+
+    No rows where there is no error.
+    """
     rows = []
-    for key, group in groups:
-        if not len(group):
-            continue
-        keys = key if isinstance(key, tuple) else (key,)
-        low, high = wilson(int(group["recovered"].sum()), len(group))
-        turn_low, turn_high = wilson(int(group["turn_won"].sum()), len(group))
-        rows.append(
-            {
-                **dict(zip(by, keys, strict=True)),
-                "n": len(group),
-                "retried": group["retried"].mean(),
-                "recovered": group["recovered"].mean(),
-                "low": low,
-                "high": high,
-                "turn_won": group["turn_won"].mean(),
-                "turn_low": turn_low,
-                "turn_high": turn_high,
-            }
-        )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            *by,
-            "n",
-            "retried",
-            "recovered",
-            "low",
-            "high",
-            "turn_won",
-            "turn_low",
-            "turn_high",
-        ],
-    )
+    for key, group in events.groupby(list(by)) if by else [((), events)]:
+        if n := len(group):
+            recovered, won = group["recovered"], group["turn_won"]
+            recovery = (recovered.mean(), *wilson(int(recovered.sum()), n))
+            victory = (won.mean(), *wilson(int(won.sum()), n))
+            rows.append((*key, n, group["retried"].mean(), *recovery, *victory))
+    return pd.DataFrame(rows, columns=[*by, *RATES])

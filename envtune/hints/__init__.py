@@ -1,5 +1,7 @@
-"""Actionable augmentation: a vague error carries a hint that names its cause and a direction, never the solution. Nothing here changes a
-success."""
+"""Hints: a vague error gets a text that names its cause and a direction, never the solution.
+
+Nothing here changes the result of a call that succeeded.
+"""
 
 from envtune.bfcl.results import is_error
 from envtune.hints.constitution import leak, violation

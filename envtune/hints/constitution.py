@@ -1,11 +1,13 @@
-"""What a hint may never do, checked in code besides the Judge: give away the solution, write a recipe, or run on.
+"""What a hint may never do: give away the solution, write a recipe, or be long. Checked in code.
 
     >>> violation("Call cd(folder='docs').", ("cd", "ls"))
     'it writes a call: cd('
-    >>> leak("Look into photography.", load_task("multi_turn_base_3"), Call("cd", {"folder": "x"}), "no")
+    >>> task, call = load_task("multi_turn_base_3"), Call("cd", {"folder": "x"})
+    >>> leak("Look into photography.", task, call, "no")
     'photography'
 
-`violation` looks at the text alone, when a record is loaded or generated; `leak` looks at the task, each time a hint is shown.
+`violation` looks at the text alone, when a record is loaded or generated. `leak` compares it with
+the task, each time a hint is shown.
 """
 
 import re
@@ -17,9 +19,9 @@ _NUMBERED = re.compile(r"(?i)\bstep\s*\d|(?:^|\s)\(?\d[.)]\s|\bfirst call\b.*\bt
 
 
 def violation(text: str, tools: tuple[str, ...]) -> str:
-    """The rule that a text breaks whatever the task is, or ''. `tools` are the names of the domain's tools.
+    """The rule that a text breaks, or ''. `tools` are the names of the class's tools.
 
-    At most 60 words; no call written out; no ordered recipe: numbered steps, or more than one tool by name.
+    At most 60 words; no call written out; no recipe: numbered steps, or several tools by name.
     """
     if not text.strip():
         return "it is empty"
@@ -50,8 +52,11 @@ def values_in(value) -> set[str]:
 
 
 def leak(text: str, task: Task, call: Call, result: str) -> str:
-    """What of the task's ground truth a text would give away, or '': a value that the agent neither wrote nor just read, or
-    a complete call. Values of one or two characters are too common to tell."""
+    """What of the task's ground truth a text would give away, or ''.
+
+    That is a complete call, or a value that the agent neither wrote nor just read. Values of one
+    or two characters are too common to count.
+    """
     seen = f"{' '.join(values_in(call.arguments))} {result}"
     for truth in (c for turn in task.ground_truth for c in turn):
         if f"{truth.name}(" in text:

@@ -1,9 +1,9 @@
-"""When hints go bad: corruptions as data, to study how robust training is (the paper's open question 3).
+"""Bad hints as data, to study how robust training is (the paper's open question 3).
 
-    >>> Corruption("shuffled", rate=0.5)       # half of the hints that are shown come from another tool
+    >>> Corruption("shuffled", rate=0.5)    # half of the hints that are shown are another tool's
 
-Only what is read changes: results, state and verdicts stay. A corrupted hint passes no guard, and in the record its id ends in
-"!kind".
+Only what the agent reads changes: results, state and verdicts stay. A corrupted hint is not checked
+for leaks, and in the record its id ends in "!kind".
 """
 
 import random
@@ -17,13 +17,16 @@ from envtune.common import paths
 
 KINDS = {
     "none": "the library as it is",
-    "no_judge": "a draft that no judge approved (data/hints/unjudged.yaml); where there is none, the approved text",
+    "no_judge": "a draft without a judge (data/hints/unjudged.yaml), else the approved text",
     "shuffled": "the hint of another tool",
     "vague": "a text that says nothing about the cause",
     "over_specific": "a ground-truth call of the turn, written out",
     "contradictory": "the opposite of what the environment asks for",
 }
-VAGUE = "Something about this call was not as it should be. Think about it again, and try something else."
+VAGUE = (
+    "Something about this call was not as it should be. "
+    "Think about it again, and try something else."
+)
 CONTRADICTORY = (
     "This call is right as it is, and the error is temporary. Repeat it unchanged until it works."
 )
@@ -37,12 +40,10 @@ def drafts() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of bad hint and how often it strikes."""
+    """A kind of bad hint and how often it replaces a good one."""
 
-    kind: str = "none"
-    """One of KINDS."""
-    rate: float = 0.0
-    """Share of the shown hints that are corrupted [0..1]."""
+    kind: str = "none"  # one of KINDS
+    rate: float = 0.0  # share of the shown hints that are corrupted [0..1]
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -50,11 +51,11 @@ class Corruption:
         if not 0.0 <= self.rate <= 1.0:
             raise ValueError(f"the rate of a corruption is in [0, 1], got {self.rate!r}")
 
-    def strikes(self, seed: str) -> bool:
+    def applies(self, seed: str) -> bool:
         """Whether the hint that `seed` names is corrupted."""
         return self.kind != "none" and random.Random(f"strike {seed}").random() < self.rate
 
-    def spoil(self, text: str, hint, library, task: Task, turn: int, seed: str) -> str:
+    def corrupt(self, text: str, hint, library, task: Task, turn: int, seed: str) -> str:
         """The corrupted text in place of `text`."""
         if self.kind == "no_judge":
             return drafts().get(hint.id, text)

@@ -1,12 +1,13 @@
-"""Every error that BFCL's tools can give, found in their source by `ast`, and what the library has to say to it.
+"""Every error that BFCL's tools can give, found in their source by `ast`, and its hint.
 
     >>> sites = error_sites()
-    >>> sites[0].tool, sites[0].kind, sites[0].template
-    ('cd', 'returned', 'cd: {}: Unsupported path. Only one folder level at a time is supported.')
+    >>> sites[0].tool, sites[0].kind, sites[0].template[:27]
+    ('cd', 'returned', 'cd: {}: Unsupported path. O')
 
-A site is a returned {"error": …} (also inside a list, and BFCL's one "Error: …" text), a raised exception, or an argument error
-of a call: a parameter that does not exist, one that is missing, one of the wrong type. Sites of private helpers belong to every
-tool that reaches them. Each is either vague and has a hint, or clear, with a reason, in data/hints/clear.yaml.
+A site is a returned {"error": …} (also inside a list, and BFCL's one "Error: …" text), a raised
+exception, or an argument error of a call: a parameter that does not exist, is missing, or has the
+wrong type. Sites of private helpers belong to every tool that reaches them. Each site is either
+vague and has a hint, or clear, with a reason, in data/hints/clear.yaml.
 """
 
 import ast
@@ -22,33 +23,31 @@ import yaml
 
 from envtune import bfcl
 from envtune.bfcl import Call
+from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.common import paths
-from envtune.hints.library import load_hints
+from envtune.hints.library import match
 
 ERROR_KEYS = ("error", "verification_failure")
 ARGUMENT_ERRORS = {
-    "unexpected": "Error during execution: {class_name}.{tool}() got an unexpected keyword argument '{{}}'",
-    "missing": "Error during execution: {class_name}.{tool}() missing {{}} required positional argument{{}}: {{}}",
-    "type": "Error during execution: '{{}}' object {{}}",
+    "unexpected": "{method}() got an unexpected keyword argument '{{}}'",
+    "missing": "{method}() missing {{}} required positional argument{{}}: {{}}",
+    "type": "'{{}}' object {{}}",
 }
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place where a tool says no."""
+    """One place where a tool returns or raises an error."""
 
     class_name: str
     tool: str
-    kind: str
-    """returned, raised or argument."""
-    line: int
-    """Line in BFCL's source; 0 for argument errors, which Python itself raises."""
-    template: str
-    """The error's text, {} where a value stands."""
+    kind: str  # returned, raised or argument
+    line: int  # in BFCL's source; 0 for argument errors, which Python itself raises
+    template: str  # the error's text, with {} for each value
 
     @property
     def sample(self) -> str:
-        """The text with a stand-in for every value."""
+        """The text with a dummy for every value."""
         return self.template.replace("{}", "x1")
 
 
@@ -79,11 +78,8 @@ def _own_sites(function: ast.FunctionDef) -> Iterator[tuple[str, int, str]]:
                 if isinstance(item, ast.Constant) and str(item.value).startswith("Error"):
                     yield "returned", node.lineno, str(item.value)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            yield (
-                "raised",
-                node.lineno,
-                "Error during execution: " + "".join(map(_template, node.exc.args)),
-            )
+            text = EXECUTION_ERROR + "".join(map(_template, node.exc.args))
+            yield "raised", node.lineno, text
 
 
 def _reached(
@@ -100,7 +96,7 @@ def _reached(
 
 
 def sites_of(cls: type, tools: tuple[str, ...]) -> list[Site]:
-    """The error sites of any tool class, in source order by tool; what BFCL's classes get, and a class of one's own."""
+    """The error sites of a tool class, BFCL's or your own, in source order by tool."""
     tree = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
     functions = {
         f.name: f
@@ -119,8 +115,8 @@ def sites_of(cls: type, tools: tuple[str, ...]) -> list[Site]:
         parameters = list(inspect.signature(getattr(cls, tool)).parameters.values())[1:]
         required = any(parameter.default is parameter.empty for parameter in parameters)
         for kind in ["unexpected"] + ["missing"] * required + ["type"] * bool(parameters):
-            text = ARGUMENT_ERRORS[kind].format(class_name=cls.__name__, tool=tool)
-            sites.append(Site(cls.__name__, tool, "argument", 0, text))
+            text = ARGUMENT_ERRORS[kind].format(method=f"{cls.__name__}.{tool}")
+            sites.append(Site(cls.__name__, tool, "argument", 0, EXECUTION_ERROR + text))
     return sites
 
 
@@ -145,78 +141,47 @@ def _clear() -> tuple[dict, ...]:
 
 
 def coverage(sites: tuple[Site, ...] | None = None) -> pd.DataFrame:
-    """One row a site: class, tool, kind, error, state (hinted, clear or open), hint, category, type, reason.
+    """One row per site, with its state: hinted, clear or open.
 
-    A vague error counts as hinted only by a record that speaks whatever the call's arguments are.
+    A vague error counts as hinted only by a record that matches whatever the call's arguments are.
     """
     rows = []
     for site in error_sites() if sites is None else sites:
-        call, row = (
-            Call(site.tool, {}),
-            {
-                "class": site.class_name,
-                "tool": site.tool,
-                "kind": site.kind,
-                "error": site.template,
-            },
-        )
-        clear = next(
-            (
-                r
-                for r in _clear()
-                if r["class"] == site.class_name
-                and (r["tools"] == ["*"] or site.tool in r["tools"])
-                and site.kind != "argument"
-                and re.search(r["error"], site.template)
-            ),
-            None,
-        )
-        hint = next(
-            (
-                h
-                for h in load_hints()
-                if h.class_name in (site.class_name, "*") and h.matches(call, site.sample)
-            ),
-            None,
-        )
-        if clear:
-            rows.append(
-                row
-                | {
-                    "state": "clear",
-                    "hint": "",
-                    "category": "",
-                    "type": "",
-                    "reason": clear["reason"],
-                }
-            )
-        elif hint:
-            rows.append(
-                row
-                | {
-                    "state": "hinted",
-                    "hint": hint.id,
-                    "category": hint.category,
-                    "type": hint.type,
-                    "reason": "",
-                }
-            )
-        else:
-            rows.append(
-                row | {"state": "open", "hint": "", "category": "", "type": "", "reason": ""}
-            )
+        row = {
+            "class": site.class_name,
+            "tool": site.tool,
+            "kind": site.kind,
+            "error": site.template,
+            "state": "open",
+            "hint": "",
+            "category": "",
+            "type": "",
+            "reason": "",
+        }
+        if reason := _reason_why_clear(site):
+            row |= {"state": "clear", "reason": reason}
+        elif hint := match((site.class_name,), Call(site.tool, {}), site.sample):
+            found = {"hint": hint.id, "category": hint.category, "type": hint.type}
+            row |= {"state": "hinted", **found}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def summary(table: pd.DataFrame) -> dict[str, int | float]:
-    """Counts of a coverage table: sites, clear, vague, hinted, open, and the covered share of the vague ones [0..1]."""
-    count = table["state"].value_counts()
-    vague = int(count.get("hinted", 0) + count.get("open", 0))
-    return {
-        "sites": len(table),
-        "clear": int(count.get("clear", 0)),
-        "vague": vague,
-        "hinted": int(count.get("hinted", 0)),
-        "open": int(count.get("open", 0)),
-        "covered": int(count.get("hinted", 0)) / vague if vague else 1.0,
-    }
+def _reason_why_clear(site: Site) -> str:
+    """The reason of the record of clear.yaml that matches, or ''."""
+    for record in _clear() if site.kind != "argument" else ():
+        if (
+            record["class"] == site.class_name
+            and (record["tools"] == ["*"] or site.tool in record["tools"])
+            and re.search(record["error"], site.template)
+        ):
+            return record["reason"]
+    return ""
+
+
+def totals(table: pd.DataFrame) -> dict[str, int | float]:
+    """Sites of a coverage table by state, and the share of the vague ones with a hint [0..1]."""
+    count = {s: int((table["state"] == s).sum()) for s in ("clear", "hinted", "open")}
+    vague = count["hinted"] + count["open"]
+    covered = count["hinted"] / vague if vague else 1.0
+    return {"sites": len(table), "vague": vague, **count, "covered": covered}

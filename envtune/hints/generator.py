@@ -1,11 +1,15 @@
-"""Generator and Judge: hints for vague errors, written by one language model and judged by another (PAPER: augmentation).
+"""Generator and Judge: one language model writes hints for vague errors, another judges them.
 
-    >>> outcomes = generate(mine(read_records(episodes)), Endpoint.from_environment(), Path("runs/hints"), Path("data/hints"))
+    >>> failures = mine(read_records(episodes))
+    >>> results = generate(failures, Endpoint.from_environment(), Path("runs/hints"), library)
 
-At most three attempts a failure; the Judge's suggestions, or what was wrong with the JSON, go into the next one. The Judge sees
-the ground truth, the Generator does not. Besides the Judge, code checks every approved text (constitution.py) against every task
-of the failure. Each attempt is kept in attempts.jsonl with model, prompt hash and verdict; a run that was stopped goes on from
-there. Approved hints are appended to generated_<class>.yaml as records that a person reviews as a diff; nothing is overwritten.
+(PAPER: augmentation.) Each failure gets at most three attempts; the Judge's suggestions, or what
+was wrong with the JSON, go into the next one. The Judge sees the ground truth, the Generator does
+not.
+Besides the Judge, code checks every approved text (constitution.py) against every task of the
+failure. Each attempt is kept in attempts.jsonl with model, prompt hash and verdict, and a run that
+was stopped continues from there. Approved hints are appended to generated_<class>.yaml, as records
+that a person reviews as a diff; nothing is overwritten.
 """
 
 import hashlib
@@ -31,6 +35,8 @@ from envtune.hints.library import CATEGORIES, TYPES, load_hints
 from envtune.hints.mining import Failure
 
 ATTEMPTS = 3
+# rejected: no attempt passed; failed: the server did not answer, and the next run tries again
+STATUSES = ("approved", "not_needed", "rejected", "failed")
 VERSION = "v1"
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -58,7 +64,7 @@ class Judgement(pydantic.BaseModel):
 
     @property
     def approved(self) -> bool:
-        """Approved by the rule and not by the model's last word alone: no leakage, no constraint, actionable, high quality."""
+        """Approved by every criterion, not by the model's overall verdict alone."""
         return (
             self.overall_approved
             and not self.solution_leakage
@@ -75,17 +81,15 @@ class Endpoint:
     base_url: str
     model: str
     key: str = "none"
-    judge_model: str = ""
-    """Another model for the Judge; '': the same."""
+    judge_model: str | None = None  # another model for the Judge; None: the same
     max_tokens: int = 600
     temperature: float = 0.7
     timeout_seconds: float = 120.0
-    retries: int = 4
-    """Retries of one request after a timeout, a 429 or a server error, with growing pauses (the client's own)."""
+    retries: int = 4  # by the client, after a timeout, a 429 or a server error
 
     @classmethod
     def from_environment(cls, **changes) -> "Endpoint":
-        """From ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL and ENVTUNE_LLM_KEY. ValueError that names what is missing."""
+        """From ENVTUNE_LLM_BASE_URL, _MODEL and _KEY. ValueError that names what is missing."""
         names = {"base_url": "ENVTUNE_LLM_BASE_URL", "model": "ENVTUNE_LLM_MODEL"}
         missing = [
             name
@@ -94,19 +98,19 @@ class Endpoint:
         ]
         if missing:
             raise ValueError(
-                f"set {' and '.join(missing)}: an OpenAI-compatible server (…/v1) and the name of its model"
+                f"set {' and '.join(missing)}: an OpenAI-compatible server (…/v1) and the name of "
+                "its model"
             )
         found = {field: os.environ[name] for field, name in names.items() if name in os.environ}
         return cls(**{**found, "key": os.environ.get("ENVTUNE_LLM_KEY", "none"), **changes})
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GenerationResult:
     """What became of one failure."""
 
     failure: Failure
-    status: str
-    """approved, not_needed, rejected (no attempt passed) or failed (the server did not answer; tried again by the next run)."""
+    status: str  # one of STATUSES
     record: dict | None
     attempts: int
     prompt_tokens: int
@@ -114,13 +118,13 @@ class Outcome:
 
 
 def _fill(name: str, values: dict[str, str]) -> str:
-    """A prompt file with its {names} filled in one pass: what a model wrote is never read as a name."""
+    """A prompt file with its {names} filled in; a value with {names} in it stays as it is."""
     prompt = (PROMPTS / f"{name}_{VERSION}.txt").read_text()
     return re.sub(r"\{(\w+)\}", lambda slot: values.get(slot.group(1), slot.group()), prompt)
 
 
 def _json_object(text: str) -> dict:
-    """The first JSON object in an answer, with or without a fence around it. ValueError when there is none."""
+    """The first JSON object in an answer, which may stand in a code fence. ValueError if none."""
     start = (text or "").find("{")
     if start < 0:
         raise ValueError("the answer holds no JSON object")
@@ -129,12 +133,7 @@ def _json_object(text: str) -> dict:
 
 
 def _examples(class_name: str, few_shot: int) -> str:
-    """A few records of the domain, as the Generator is to write them; '' for zero-shot."""
-    seeds = [
-        h
-        for h in load_hints()
-        if h.class_name == class_name and h.provenance.get("made_by") == "hand"
-    ][:few_shot]
+    """A few records of the class as examples for the Generator; '' for zero-shot."""
     lines = [
         json.dumps(
             {
@@ -144,8 +143,9 @@ def _examples(class_name: str, few_shot: int) -> str:
                 "augmented_feedback": h.text,
             }
         )
-        for h in seeds
-    ]
+        for h in load_hints()
+        if h.class_name == class_name and h.provenance.get("made_by") == "hand"
+    ][:few_shot]
     return "\n".join(["", "Hints of this domain that were approved:", *lines, ""]) if lines else ""
 
 
@@ -177,9 +177,8 @@ class _Run:
         )
         folder.mkdir(parents=True, exist_ok=True)
         self.log, self.lock = folder / "attempts.jsonl", threading.Lock()
-        if self.log.exists() and not self.log.read_bytes().endswith(
-            b"\n"
-        ):  # a line torn by a kill must not swallow the next one
+        # the next line must not be appended to one cut short by a kill
+        if self.log.exists() and not self.log.read_bytes().endswith(b"\n"):
             with open(self.log, "a", encoding="utf-8") as out:
                 out.write("\n")
 
@@ -188,13 +187,13 @@ class _Run:
             out.write(json.dumps(row) + "\n")
 
     def ask(self, role: str, values: dict[str, str], shape: type[pydantic.BaseModel]) -> tuple:
-        """(parsed answer or None, what was wrong with it, the attempt's row). openai.OpenAIError when the server gives up."""
-        prompt = _fill(role, values)
-        model = (
-            self.endpoint.judge_model or self.endpoint.model
-            if role == "judge"
-            else self.endpoint.model
-        )
+        """(parsed answer or None, what was wrong with it, the attempt's row).
+
+        openai.OpenAIError when the server gives up.
+        """
+        prompt, model = _fill(role, values), self.endpoint.model
+        if role == "judge":
+            model = self.endpoint.judge_model or model
         answer = self.client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": prompt}],
@@ -214,17 +213,12 @@ class _Run:
         }
         try:
             return shape.model_validate(_json_object(text)), "", row
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # pydantic's ValidationError and JSONDecodeError are ValueErrors
-            return (
-                None,
-                f"the answer is not the JSON object that was asked for: {str(error)[:300]}",
-                row,
-            )
+        # pydantic's ValidationError and JSONDecodeError are ValueErrors
+        except (ValueError, RecursionError) as error:
+            fault = f"the answer is not the JSON object that was asked for: {str(error)[:300]}"
+            return None, fault, row
 
-    def work(self, failure: Failure) -> Outcome:
+    def work(self, failure: Failure) -> GenerationResult:
         """Up to ATTEMPTS drafts for one failure."""
         tools = bfcl.tool_names(failure.class_name)
         values = {
@@ -277,7 +271,7 @@ class _Run:
                     verdict="failed",
                     why=f"{type(error).__name__}: {error}"[:500],
                 )
-                return Outcome(failure, "failed", None, number, *tokens)
+                return GenerationResult(failure, "failed", None, number, *tokens)
             leaks = (constitution.leak(hint, task, failure.call, failure.error) for task in tasks)
             fault = constitution.violation(hint, tools) or next(
                 (f"it gives away {leak!r}" for leak in leaks if leak), ""
@@ -303,9 +297,9 @@ class _Run:
                 }
                 record = record_of(failure, draft, made)
                 self.write(**verdict, **row, verdict="approved", why="", record=record)
-                return Outcome(failure, "approved", record, number, *tokens)
+                return GenerationResult(failure, "approved", record, number, *tokens)
         self.write(failure=failure.key, attempt=number, role="end", verdict=status, why=suggestions)
-        return Outcome(failure, status, None, number, *tokens)
+        return GenerationResult(failure, status, None, number, *tokens)
 
     @staticmethod
     def _count(tokens: list[int], row: dict) -> None:
@@ -319,7 +313,7 @@ def attempts(log: Path) -> list[dict]:
 
 
 def _finished(log: Path) -> tuple[set[str], list[dict]]:
-    """Failures that an earlier run brought to an end, and the records it approved."""
+    """Failures that an earlier run finished, and the records it approved."""
     done, records = set(), []
     for row in attempts(log):
         if row["verdict"] == "approved":
@@ -330,7 +324,7 @@ def _finished(log: Path) -> tuple[set[str], list[dict]]:
 
 
 def _keep(record: dict, folder: Path) -> None:
-    """Append a record to generated_<class>.yaml, unless its id is there already: what lies there is never changed."""
+    """Append a record to generated_<class>.yaml, unless a record with its id is there already."""
     path = folder / f"generated_{record['class']}.yaml"
     known = {r["id"] for r in yaml.safe_load(path.read_text()) or ()} if path.exists() else set()
     if record["id"] not in known:
@@ -345,44 +339,43 @@ def generate(
     library: Path,
     few_shot: int = 4,
     workers: int = 4,
-) -> list[Outcome]:
-    """Work on every failure that no earlier run in `folder` brought to an end; approved records go to `library`.
+) -> list[GenerationResult]:
+    """Work on every failure that no earlier run in `folder` finished; one result for each.
 
-    few_shot: approved hints of the domain that the Generator is shown; 0 is zero-shot. Returns an Outcome a failure worked on.
+    Approved records go to `library`. few_shot: approved hints of the class that the Generator is
+    shown; 0 is zero-shot.
     """
     run = _Run(endpoint, folder, few_shot)
     done, approved = _finished(run.log)
-    for record in approved:  # a run that was killed between its log and the library
+    for record in approved:  # a run may have been killed between its log and the library
         _keep(record, library)
     todo = [failure for failure in failures if failure.key not in done]
-    outcomes = []
+    results = []
     with (
         progress.bar(len(todo), "generating hints", "failure") as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
-        for outcome in pool.map(run.work, todo):
-            if outcome.record:
-                _keep(outcome.record, library)
-            outcomes.append(outcome)
+        for result in pool.map(run.work, todo):
+            if result.record:
+                _keep(result.record, library)
+            results.append(result)
             bar.update(1)
-    return outcomes
+    return results
 
 
 def tally(
-    outcomes: Sequence[Outcome], dollars_per_million: tuple[float, float] = (0.0, 0.0)
+    results: Sequence[GenerationResult], dollars_per_million: tuple[float, float] = (0.0, 0.0)
 ) -> dict[str, float]:
-    """Counts by status, attempts, tokens, and the cost at a price for a million prompt and completion tokens [$]."""
+    """Counts by status, attempts, tokens, and the cost [$].
+
+    dollars_per_million: the price of a million prompt and completion tokens.
+    """
     prompt, completion = (
-        sum(o.prompt_tokens for o in outcomes),
-        sum(o.completion_tokens for o in outcomes),
+        sum(getattr(r, f"{kind}_tokens") for r in results) for kind in ("prompt", "completion")
     )
-    statuses = {
-        status: sum(o.status == status for o in outcomes)
-        for status in ("approved", "not_needed", "rejected", "failed")
-    }
     return {
-        **statuses,
-        "attempts": sum(o.attempts for o in outcomes),
+        **{status: sum(r.status == status for r in results) for status in STATUSES},
+        "attempts": sum(r.attempts for r in results),
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "dollars": (prompt * dollars_per_million[0] + completion * dollars_per_million[1]) / 1e6,

@@ -1,19 +1,20 @@
-"""The hint library: records under data/hints/, matched to errors, shown beside the original error (PAPER: augmentation).
+"""The hint library: records under data/hints/, shown beside errors (PAPER: augmentation).
 
     - id: vehicle-distance-by-zipcode         # unique
-      class: VehicleControlAPI                # whose tools; "*": any class, and speaks when no record of the class does
+      class: VehicleControlAPI                # whose tools; "*": any class without a record for it
       tools: [estimate_distance]              # or ["*"]: all of the class
       when:                                   # every condition given must hold
         error: "distance not found"           # a regular expression found in the feedback
-        any_argument: "[A-Za-z]"              # ... in the text of some argument of the call (`of` names which)
+        any_argument: "[A-Za-z]"              # ... in the text of some argument (`of` names which)
         arguments: {cityA: "[A-Za-z]"}        # ... in the text of this argument
       hint: Distances are kept by zip code … # {argument} slots take the call's own values
       category: dependency_missing            # one of CATEGORIES
       type: explain_dependency                # one of TYPES
       provenance: {made_by: hand, …}         # who wrote and who approved it
 
-The first record that matches, in file and line order, speaks. Successes are never touched, the tools' state is not seen and
-the original error stays. A last guard drops a hint that would give away ground truth which the agent has not written or read.
+The first record that matches, in file and line order, is shown. A success is never changed, and the
+original error stays in the text. A hint is dropped if it would give away ground truth that the
+agent has not written or read.
 """
 
 import json
@@ -50,8 +51,7 @@ class Hint:
 
     id: str
     class_name: str
-    tools: tuple[str, ...]
-    """Empty for class "*": any name that was called, also one that is no tool."""
+    tools: tuple[str, ...]  # empty for class "*": any name that was called, also one of no tool
     error: re.Pattern
     any_argument: re.Pattern | None
     of: tuple[str, ...]
@@ -74,7 +74,7 @@ class Hint:
         )
 
     def render(self, call: Call) -> str:
-        """The text with its slots filled from the call's own arguments, each cut at 60 characters."""
+        """The text with its slots filled by the call's arguments, each cut at 60 characters."""
         return re.sub(
             r"\{(\w+)\}",
             lambda slot: str(call.arguments.get(slot.group(1), slot.group(1)))[:60],
@@ -90,7 +90,8 @@ def _hint(record: dict, where: str) -> Hint:
     when = record["when"]
     if not set(when) <= _CONDITIONS or "error" not in when:
         raise ValueError(
-            f"{name}: `when` needs `error` and may have any_argument, of and arguments; got {', '.join(when)}"
+            f"{name}: `when` needs `error` and may have any_argument, of and arguments; "
+            f"got {', '.join(when)}"
         )
     if record["category"] not in CATEGORIES or record["type"] not in TYPES:
         raise ValueError(
@@ -102,7 +103,7 @@ def _hint(record: dict, where: str) -> Hint:
     tools = known if record["tools"] == ["*"] else tuple(record["tools"])
     if not set(tools) <= set(known):
         raise ValueError(
-            f"{name}: {record['class']} has no tool {', '.join(sorted(set(tools) - set(known)))}"
+            f"{name}: {record['class']} has no tool {', '.join(sorted({*tools} - {*known}))}"
         )
     if fault := constitution.violation(record["hint"], known):
         raise ValueError(f"{name}: {fault}")
@@ -130,7 +131,7 @@ _FOLDERS = [paths.DATA / "hints"]
 
 
 def add_folder(folder: Path) -> None:
-    """Let the records of one more folder speak, those of a domain of one's own. ValueError when one of them is faulty."""
+    """Add a folder of records, such as those of your own domain. ValueError for a faulty one."""
     load_hints(folder)
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)
@@ -139,18 +140,12 @@ def add_folder(folder: Path) -> None:
 
 @lru_cache(maxsize=4)
 def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
-    """Every record of the library, or of one folder, in file and line order: made by hand first, those of any class last.
-
-    ValueError for a faulty record or a double id.
-    """
-    files = [
-        path
-        for place in ([folder] if folder else _FOLDERS)
-        for path in sorted(place.glob("*.yaml"))
-    ]
+    """Every record of the library, or of one folder: in file and line order, those made by hand
+    first, those of any class last. ValueError for a faulty record or a double id."""
     hints = [
         _hint(record, path.name)
-        for path in files
+        for place in ([folder] if folder else _FOLDERS)
+        for path in sorted(place.glob("*.yaml"))
         if path.name not in _NO_RECORDS
         for record in yaml.safe_load(path.read_text()) or ()
     ]
@@ -179,20 +174,19 @@ def augment(
     corruption: Corruption = NONE,
     seed: str = "",
 ) -> tuple[str, str | None]:
-    """What the agent reads for a result, and the id of the hint in it: (result, None) when there is nothing to add.
+    """What the agent reads for a result, and the id of the hint in it, None if there is none.
 
-    `corruption` spoils a share of the hints, drawn from `seed`, for the study of what bad hints do; such an id ends in "!kind".
+    `corruption` replaces a share of the hints, drawn from `seed`, by bad ones; their ids end in
+    "!kind".
     """
     error = is_error(result)
     hint = match(task.classes, call, error) if error else None
     if hint is None:
         return result, None
     text, name = hint.render(call), hint.id
-    if corruption.strikes(seed):
-        text, name = (
-            corruption.spoil(text, hint, load_hints(), task, turn, seed),
-            f"{hint.id}!{corruption.kind}",
-        )
+    if corruption.applies(seed):
+        text = corruption.corrupt(text, hint, load_hints(), task, turn, seed)
+        name = f"{hint.id}!{corruption.kind}"
     elif constitution.leak(text, task, call, result):
         return result, None
     content = json.loads(result) if result.startswith("{") else {"error": error}

@@ -1,15 +1,15 @@
-"""Failures that are worth a hint, mined from the episodes of runs: what keeps going wrong, clustered by tool and error.
+"""What keeps going wrong in the episodes of runs, clustered by tool and error.
 
     >>> failures = mine(read_records("runs/quickstart/episodes.jsonl.gz"))
     >>> failures[0].tool, failures[0].count, failures[0].error
 
-Only tasks that keep failing count (no episode of theirs wins every turn), and only errors that carried no hint.
+Only tasks without a complete success count, and only errors that were shown without a hint.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from envtune import bfcl, hints
 from envtune.bfcl import Call
@@ -24,29 +24,24 @@ class Failure:
 
     class_name: str
     tool: str
-    error: str
-    """The error's text in the example."""
-    pattern: str
-    """A regular expression for the errors of this cluster: values are left open."""
+    error: str  # the text in the example
+    pattern: str  # a regular expression for the errors of this cluster: values are left open
     call: Call
-    question: str
-    """What the user had asked in that turn."""
-    trajectory: str
-    """The agent's messages and what it read, from the start of the turn to the error."""
+    question: str  # what the user had asked in that turn
+    trajectory: str  # the agent's messages and what it read, from the turn's start to the error
     task_id: str
     turn: int
-    count: int = 1
-    """Episodes in which it happened."""
-    task_ids: tuple[str, ...] = field(default=())
+    count: int = 1  # episodes in which it happened
+    task_ids: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """What makes the cluster one: class, tool and pattern."""
+        """What the errors of a cluster have in common: class, tool and pattern."""
         return f"{self.class_name}.{self.tool}: {self.pattern}"
 
 
 def pattern_of(error: str) -> str:
-    """A regular expression for an error whatever the values in it are: quoted texts, numbers and paths are left open."""
+    """A regular expression for an error: quoted texts, numbers and paths in it are left open."""
     parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
     return "".join(
         ".*?" if number % 2 else re.escape(part).replace("\\ ", " ")
@@ -55,25 +50,23 @@ def pattern_of(error: str) -> str:
 
 
 def mine(records: Iterable[EpisodeRecord], at_least: int = 2) -> list[Failure]:
-    """Clusters with at least so many episodes, most frequent first. The example is the longest trajectory of its cluster."""
+    """Clusters with at least so many episodes, most frequent first.
+
+    The example of a cluster is the failure with the longest trajectory.
+    """
     records = list(records)
-    won = {
-        r.task_id
-        for r in records
-        if len(r.verdicts) == r.turns and all(v.success for v in r.verdicts)
-    }
+    won = {r.task_id for r in records if sum(v.success for v in r.verdicts) == r.turns}
     found: dict[str, list[Failure]] = defaultdict(list)
     for record in (r for r in records if r.task_id not in won):
+        # an episode that repeats an error counts once, with the last, whose trajectory is longest
         for key, failure in {failure.key: failure for failure in _failures(record)}.items():
-            found[key].append(
-                failure
-            )  # an episode that repeats its error counts once, with the last, whose story is longest
+            found[key].append(failure)
     clusters = []
     for same in found.values():
         if len(same) >= at_least:
             example = max(same, key=lambda f: len(f.trajectory))
             tasks = tuple(sorted({f.task_id for f in same}))
-            clusters.append(Failure(**{**vars(example), "count": len(same), "task_ids": tasks}))
+            clusters.append(replace(example, count=len(same), task_ids=tasks))
     return sorted(clusters, key=lambda f: (-f.count, f.key))
 
 
