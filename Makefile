@@ -55,7 +55,7 @@ test: setup  ## the fast tests, notebooks 01 and 02 among them (five minutes on 
 	@$(BIN)/python -m ruff check
 	@$(PYTEST) -m "not slow"
 
-test-all: setup  ## every test and notebook (TIME_ALL on two cores)
+test-all: setup  ## every test and notebook (about a quarter of an hour on two cores)
 	@$(BIN)/python -m ruff check
 	@$(PYTEST)
 
