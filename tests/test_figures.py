@@ -72,7 +72,7 @@ def test_the_dynamics_figure_draws_the_saved_numbers_and_names_its_source(metric
     assert validation["validation accuracy"] == [[0.25]] * 4  # a piece for each stage
     assert fig.axes[2].get_ylabel() == "gradient norm"
     assert "tiny-agent, seed 0" in fig.texts[-1].get_text()
-    png, pdf = kit.save(fig, tmp_path / "deep" / "dynamics")
+    png, pdf = files.save_figure(fig, tmp_path / "deep" / "dynamics")
     assert png.stat().st_size > 20_000 and pdf.read_bytes().startswith(b"%PDF")
 
 
@@ -175,7 +175,7 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     right = figures.robustness_lines(data, "made up, for a test").axes[1]
     assert drawn(right)["vague"] == [pytest.approx([0.4, 0.275, 0.15])]
     for picture in (bars, fig):
-        assert kit.save(picture, tmp_path / "p")[0].stat().st_size > 10_000
+        assert files.save_figure(picture, tmp_path / "p")[0].stat().st_size > 10_000
 
 
 def test_decisions_alarms_and_rollbacks_are_drawn_and_explained(metrics):

@@ -87,3 +87,12 @@ def load_metrics(run_dir: Path):
     last = data.groupby("stage", sort=False)["step"].max()
     data["at"] = data["step"] + data["stage"].map(last.cumsum() - last)
     return pd.concat([rows for _, rows in data.groupby("stage", sort=False)], ignore_index=True)
+
+
+def save_figure(figure, path: Path) -> tuple[Path, Path]:
+    """Write a matplotlib figure as `path`.png (200 dpi) and `path`.pdf, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = path.with_suffix(".png"), path.with_suffix(".pdf")
+    figure.savefig(files[0], dpi=200)
+    figure.savefig(files[1])
+    return files

@@ -1,7 +1,7 @@
 """Figures of single runs from saved metrics, one function a figure; nothing here trains.
 
 >>> fig = stage_dynamics(load_metrics(run_dir), "tiny-agent, seed 0")
->>> kit.save(fig, run_dir / "stage_dynamics")          # .png and .pdf
+>>> files.save_figure(fig, run_dir / "stage_dynamics")          # .png and .pdf
 """
 
 import pandas as pd
@@ -176,7 +176,7 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
     fig, [[ax]] = kit.canvas(1, 1, (8, 3.8))
     kit.bars(ax, events, "category", "recovered", "hint", hints, kit.wilson95)
     places = list(dict.fromkeys(events["category"]))
-    for row in recovery.table(events, by=["category", "hinted"]).itertuples():
+    for row in recovery.rates(events, by=["category", "hinted"]).itertuples():
         at = places.index(row.category) + (0.2 if row.hinted else -0.2)
         ax.text(at, row.high + 0.015, f"n={row.n}", ha="center", fontsize=7)
     ax.set_ylabel("errors recovered")

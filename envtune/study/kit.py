@@ -1,15 +1,13 @@
-"""Drawing helpers that every figure shares: one colour for one thing, curves, bars, captions,
-files.
+"""Drawing helpers that every figure shares: one colour for one thing, curves, bars, captions.
 
 >>> fig, [[ax]] = kit.canvas(1, 1, (5, 3), "Figure 6")
 >>> kit.panel(ax, curves, "accuracy", hue="case")
->>> kit.save(kit.finish(fig, "Own runs: ..."), folder / "figure6")          # .png and .pdf
+>>> kit.finish(fig, "Own runs: ...")
 """
 
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -108,15 +106,6 @@ def finish(fig: Figure, text: str) -> Figure:
     fig.get_layout_engine().set(rect=(0, height, 1, 1 - height))
     fig.text(0.01, 0.01, "\n".join(lines), va="bottom", fontsize=7, color="0.35")
     return fig
-
-
-def save(fig: Figure, path: Path) -> tuple[Path, Path]:
-    """Write `path`.png (200 dpi) and `path`.pdf, creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = path.with_suffix(".png"), path.with_suffix(".pdf")
-    fig.savefig(files[0], dpi=200)
-    fig.savefig(files[1])
-    return files
 
 
 def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str = "at", **how):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from envtune.common import paths
+from envtune.common import files, paths
 
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it injects
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
@@ -130,9 +130,7 @@ def show(figure, file: Path, width: int = 900) -> None:
     from IPython.display import Image, display
     from matplotlib import pyplot as plt
 
-    from envtune.study import kit
-
-    picture, _ = kit.save(figure, file)
+    picture, _ = files.save_figure(figure, file)
     plt.close(figure)
     display(Image(picture, width=width, alt=file.name.replace("_", " ")))
 

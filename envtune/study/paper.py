@@ -335,7 +335,7 @@ FIGURES: dict[str, Callable[[Chosen], Figure]] = {
 
 
 def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
-    drawn = {name: kit.save(fig, folder / name)[0] for name, fig in made.items()}
+    drawn = {name: files.save_figure(fig, folder / name)[0] for name, fig in made.items()}
     for fig in made.values():
         kit.plt.close(fig)
     return drawn
