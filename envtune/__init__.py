@@ -1,13 +1,15 @@
 """Environment Tuning: multi-turn tool use learned from 400 problems, by tuning the environment.
 
     import envtune
-    episode = envtune.Episode("multi_turn_base_0")           # episode.step(message) -> what the agent reads next
-    record = envtune.replay("multi_turn_base_0", messages)   # assistant messages, in order
+    episode = envtune.Episode("multi_turn_base_0")   # episode.step(message) -> the agent's next input
+    record = envtune.replay("multi_turn_base_0", messages)           # assistant messages, in order
     record.codes, envtune.rewards.progress_reward(record), envtune.bfcl.official_valid(record)
 
-The rooms, bottom up; each uses only what stands before it: common, bfcl, record, hints, env, policy, train, study. Importing this needs
-no torch.
+The rooms, bottom up; each imports only those before it: common, bfcl, record, hints, env, policy,
+train, study. Importing envtune needs no torch; `from envtune.train import presets` imports a module.
 """
+
+from pathlib import Path
 
 from envtune import bfcl
 from envtune.env import rewards
@@ -16,3 +18,10 @@ from envtune.record import EpisodeRecord, read_records, write_records
 
 __version__ = "0.1.0"
 __all__ = ["Episode", "EpisodeRecord", "bfcl", "read_records", "replay", "rewards", "write_records"]
+
+
+def __getattr__(name: str):
+    """AttributeError that says where a module of that name is."""
+    found = [path.parent.name for path in Path(__file__).parent.glob(f"*/{name}.py")]
+    advice = f"; it is a module of a room: from envtune.{found[0]} import {name}" if found else ""
+    raise AttributeError(f"module 'envtune' has no attribute {name!r}{advice}")

@@ -98,3 +98,12 @@ def test_an_episode_that_did_not_end_is_not_valid():
     from envtune import replay
 
     assert not bfcl.official_valid(replay("multi_turn_base_0", []))
+
+
+def test_a_module_that_is_not_imported_yet_is_named_with_its_room():
+    import envtune
+
+    with pytest.raises(AttributeError, match="from envtune.train import presets"):
+        _ = envtune.presets
+    with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+        _ = envtune.nothing

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 import yaml
 
-from envtune import bfcl, preflight
+from envtune import bfcl
 from envtune.common import paths
 
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
@@ -75,16 +75,30 @@ def test_bfcl_is_named_in_the_same_version_everywhere():
 @pytest.mark.parametrize(
     "version, free, part",
     [
-        ((3, 10), 10**12, "this is 3.10"),
-        ((3, 13), 10**12, "this is 3.13"),
-        ((3, 12), 10**9, "1.0 GB are free"),
-        ((3, 11), 10**12, ""),
-        ((3, 12), 10**12, ""),
+        ((3, 10), 10**12, "Python 3.11 or 3.12 is needed, this is 3.10"),
+        ((3, 13), 10**12, "Python 3.11 or 3.12 is needed, this is 3.13"),
+        ((3, 12), 10**9, "5 GB of free disk are needed here, 1.0 GB are free"),
     ],
 )
-def test_the_preflight_says_in_one_sentence_what_stops_an_install(version, free, part):
-    message = preflight.problem(version, free)
-    assert (part in message) if part else message == ""
+def test_make_stops_with_one_sentence_on_another_python_or_a_full_disk(
+    tmp_path, version, free, part
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import shutil, sys, types\nsys.version_info = {version}\n"
+        f"shutil.disk_usage = lambda path: types.SimpleNamespace(free={free})\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and not (tmp_path / "venv").exists()
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert line.startswith("envtune: ") and part in line
 
 
 def test_make_stops_with_one_sentence_without_a_python():

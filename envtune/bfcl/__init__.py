@@ -1,5 +1,7 @@
-"""The tasks (BFCL's and synthetic ones), their tools, results, splits and verdicts. Only here is bfcl_eval imported; nothing of it is
-copied, and nothing is run by `eval`."""
+"""The tasks (BFCL's and synthetic ones), their tools, results, splits and verdicts.
+
+Only this room imports bfcl_eval. None of its code is copied, and nothing is run by `eval`.
+"""
 
 from envtune.bfcl.checker import (
     brief,

@@ -1,4 +1,4 @@
-"""Whether a turn or an episode is right: BFCL's own checks, what they find missing or different, and what ground truth leaves behind.
+"""Whether a turn or an episode is right: BFCL's own checks, and the state that is right.
 
 >>> task = load_task("multi_turn_base_3")
 >>> [len(turn.results) for turn in ground_truth(task)]
@@ -35,13 +35,13 @@ def brief(values, chars: int = 160, items: int = 3) -> str:
 
 
 def missing_results(results: list[str], truth_results: tuple[str, ...]) -> list[str]:
-    """What BFCL's response check misses: ground-truth results that are not among the agent's results so far (a multiset)."""
+    """BFCL's response check: results of the ground truth that are not among the agent's."""
     verdict = _checker().response_checker(results, truth_results, 0)
     return [] if verdict["valid"] else verdict["details"]["missing_items"]
 
 
 def state_difference(model_instances: dict, truth_instances: dict) -> str:
-    """What BFCL's state check finds: the class and its public attributes that differ, with both values; '' when none does."""
+    """BFCL's state check: the class and its public attributes that differ, or ''."""
     verdict = _checker().state_checker(model_instances, truth_instances)
     if verdict["valid"]:
         return ""
@@ -57,20 +57,13 @@ def state_difference(model_instances: dict, truth_instances: dict) -> str:
 
 
 def _tree_differences(model, truth, path: str) -> list[str]:
-    """What differs between two directories of BFCL's file system, by path. As deep as the ground truth's tree, never deeper."""
+    """What differs between two directories or files of BFCL's file system, by path."""
+    kinds = [type(item).__name__.lower() for item in (model, truth)]
     if type(model) is not type(truth):
-        return [
-            f"{path} is a {type(model).__name__.lower()}, ground truth has a {type(truth).__name__.lower()}"
-        ]
+        return [f"{path} is a {kinds[0]}, ground truth has a {kinds[1]}"]
     if not hasattr(truth, "contents"):
-        return (
-            []
-            if model == truth
-            else [
-                f"{path} holds {brief([repr(model.content)], 60)}, "
-                f"ground truth {brief([repr(truth.content)], 60)}"
-            ]
-        )
+        held = [brief([repr(item.content)], 60) for item in (model, truth)]
+        return [] if model == truth else [f"{path} holds {held[0]}, ground truth {held[1]}"]
     found = [
         f"{path}/{name} is not in the ground truth"
         for name in model.contents
@@ -81,19 +74,17 @@ def _tree_differences(model, truth, path: str) -> list[str]:
             found.append(f"{path}/{name} is missing")
         else:
             found += _tree_differences(model.contents[name], item, f"{path}/{name}")
-    return found or (
-        []
-        if model.name == truth.name
-        else [f"{path} is named {model.name!r}, ground truth {truth.name!r}"]
-    )
+    if not found and model.name != truth.name:
+        found.append(f"{path} is named {model.name!r}, ground truth {truth.name!r}")
+    return found
 
 
 def official_valid(record) -> bool:
-    """The verdict of BFCL's multi_turn_checker on an EpisodeRecord: every well-formed call of every turn, empty turns too.
+    """The verdict of BFCL's multi_turn_checker on all well-formed calls of an EpisodeRecord.
 
-    The checker's own code runs, with one thing exchanged: where it would build strings and `eval` them, the calls go
-    through a Toolbox as data. An episode that did not reach its last turn, or was cut by a limit that ends an episode,
-    fails, as in BFCL's runner ("force-terminated").
+    The checker's own code runs, with one change: where it would build strings and `eval` them, the
+    calls go through a Toolbox as data. An episode that did not reach its last turn, or was ended by
+    a limit, fails, as in BFCL's runner ("force-terminated").
     """
     if not record.completed:
         return False
@@ -109,7 +100,7 @@ def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
         return [box.execute(call) for call in func_call_list], box.instances
 
     checker = _checker()
-    # a copy of BFCL's function over a namespace of our own: nothing in the installed package is patched
+    # a copy of BFCL's function with a namespace of its own: the installed package is not patched
     check = types.FunctionType(
         checker.multi_turn_checker.__code__,
         {**vars(checker), "execute_multi_turn_func_call": execute},
@@ -130,22 +121,19 @@ def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
 
 @dataclass(frozen=True)
 class TurnTruth:
-    """What the ground truth leaves after one turn: results of its calls, and a copy of every instance."""
+    """What is right after one turn: the results of the ground truth, and a copy of every tool."""
 
     results: tuple[str, ...]
     instances: dict
+    # (class, getter of its public attributes, their values): what BFCL's state check compares
     public: tuple[tuple[str, Callable, tuple], ...]
-    """(class, getter of its public attributes, their values): what BFCL's state check compares."""
 
     def same_state(self, instances: dict) -> bool:
-        """Whether every public attribute equals the ground truth's: BFCL's state check without its report."""
-        for name, public_of, values in self.public:  # noqa: SIM110 -- a generator takes longer, at every turn
-            if public_of(instances[name]) != values:
-                return False
-        return True
+        """Whether every public attribute is right: BFCL's state check without its report."""
+        return all(public_of(instances[name]) == values for name, public_of, values in self.public)
 
     def among(self, results: list[str]) -> bool:
-        """Whether every result of the ground truth is among these, as often: BFCL's response check without its report."""
+        """Whether these hold every right result as often: BFCL's response check without report."""
         left = results.copy()
         try:
             for result in self.results:
@@ -158,18 +146,17 @@ class TurnTruth:
 def _public(instance) -> tuple[Callable, tuple]:
     """A getter of an instance's public attributes, and what it gets now."""
     names = [name for name in vars(instance) if not name.startswith("_")]
-    public_of = (
-        operator.attrgetter(*names, "__class__") if names else type
-    )  # the class makes it a tuple for one name too
+    # with two names and more, attrgetter gives a tuple
+    public_of = operator.attrgetter("__class__", "__class__", *names)
     return public_of, public_of(instance)
 
 
 @lru_cache(maxsize=1024)
 def ground_truth(task: Task, skipped: tuple[int, ...] = ()) -> tuple[TurnTruth, ...]:
-    """Ground truth of a task, executed once and reused by every episode: states are copied, never handed out to tools.
+    """Ground truth of a task, executed once and shared by all episodes. No tool gets these states.
 
-    `skipped` turns are not executed: the authors' environment leaves out a turn in which the agent made no call, so
-    later turns are judged from where the agent stands.
+    `skipped` turns are not executed: the authors' environment leaves out a turn in which the agent
+    made no call, so later turns are compared from where the agent stands.
     """
     box, turns = Toolbox(task), []
     for turn, calls in enumerate(task.ground_truth):

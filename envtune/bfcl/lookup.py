@@ -1,4 +1,4 @@
-"""A task by its id, whoever made it: BFCL, the generator of synthetic tasks, or a domain of one's own.
+"""A task by its id: BFCL's, a synthetic one, or one of your own domain.
 
 >>> load_task("synthetic_base_7").split
 'base'
@@ -7,8 +7,7 @@
 from envtune.bfcl import synthetic
 from envtune.bfcl.tasks import SPLITS, Task, load_tasks
 
-OWN_TASKS: dict[str, Task] = {}
-"""Tasks of tool classes that are not BFCL's, by id; filled by domains.add."""
+OWN_TASKS: dict[str, Task] = {}  # of tool classes that are not BFCL's; filled by domains.add
 
 
 def load_task(task_id: str) -> Task:
@@ -20,7 +19,7 @@ def load_task(task_id: str) -> Task:
     tasks = load_tasks()
     if task_id not in tasks:
         raise KeyError(
-            f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or synthetic_<split>_<number>, split one of "
-            f"{', '.join(SPLITS)}"
+            f"no task {task_id!r}; ids read multi_turn_<split>_<0..199> or "
+            f"synthetic_<split>_<number>, split one of {', '.join(SPLITS)}"
         )
     return tasks[task_id]

@@ -1,15 +1,18 @@
-"""Who trains and who is tested: 400/400 by scenario, validation, and the stage-1 subset.
+"""Which tasks train and which test: 400/400 by scenario, validation, and the stage-1 subset.
 
     >>> splits = load_splits()
-    >>> len(splits.train), len(splits.validation), len(splits.test), len(splits.test_unseen), len(splits.stage1)
-    (400, 100, 400, 300, 75)
-    >>> of_tasks("synthetic").train[0]          # the same sets of synthetic tasks; "both" joins them
+    >>> len(splits.train), len(splits.stage1), len(splits.validation)
+    (400, 75, 100)
+    >>> len(splits.test), len(splits.test_unseen)
+    (400, 300)
+    >>> of_tasks("synthetic").train[0]       # the same sets of synthetic tasks; "both" joins them
     'synthetic_base_0'
 
-Task i of the four splits is one scenario, so a split made per task would show the test scenarios in training. Here 100
-scenario indices train and 100 are held out, the same in all four splits (the paper says only "100 of each"). Validation
-is 25 of the held-out scenarios, because the paper takes its validation from the held-out half too; results are therefore
-reported on all 400 held-out tasks and on the 300 that no choice ever saw.
+Task i of the four splits is one scenario, so a split made per task would show the test scenarios in
+training. Here 100 scenario indices train and 100 are held out, the same in all four splits (the
+paper says only "100 of each"). Validation is 25 of the held-out scenarios, because the paper takes
+its validation from the held-out half too. Results are therefore reported on all 400 held-out tasks,
+and on the 300 of them that no decision used.
 """
 
 import json
@@ -35,18 +38,14 @@ class Splits:
     mode: str
     seed: int
     train: tuple[str, ...]
-    stage1: tuple[str, ...]
-    """75 of the 100 base training tasks: stage 1 needs form, not breadth."""
-    validation: tuple[str, ...]
-    """100 held-out tasks on which stages are compared: a part of `test`."""
-    test: tuple[str, ...]
-    """All 400 held-out tasks, as the paper reports."""
-    test_unseen: tuple[str, ...]
-    """The 300 of them outside validation: no choice ever saw them."""
+    stage1: tuple[str, ...]  # 75 of the 100 base training tasks: stage 1 learns the format
+    validation: tuple[str, ...]  # 100 of `test`, on which stages are compared
+    test: tuple[str, ...]  # all 400 held-out tasks, as the paper reports
+    test_unseen: tuple[str, ...]  # the 300 of them outside validation
 
 
 def make_splits(seed: int = 0, mode: str = "scenario") -> Splits:
-    """Draw the splits. `per_task` samples each split on its own, as the paper may have done: its scenarios leak."""
+    """Draw the splits. `per_task` samples each split alone, as the paper may have: that leaks."""
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
     train, validation = set(), set()
@@ -86,8 +85,10 @@ def scenario_of(task_id: str) -> str:
 
 
 def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
-    """Those of `task_ids` that belong to the `count` scenarios with the least ground truth to write [characters], judged by
-    their longest variant: what a small model can practise on."""
+    """Those of `task_ids` in the `count` scenarios with the shortest ground truth and requests.
+
+    The longest variant counts [characters]. A small model can train on these.
+    """
 
     def size(scenario: str) -> int:
         variants = (load_task(scenario.replace("_base_", f"_{split}_", 1)) for split in SPLITS)
@@ -101,7 +102,7 @@ def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def synthetic_splits() -> Splits:
-    """The fixed sets of synthetic tasks. Validation is no part of the test set here: tasks are not scarce."""
+    """The fixed sets of synthetic tasks. Here validation tasks are not part of the test set."""
     train, test = synthetic.task_ids(synthetic.TRAIN), synthetic.task_ids(synthetic.TEST)
     return Splits(
         "synthetic",
@@ -115,7 +116,7 @@ def synthetic_splits() -> Splits:
 
 
 def of_tasks(tasks: str, seed: int = 0, mode: str = "scenario") -> Splits:
-    """Splits of BFCL's tasks ("bfcl"), of synthetic ones ("synthetic"), or all of both, BFCL's first ("both")."""
+    """Splits of BFCL's tasks ("bfcl"), of synthetic ones ("synthetic"), or of both ("both")."""
     if tasks not in TASKS:
         raise ValueError(f"tasks is one of {', '.join(TASKS)}, got {tasks!r}")
     if tasks != "both":
@@ -134,20 +135,14 @@ def splits_file(seed: int, mode: str = "scenario") -> Path:
 
 
 def load_splits(seed: int = 0, mode: str = "scenario") -> Splits:
-    """The committed splits, or a fresh draw for a seed without a file. ValueError when a file and its draw disagree."""
+    """The committed splits, or a draw for a seed without a file. ValueError if these differ."""
     drawn = make_splits(seed, mode)
     file = splits_file(seed, mode)
-    if file.exists():
-        stored = Splits(
-            **{
-                k: tuple(v) if isinstance(v, list) else v
-                for k, v in json.loads(file.read_text()).items()
-            }
+    if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(asdict(drawn))):
+        raise ValueError(
+            f"{file} does not hold the draw of seed {seed}: restore it from git, or delete it to "
+            "draw again"
         )
-        if stored != drawn:
-            raise ValueError(
-                f"{file} does not hold the draw of seed {seed}: restore it from git, or delete it to draw anew"
-            )
     return drawn
 
 

@@ -1,11 +1,12 @@
 """BFCL V3 multi-turn: 800 tasks, their tool docs and tool classes.
 
     >>> task = load_tasks()["multi_turn_base_3"]
-    >>> task.user_turns[1][:45], task.ground_truth[0][0]
-    ('After identifying them, the next step is to e', Call(name='find', arguments={'path': '.', 'name': 'test'}))
+    >>> task.user_turns[1][:26], task.ground_truth[0][0]
+    ('After identifying them, th', Call(name='find', arguments={'path': '.', 'name': 'test'}))
 
-Task i of the four splits is one scenario in four variants. miss_func withholds tools until a turn whose user message is
-empty in the data; it reads as NEW_TOOLS_MESSAGE here. Ground truth is parsed with `ast`, never evaluated.
+Task i of the four splits is one scenario in four variants. miss_func withholds tools until a turn
+whose user message is empty in the data; it reads as NEW_TOOLS_MESSAGE here. Ground truth is parsed
+with `ast`, never evaluated.
 """
 
 import ast
@@ -37,7 +38,7 @@ NEW_TOOLS_MESSAGE = "More functions are now available to you. Please try again w
 
 
 class BFCLUnavailable(RuntimeError):
-    """bfcl-eval is missing, of another version, or its data is not what this project was checked against."""
+    """bfcl-eval is missing, of another version, or its data has changed."""
 
 
 class Call(NamedTuple):
@@ -49,24 +50,21 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One problem instance. Shared by every episode, so nobody writes to its dicts (Toolbox copies what tools may keep). What is
-    computed once for a task is kept under the task itself: another one with the same id is another task."""
+    """One problem. All episodes share it, so nothing may write to its dicts (Toolbox copies).
+
+    Caches use the task itself as the key: another task with the same id is another task.
+    """
 
     id: str
     split: str
-    scenario: int
-    """Index 0..199, the same in all four splits: what a leak-free split must group by."""
-    user_turns: tuple[str, ...]
-    """What the user says at the start of each turn; NEW_TOOLS_MESSAGE on the turn where withheld tools appear."""
+    scenario: int  # 0..199, the same in all four splits: what a leak-free split must group by
+    user_turns: tuple[str, ...]  # NEW_TOOLS_MESSAGE on the turn where withheld tools appear
     initial_config: dict
     classes: tuple[str, ...]
-    withheld: tuple[str, ...]
-    """Tools whose docs appear only from turn `withheld_until` on (miss_func); empty elsewhere."""
+    withheld: tuple[str, ...]  # tools whose docs appear only from turn `withheld_until` on
     withheld_until: int | None
-    ground_truth: tuple[tuple[Call, ...], ...]
-    """Calls a turn; an empty turn means that the right act is to ask."""
-    ground_truth_source: tuple[tuple[str, ...], ...]
-    """The same calls as BFCL writes them, for export."""
+    ground_truth: tuple[tuple[Call, ...], ...]  # per turn; in an empty turn it is right to ask
+    ground_truth_source: tuple[tuple[str, ...], ...]  # the same calls as BFCL writes them
 
     @property
     def turns(self) -> int:
@@ -78,17 +76,14 @@ class Task:
 
 @lru_cache(maxsize=1)
 def _package() -> Path:
+    command = f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}"
     try:
         installed = version("bfcl-eval")
     except PackageNotFoundError:
-        raise BFCLUnavailable(
-            "the BFCL benchmark is not installed; run: "
-            f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}"
-        ) from None
+        raise BFCLUnavailable(f"the BFCL benchmark is not installed; run: {command}") from None
     if installed != PACKAGE_VERSION:
         raise BFCLUnavailable(
-            f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: "
-            f"pip install --no-deps bfcl-eval=={PACKAGE_VERSION}"
+            f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: {command}"
         )
     return Path(importlib.import_module("bfcl_eval").__file__).parent
 
@@ -110,7 +105,7 @@ def _data_files() -> dict[str, Path]:
 
 @lru_cache(maxsize=1)
 def _raw() -> dict[str, list[dict]]:
-    """Every data file as its JSON lines, read once, after the hash over all of them was compared."""
+    """Every data file as its JSON lines, read once, after their common hash was compared."""
     _package()
     digest, rows = hashlib.sha256(), {}
     for name, path in sorted(_data_files().items()):
@@ -125,8 +120,8 @@ def _raw() -> dict[str, list[dict]]:
     return rows
 
 
+# tool classes that are not BFCL's, with their docs, by name; filled by domains.add
 OWN_CLASSES: dict[str, tuple[type, list[dict]]] = {}
-"""Tool classes that are not BFCL's, with their docs, by name; filled by domains.add."""
 
 
 @cache
@@ -150,7 +145,7 @@ def _docs(class_name: str) -> list[dict]:
 
 
 def new_instance(class_name: str, initial_config: dict, long_context: bool):
-    """A tool instance in its initial state, as BFCL builds it. The config is copied, the caller's is never touched."""
+    """A tool instance in its initial state, as BFCL builds it. The config is copied."""
     instance = tool_class(class_name)()
     if class_name != "MathAPI":  # BFCL's only stateless class: it has no scenario to load
         instance._load_scenario(
@@ -160,7 +155,7 @@ def new_instance(class_name: str, initial_config: dict, long_context: bool):
 
 
 def long_context_constants() -> list:
-    """The module-level lists and texts that long_context tools print as they are. Nobody writes to them (tested)."""
+    """Module-level values that long_context tools print; nothing writes to them (tested)."""
     _package()
     from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import long_context as module
 
@@ -174,7 +169,7 @@ def long_context_constants() -> list:
 
 
 def parse_call(source: str, classes: tuple[str, ...]) -> Call:
-    """`"sort('a.txt')"` -> Call('sort', {'file_name': 'a.txt'}): literals only, positional arguments named."""
+    """`"sort('a.txt')"` -> Call('sort', {'file_name': 'a.txt'}). Literals only."""
     node = ast.parse(source, mode="eval").body
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         raise ValueError(f"expected a single call such as f(x=1), got {source!r}")
@@ -189,9 +184,7 @@ def parse_call(source: str, classes: tuple[str, ...]) -> Call:
 
 
 def _task(split: str, entry: dict, answer: dict) -> Task:
-    withheld = entry.get(
-        "missed_function", {}
-    )  # {"3": ["sort"]}: at most one turn in BFCL's data (tested)
+    withheld = entry.get("missed_function", {})  # {"3": ["sort"]}: at most one turn (tested)
     until = int(next(iter(withheld))) if withheld else None
     classes = tuple(entry["involved_classes"])
     source = tuple(tuple(turn) for turn in answer["ground_truth"])
@@ -232,7 +225,7 @@ def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict
 
 
 def tool_docs(task: Task, turn: int) -> list[dict]:
-    """The tool docs that the model may read in a turn: all of the task's classes, without the tools still withheld."""
+    """The tool docs that the model may read in a turn: all but those still withheld."""
     return docs_of(
         task.classes, task.withheld if task.withheld and turn < task.withheld_until else ()
     )

@@ -107,7 +107,7 @@ atexit.register(_end)
 def run(class_name: str, call: Call) -> str:
     """A tool's result as BFCL prints it, an exception as "Error during execution: …".
 
-    Ended when the call went past a limit; RuntimeError when no worker can be started on this machine.
+    Ended when the call went past a limit; RuntimeError when no worker can be started.
     """
     global _worker
     request = json.dumps([class_name, call.name, call.arguments]).encode() + b"\n"

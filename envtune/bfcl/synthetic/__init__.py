@@ -1,4 +1,4 @@
-"""Tasks without end over BFCL's real tools, each from its id alone (docs/synthetic_tasks.md). Nothing here trains or judges."""
+"""Tasks without end over BFCL's real tools, each from its id alone (docs/synthetic_tasks.md)."""
 
 from envtune.bfcl.synthetic.draw import Draw, Names
 from envtune.bfcl.synthetic.tasks import (

@@ -1,10 +1,10 @@
-"""Random draws that are the same in every process and Python version, and the names that synthetic tasks are made of.
+"""Random draws that are the same in every process and Python version, and names for tasks.
 
     >>> draw = Draw("synthetic 7")
     >>> draw.choice(["a", "b", "c"]), draw.between(1, 6)
     ('c', 3)
 
-Only `Random.random()` is used: Python promises that it repeats for a seed, and promises it of nothing else.
+Only `Random.random()` is used: it is the only method that Python promises to repeat for a seed.
 """
 
 import random
@@ -12,36 +12,37 @@ import zlib
 from collections.abc import Sequence
 
 NOUNS = (
-    "report budget summary invoice letter memo ledger agenda roster survey index sketch outline recipe poem diary contract "
-    "schedule catalog inventory manual receipt proposal itinerary transcript glossary brochure checklist syllabus forecast"
+    "report budget summary invoice letter memo ledger agenda roster survey index sketch outline "
+    "recipe poem diary contract schedule catalog inventory manual receipt proposal itinerary "
+    "transcript glossary brochure checklist syllabus forecast"
 ).split()
 FOLDERS = (
-    "projects archive drafts music photos data backup temp school research finance travel office clients garden "
-    "kitchen studio library sports history"
+    "projects archive drafts music photos data backup temp school research finance travel office "
+    "clients garden kitchen studio library sports history"
 ).split()
 PEOPLE = (
-    "Anna Boris Carla Dmitri Elena Felix Greta Hugo Irene Jonas Karin Leon Marta Nils Olga Pavel Rita Simon Tanja Viktor "
-    "Wanda Xaver Yara Zeno Bruno Clara Edgar Frida Gustav Hanna"
+    "Anna Boris Carla Dmitri Elena Felix Greta Hugo Irene Jonas Karin Leon Marta Nils Olga Pavel "
+    "Rita Simon Tanja Viktor Wanda Xaver Yara Zeno Bruno Clara Edgar Frida Gustav Hanna"
 ).split()
 ADJECTIVES = (
     "broken late missing noisy slow cold empty heavy wrong new old loud dirty loose open".split()
 )
 THINGS = (
-    "printer screen chair window door lamp phone laptop heater badge router desk cable meeting garden train package "
-    "camera kettle parcel"
+    "printer screen chair window door lamp phone laptop heater badge router desk cable meeting "
+    "garden train package camera kettle parcel"
 ).split()
 UNSEEN_NOUNS = "manifest dossier pamphlet treatise almanac chronicle voucher bulletin".split()
 UNSEEN_FOLDERS = "museum harbor stadium orchard bakery theater".split()
 UNSEEN_PEOPLE = "Quentin Isolde Mortimer Beatrix Lorenzo Ophelia Casimir Philippa".split()
 UNSEEN_ADJECTIVES = "rusty sticky crooked foggy".split()
 UNSEEN_THINGS = "scanner blender curtain mailbox projector stapler".split()
+# words of sentences that nobody searches for
 COMMON = frozenset("the is are and to at no be new here about call please ready done today".split())
-"""Words of sentences that nobody searches for."""
 ENDINGS = ("txt", "md", "csv", "log", "pdf")
 _ONSETS = (
-    "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sl sp st th tr".split()
-    + [""] * 4
-)
+    "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sl sp st th "
+    "tr"
+).split() + [""] * 4
 _VOWELS = "a a e e i i o o u u ai ea ee ie io oa oo ou y".split()
 _CODAS = "b d ck g l ll m n nd ng nt p r rd rt s sh ss st t x z".split() + [""] * 14
 
@@ -89,7 +90,7 @@ def share(text: str, parts: int) -> int:
 
 
 class Names:
-    """Words for files, people and texts. `unseen`: from lists, and from made-up words, that no other task uses."""
+    """Words for files, people and texts. `unseen`: words that no other task uses."""
 
     def __init__(self, draw: Draw, unseen: bool = False):
         self.draw, self.unseen = draw, unseen
@@ -98,7 +99,7 @@ class Names:
         return self.draw.choice(unseen if self.unseen else seen)
 
     def made_up(self) -> str:
-        """A word that is in no dictionary, such as `thoard`: one in five of them is kept for unseen names."""
+        """A word in no dictionary, such as `thoard`; one in five is reserved for unseen names."""
         while True:
             word = "".join(
                 self.draw.choice(part)
@@ -168,4 +169,5 @@ class Names:
 
     def place(self) -> str:
         """An address to drive to: `48 Travi Street`."""
-        return f"{self.draw.between(1, 99)} {self.noun().capitalize()} {self.draw.choice(('Street', 'Road', 'Square', 'Lane'))}"
+        number, noun = self.draw.between(1, 99), self.noun().capitalize()
+        return f"{number} {noun} {self.draw.choice(('Street', 'Road', 'Square', 'Lane'))}"

@@ -1,4 +1,4 @@
-"""A workspace's messages: MessageAPI. Prerequisites: being logged in, and the id of the person written to."""
+"""A workspace's messages: MessageAPI. Prerequisites: a login, and the receiver's id."""
 
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call

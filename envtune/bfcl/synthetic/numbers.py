@@ -1,4 +1,4 @@
-"""Arithmetic: MathAPI, which has no state. Prerequisites: an earlier result that a later step works on."""
+"""Arithmetic: MathAPI, which has no state. Prerequisite: the result of an earlier step."""
 
 from envtune.bfcl.synthetic.world import Family, World
 from envtune.bfcl.tasks import Call

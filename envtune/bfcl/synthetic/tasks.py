@@ -3,18 +3,19 @@
     >>> task = make("synthetic_miss_param_1207")
     >>> task.user_turns, task.ground_truth
 
-An id reads synthetic_<variant>_<number>. Behind it stand, where they are chosen, `_t<turns>`, `_d<depth>` (at most `depth`
-prerequisites a request, and at least one request that has so many) and the tool classes, `_TicketAPI` or `_TicketAPI+MathAPI`: only
-so does a task come from a world of one's own (add_world). One number is one scenario in four variants, as in BFCL.
+An id reads synthetic_<variant>_<number>, and may end in `_t<turns>`, `_d<depth>` (at most `depth`
+prerequisites per request, and at least one request with so many) and tool classes, `_TicketAPI` or
+`_TicketAPI+MathAPI`; worlds of your own (add_world) are used only when named in this way. One
+number is one scenario in four variants, as in BFCL.
 
     numbers 0-99        the 400 training tasks (100 a variant)
             100-124     the 100 validation tasks
             200-299     the 400 test tasks; up to 999 for more of them
-            from 1000   open to everybody: training, pre-training, trials
+            from 1000   for any use: training, pre-training, trials
 
-Three quarters of all combinations of a request and its values belong to training, one quarter to validation and test, by a fixed
-hash: no combination of a test task occurs in training. Of the test numbers, those divisible by 5 are said in phrasings, and the
-next ones use names, that occur nowhere else.
+Three quarters of all combinations of a request and its values belong to training, one quarter to
+validation and test, by a fixed hash: no combination of a test task occurs in training. Of the test
+numbers, those divisible by 5 use phrasings that occur nowhere else, and the next ones such names.
 """
 
 import re
@@ -36,13 +37,12 @@ from envtune.bfcl.synthetic.world import Again, Family, Plan, World
 from envtune.bfcl.tasks import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
 from envtune.bfcl.toolbox import Toolbox
 
+# tool class -> its world; the tasks of ids without classes are drawn from these alone, for ever
 WORLDS: dict[str, type[World]] = {
     world.class_name: world
     for world in (Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)
 }
-"""Tool class -> its world. Tasks without classes in their id are drawn from these alone, so that fixed ids stay fixed."""
-OWN_WORLDS: dict[str, type[World]] = {}
-"""Worlds of tool classes that are not BFCL's; filled by add_world."""
+OWN_WORLDS: dict[str, type[World]] = {}  # of tool classes that are not BFCL's
 TRAIN, VALIDATION, TEST = range(100), range(100, 125), range(200, 300)
 _HELD_OUT = range(100, 1000)
 _UNSEEN = range(200, 1000)
@@ -76,7 +76,7 @@ def task_ids(numbers: Sequence[int], variants: Sequence[str] = SPLITS) -> tuple[
 
 
 def novelty(task_id: str) -> str:
-    """What is new in a task: "phrasings", "names", or "values" for the rest of test and validation; "" for training."""
+    """What is new in a held-out task: "phrasings", "names" or "values"; "" for training tasks."""
     number = int(_parts(task_id)[1])
     if number not in _HELD_OUT:
         return ""
@@ -84,15 +84,17 @@ def novelty(task_id: str) -> str:
 
 
 def add_world(world: type[World]) -> None:
-    """Make a world of one's own known: `synthetic_base_7_RestaurantAPI` is then a task. Its tool class is made known first, by
-    domains.add. ValueError when it is not, or when the class is BFCL's."""
+    """Add a world of your own: `synthetic_base_7_RestaurantAPI` is then a task.
+
+    ValueError when its tool class is BFCL's, or was not added before, by domains.add.
+    """
     if world.class_name in WORLDS:
         raise ValueError(
             f"{world.class_name} has its world already; fixed task ids are drawn from it"
         )
     if world.class_name not in OWN_CLASSES:
         raise ValueError(
-            f"there is no tool class {world.class_name!r}; make it known first, with domains.add(cls, [])"
+            f"there is no tool class {world.class_name!r}; add it first: domains.add(cls, [])"
         )
     OWN_WORLDS[world.class_name] = world
     _made.cache_clear()  # in a notebook the same world is defined again and again
@@ -103,15 +105,16 @@ def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, .
     found = _ID.fullmatch(task_id)
     if found is None:
         raise KeyError(
-            f"no task {task_id!r}; synthetic ids read synthetic_<variant>_<number>, variant one of {', '.join(SPLITS)}, with "
-            "_t<1..4> for the number of turns, _d<0..5> for the depth of prerequisites and _<class>+<class> for the tool "
-            "classes where they are chosen"
+            f"no task {task_id!r}; synthetic ids read synthetic_<variant>_<number>, variant one of "
+            f"{', '.join(SPLITS)}, with _t<1..4> for the number of turns, _d<0..5> for the depth "
+            "of prerequisites and _<class>+<class> for the tool classes where they are chosen"
         )
     variant, number, turns, depth, classes = found.groups()
     chosen = tuple(classes.split("+")) if classes else ()
     if unknown := [name for name in chosen if name not in WORLDS | OWN_WORLDS]:
         raise KeyError(
-            f"no task {task_id!r}: {', '.join(unknown)} has no world; worlds: {', '.join(WORLDS | OWN_WORLDS)}"
+            f"no task {task_id!r}: {', '.join(unknown)} has no world; "
+            f"worlds: {', '.join(WORLDS | OWN_WORLDS)}"
         )
     if len(set(chosen)) < len(chosen):
         raise KeyError(f"no task {task_id!r}: a class stands twice in it")
@@ -119,12 +122,12 @@ def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, .
 
 
 def make(task_id: str) -> Task:
-    """The task of an id. KeyError when it is no synthetic id, RuntimeError when no draw met its difficulty."""
+    """The task of an id. KeyError for an unknown id, RuntimeError when no draw met its depth."""
     return _made(task_id)[0]
 
 
 def requests(task_id: str) -> tuple[Plan, ...]:
-    """The requests that a task is made of, in order: kind, values, calls. For those who check or count tasks."""
+    """The requests that a task is made of, in order: kind, values, calls."""
     return _made(task_id)[1]
 
 
@@ -136,10 +139,8 @@ def _made(task_id: str) -> tuple[Task, tuple[Plan, ...]]:
         draw = Draw(f"{seed} {attempt}")
         try:
             worlds, asked = _scenario(number, turns, depth, classes, draw)
-            for long_context in (
-                False,
-                True,
-            ):  # all variants of a number are refused together: they share their scenario
+            # all variants of a number share a scenario, so they are refused together
+            for long_context in (False, True):
                 _run(worlds, [plan.calls for _, plan in asked], long_context)
             if variant.startswith("miss"):
                 asked = asked[: _MOST_TURNS - 1]  # the variant adds a turn
@@ -149,7 +150,8 @@ def _made(task_id: str) -> tuple[Task, tuple[Plan, ...]]:
         except Again:
             continue
     raise RuntimeError(
-        f"no draw of {task_id!r} met its difficulty in {_ATTEMPTS} attempts; choose another number, fewer turns or depth"
+        f"no draw of {task_id!r} met its difficulty in {_ATTEMPTS} attempts; choose another "
+        "number, fewer turns or depth"
     )
 
 
@@ -258,7 +260,7 @@ def _source(call: Call) -> str:
 
 
 def _run(worlds: list[World], calls: Sequence[Sequence[Call]], long_context: bool) -> None:
-    """Raise Again when a call of the ground truth fails, or when the task could be won without one of them."""
+    """Raise Again when a call of the ground truth fails, or when the task is won without one."""
     classes = tuple(world.class_name for world in worlds)
     start = (classes, {world.class_name: world.config for world in worlds}, long_context)
     box = Toolbox.of_scenario(*start)
@@ -268,7 +270,7 @@ def _run(worlds: list[World], calls: Sequence[Sequence[Call]], long_context: boo
         results = [box.execute(call) for call in turn_calls]
         if any(is_error(result) for result in results):
             raise Again
-        # what a call prints is asked of the agent: only a text that an earlier turn printed too does not prove that it was made
+        # a call's result proves that it was made, unless an earlier turn has printed the same text
         doubtful += [(turn, i) for i, result in enumerate(results) if result in seen]
         seen.update(results)
     if any(_wins_without(start, calls, *place) for place in doubtful):

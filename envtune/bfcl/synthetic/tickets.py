@@ -1,4 +1,4 @@
-"""A ticket queue: TicketAPI. Prerequisite: being logged in, where a ticket is made or one's own are listed."""
+"""A ticket queue: TicketAPI. Prerequisite: a login, to make a ticket or list one's own."""
 
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call

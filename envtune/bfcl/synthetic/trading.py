@@ -1,4 +1,4 @@
-"""A stock account: TradingBot. Prerequisites: being logged in, the symbol of a company, its present price."""
+"""A stock account: TradingBot. Prerequisites: a login, a company's symbol, its current price."""
 
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call

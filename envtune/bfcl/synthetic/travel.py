@@ -1,4 +1,4 @@
-"""Flights, cards and bookings: TravelAPI. Prerequisites: airport codes of cities, and the access token that the user gives once."""
+"""Flights, cards and bookings: TravelAPI. Prerequisites: airport codes, the access token."""
 
 import random
 

@@ -1,5 +1,8 @@
-"""A car: VehicleControlAPI. Prerequisites: locked doors and a pressed brake before the engine starts, the engine before cruise
-control, zip codes before a distance."""
+"""A car: VehicleControlAPI.
+
+Prerequisites: locked doors and a pressed brake before the engine starts, the engine before cruise
+control, zip codes before a distance.
+"""
 
 from envtune.bfcl.synthetic.world import Again, Family, World
 from envtune.bfcl.tasks import Call

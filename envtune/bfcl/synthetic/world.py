@@ -2,7 +2,7 @@
 
     class Notes(World):
         class_name = "NotesAPI"
-        families = {"add": Family(("Note {text}.", "Write down {text}."), unseen=("Keep {text} in mind.",),
+        families = {"add": Family(("Note {text}.", "Write down {text}."), ("Remember {text}.",),
                                   vague=("Note something.",), missing="text")}
 
         def __init__(self, draw, names, depth):
@@ -13,8 +13,8 @@
             text = self.names.sentence()
             return self.plan("add", {"text": text}, [Call("add_note", {"text": text})])
 
-A world keeps in mind what its requests have changed, so that the calls it plans are right when they are made. Every argument
-is in the user's words, in an earlier result, or a constant of the tool's documentation.
+A world tracks what its requests have changed, so that the calls it plans are right when they are
+made. Every argument is in the user's words, in an earlier result, or a constant of the tool's docs.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,7 @@ from typing import ClassVar
 from envtune.bfcl.synthetic.draw import Draw, Names, share
 from envtune.bfcl.tasks import Call
 
-HELD_OUT_SHARES = 4
-"""One of so many combinations of a request and its values is kept for validation and test."""
+HELD_OUT_SHARES = 4  # one in four combinations of a request and its values is held out
 
 
 class Again(Exception):
@@ -38,26 +37,25 @@ class Family:
     """The ways to say one kind of request. Slots in braces are filled with the request's values."""
 
     phrasings: tuple[str, ...]
-    unseen: tuple[str, ...]
-    """Phrasings that a fifth of the test tasks use and nothing else does."""
-    vague: tuple[str, ...]
-    """The request without the value of the slot `missing`: for miss_param."""
+    unseen: tuple[str, ...]  # phrasings that only a fifth of the test tasks use
+    vague: tuple[str, ...]  # for miss_param: without the value of the slot `missing`
     missing: str
-    weight: float = 1.0
-    """How often it is drawn, relative to the other families of its world."""
+    weight: float = 1.0  # how often it is drawn, relative to the other families of its world
 
     def __post_init__(self):
         slots = [_slots(text) for text in (*self.phrasings, *self.unseen)]
         if any(s != slots[0] for s in slots) or self.missing not in slots[0]:
             raise ValueError(
-                f"every phrasing fills the same slots, `missing` among them; got {slots} and {self.missing!r}"
+                f"every phrasing fills the same slots, `missing` among them; got {slots} and "
+                f"{self.missing!r}"
             )
         if (
             any(_slots(text) - slots[0] or self.missing in _slots(text) for text in self.vague)
             or not self.vague
         ):
             raise ValueError(
-                f"vague phrasings use the slots {slots[0]} without {self.missing!r}; got {self.vague}"
+                f"vague phrasings use the slots {slots[0]} without {self.missing!r}; "
+                f"got {self.vague}"
             )
 
 
@@ -70,35 +68,28 @@ class Plan:
     """One request: what is said and the calls that fulfil it, prerequisites first."""
 
     family: str
-    values: dict[str, str]
-    """Slot -> the value as the user says it."""
+    values: dict[str, str]  # slot -> the value as the user says it
     calls: tuple[Call, ...]
-    prerequisites: int
-    """How many of the calls only prepare: log in, change folder, look an id up."""
-    also: str
-    """What the user adds so that prerequisites can be met: credentials, a token; '' when nothing."""
-    named: bool
-    """Whether a value is a name (of a file, a person, ...), not only numbers and fixed terms."""
-    askable: bool
-    """Whether it takes a question to learn the missing value; not so where the state leaves one possibility."""
+    prerequisites: int  # how many of the calls only prepare: log in, change folder, look up an id
+    also: str  # what the user adds for the prerequisites: credentials, a token; '' when nothing
+    named: bool  # whether a value is a name (of a file, a person, ...)
+    askable: bool  # whether only the user knows the missing value, and the state does not show it
 
 
 class World:
-    """One tool class in a drawn state. Methods named as `families` plan a request each, or raise Again."""
+    """One tool class in a drawn state. A method per family plans a request, or raises Again."""
 
     class_name: ClassVar[str]
     families: ClassVar[dict[str, Family]]
-    named: ClassVar[frozenset[str]] = frozenset()
-    """Slots that hold names."""
+    named: ClassVar[frozenset[str]] = frozenset()  # slots that hold names
     config: dict
 
     def __init__(self, draw: Draw, names: Names, depth: int | None):
-        """depth: at most so many prerequisites a request; None: as the draw gives. 0 asks for a state that needs none."""
+        """depth: the most prerequisites per request; None: as drawn. 0 makes them all met."""
         self.draw, self.names, self.depth = draw, names, depth
         self.held_out = False
         self.also = ""
-        self.known: set[str] = set()
-        """What an earlier call of this task has told the agent: no need to look it up again."""
+        self.known: set[str] = set()  # what an earlier call of this task has told the agent
 
     def ready(self, probability: float) -> bool:
         """Draw whether a prerequisite is met at the start; depth 0 makes it so."""
@@ -107,7 +98,7 @@ class World:
         )
 
     def keep(self, family: str, values: dict) -> None:
-        """Raise Again unless these values of a family belong to this task's side of the train/held-out line."""
+        """Raise Again unless task and values are both held out, or both not."""
         key = f"{family} " + " ".join(f"{k}={v}" for k, v in sorted(values.items()))
         if (share(key, HELD_OUT_SHARES) == 0) != self.held_out:
             raise Again
@@ -121,7 +112,7 @@ class World:
         also: str = "",
         askable: bool = True,
     ) -> Plan:
-        """The request with its calls. A method calls `keep` before it changes the world and this at its end."""
+        """The request with its calls: a family's method ends with this."""
         return Plan(
             family,
             {k: str(v) for k, v in values.items()},
