@@ -3,9 +3,9 @@
     >>> estimate(presets.GPU_24GB, SHAPES["Qwen/Qwen2.5-3B-Instruct"])["weights"]     # GiB
     1.6
 
-The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits, keys
-and values, vLLM's share) from the model's shape. It is arithmetic, meant to tell 12 GiB from 30, and
-was not measured on a GPU: see docs/verified.md.
+The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits,
+keys and values, vLLM's share) from the model's shape. It is arithmetic, meant to tell 12 GiB from
+30, and was not measured on a GPU: see docs/verified.md.
 """
 
 import os
@@ -21,7 +21,7 @@ from envtune.train import stages
 from envtune.train.presets import Preset
 
 OPENING_TOKENS = 8_192
-"""Longest opening: system prompt with tool docs, first user message (PAPER: optimisation) [tokens]."""
+"""Longest opening: system prompt with tool docs, first user message (PAPER) [tokens]."""
 COMPACT_OPENING_TOKENS = 1_024
 """The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks (4,951
 with full docs)."""
@@ -81,7 +81,7 @@ SHAPES = {
 
 
 def shape_of(model: str) -> Shape | None:
-    """The shape of a preset's model: known, or from its config; None when the hub cannot be asked."""
+    """The shape of a preset's model: known, or from its config; None without the hub."""
     if model in SHAPES:
         return SHAPES[model]
     try:
@@ -101,7 +101,7 @@ def shape_of(model: str) -> Shape | None:
 
 
 def longest_tokens(preset: Preset) -> tuple[int, int]:
-    """(whole sequence, completion) of the longest episode, in the longest stage that the preset trains [tokens]."""
+    """(whole sequence, completion) of the longest episode in the preset's stages [tokens]."""
     trained = [
         stage for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True) if steps
     ] or stages.STAGES
@@ -121,7 +121,7 @@ def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict
     if preset.four_bit:
         weights = shape.block_parameters * 0.53 + embedding * value
     trained = shape.adapter_parameters(preset.lora_rank) if preset.lora_rank else shape.parameters
-    # adapters are float32; ZeRO-3 and FSDP keep a float32 copy of full weights beside AdamW's two moments
+    # adapters are float32; ZeRO-3 and FSDP keep full weights in float32 beside AdamW's moments
     wide = 4 if preset.lora_rank or spread > 1 else value
     optimiser = trained * (2 * wide + wide + (wide if spread > 1 else 0))
     full, completion = longest_tokens(preset)
@@ -167,12 +167,13 @@ def _installed(package: str) -> str | None:
 
 
 def _missing(preset: Preset) -> list[str]:
-    """Packages that the preset needs and that are missing here, or have a version that cannot work."""
+    """Packages that the preset needs and that are missing, or have a wrong version."""
     problems, have = [], _installed("vllm")
     least, most = map(Version, VLLM_RANGE)
     if preset.use_vllm and have is None:
         problems.append(
-            "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set use_vllm=False"
+            "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set "
+            "use_vllm=False"
         )
     elif preset.use_vllm and not least <= Version(Version(have).base_version) <= most:
         problems.append(
@@ -204,8 +205,8 @@ def report(preset: Preset) -> tuple[str, list[str]]:
         problems.insert(0, f"{needed} (cpu-tiny runs without)")
     if gpu and preset.processes > count and preset.parallel != "cpu":
         problems.append(
-            f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or use "
-            "more machines"
+            f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or "
+            "use more machines"
         )
     if gpu and preset.bf16 and not torch.cuda.is_bf16_supported():
         problems.append(f"{name} has no bf16: set bf16=False")
@@ -241,9 +242,9 @@ def report(preset: Preset) -> tuple[str, list[str]]:
     total = sum(parts.values())
     if (gpu or not preset.bf16) and total > gib:
         problems.append(
-            f"it needs about {total:.0f} GiB per device and {name} has {gib:.0f}: lower device_batch, "
-            "rollout_batch, completion_tokens or vllm_gpu_share, take a smaller model, or spread it "
-            "(parallel='zero3')"
+            f"it needs about {total:.0f} GiB per device and {name} has {gib:.0f}: lower "
+            "device_batch, rollout_batch, completion_tokens or vllm_gpu_share, take a smaller "
+            "model, or spread it (parallel='zero3')"
         )
     if preset.use_vllm and preset.vllm_mode == "colocate" and gpu:
         episode = preset.context_tokens * shape.cache_values_per_token
@@ -264,7 +265,7 @@ def report(preset: Preset) -> tuple[str, list[str]]:
 
 
 def check(preset: Preset) -> None:
-    """Print what a preset needs, against what is here. ValueError with all reasons that it cannot work."""
+    """Print what a preset needs and what is here. ValueError with all reasons to refuse it."""
     table, problems = report(preset)
     print(table)
     if problems:
