@@ -1,11 +1,14 @@
-"""Does GRPO teach the embedded agent tasks that it never saw? The four stages with the preset cpu-tiny, five seeds; prints two tables.
+"""Does GRPO teach the embedded agent tasks that it never saw? Four stages of cpu-tiny, five seeds.
 
-    $ python benchmarks/learning_check.py [--seeds 0 1 2 3 4] [--out runs/learning_check] [-p FIELD VALUE] [--json] [--write]
+    $ python benchmarks/learning_check.py [--seeds 0 1 2 3 4] [--out runs/learning_check]
+        [-p FIELD VALUE] [--json] [--write]
 
-Measured before training and after every stage on the 400 synthetic test tasks, without hints, under BFCL's limits and checker, greedy
-and sampled, with 95% intervals clustered by scenario. Targets, every seed: both rise by at least 20 points from start to end, no stage
-loses more than 5. Printed beside them, and judged by nobody but the reader: the seconds of training steps and validations (aim: 12
-minutes on two cores). A seed that was stopped goes on; a finished one is not run again. `--write` replaces the committed reference runs.
+Measured before training and after every stage on the 400 synthetic test tasks, without hints,
+under BFCL's limits and checker, greedy and sampled, with 95% intervals clustered by scenario.
+Targets, every seed: both rise by at least 20 points from start to end, no stage loses more than 5.
+Printed beside them, and judged by nobody but the reader: the seconds of training steps and
+validations (aim: 12 minutes on two cores). A seed that was stopped goes on; a finished one is not
+run again. `--write` replaces the committed reference runs.
 """
 
 import argparse
@@ -28,14 +31,13 @@ RISE, LOSS = 0.20, 0.05
 def measure(policy: Path, preset: presets.Preset, seed: int, out: Path) -> pd.DataFrame:
     """`evaluation.both_ways` of a policy on the test tasks, kept in `out`."""
     if not out.exists():
-        evaluation.both_ways(policy, synthetic.task_ids(synthetic.TEST), preset, seed).to_csv(
-            out, index=False
-        )
+        tasks = synthetic.task_ids(synthetic.TEST)
+        evaluation.both_ways(policy, tasks, preset, seed).to_csv(out, index=False)
     return pd.read_csv(out)
 
 
 def check(seed: int, preset: presets.Preset, folder: Path) -> pd.DataFrame:
-    """Train the four stages and return `evaluation.after_stages` with the seed and the seconds of its training steps and validations."""
+    """Train the four stages; `evaluation.after_stages` with the seed and the training seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     start = grpo.starting_model(preset)
     with progress.bar(sum(preset.stage_steps), f"seed {seed}", "step") as bar:
@@ -59,27 +61,17 @@ def check(seed: int, preset: presets.Preset, folder: Path) -> pd.DataFrame:
 
 
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a seed and way: start, end, rise, the worst step between stages, and whether both targets are met."""
+    """One row per seed and way: start, end, rise, worst stage, and whether both targets are met."""
     found = []
     for (seed, way), part in rows.groupby(["seed", "way"], sort=False):
         values = part["accuracy"].tolist()
-        rise, worst = (
-            values[-1] - values[0],
-            min(b - a for a, b in zip(values, values[1:], strict=False)),
-        )
-        found.append(
-            {
-                "seed": seed,
-                "way": way,
-                "start": values[0],
-                "end": values[-1],
-                "rise": rise,
-                "worst_stage": worst,
-                "met": bool(rise >= RISE and worst >= -LOSS),
-                "train_seconds": part["train_seconds"].iloc[0],
-            }
-        )
-    return pd.DataFrame(found)
+        rise = values[-1] - values[0]
+        worst = min(b - a for a, b in zip(values, values[1:], strict=False))
+        met = bool(rise >= RISE and worst >= -LOSS)
+        seconds = part["train_seconds"].iloc[0]
+        found.append((seed, way, values[0], values[-1], rise, worst, met, seconds))
+    columns = "seed way start end rise worst_stage met train_seconds".split()
+    return pd.DataFrame(found, columns=columns)
 
 
 def write(rows: pd.DataFrame, runs: Path, folder: Path = paths.DATA / "reference_runs") -> None:

@@ -1,11 +1,13 @@
-"""Where the time of a GRPO step goes: generation (prefill, decode), environment, loss; and what keeping keys and values is worth.
+"""Where the time of a GRPO step goes: generation, environment, loss; and what the cache saves.
 
-    $ python benchmarks/rollout.py [--model tiny-agent|smollm2|FOLDER] [--steps 4] [-p FIELD VALUE] [--json]
-    $ python benchmarks/rollout.py --model FOLDER --decoders            # one wave, decoded in the ways of transformers (CUDA)
+    $ python benchmarks/rollout.py [--model tiny-agent|smollm2|FOLDER] [--steps 4]
+        [-p FIELD VALUE] [--json]
+    $ python benchmarks/rollout.py --model FOLDER --decoders     # ways to decode one wave (CUDA)
 
-A few real training steps of stage 2 are run four times in one process, on the same tasks and seeds: as they are, with the
-contexts of every wave read anew, with waves that wait for their last message, and with TRL's padding in the loss. "environment" is
-everything that is neither generation nor loss: parsing, tools, verdicts, hints, records, tokenising the replies, masks. Its target is
+A few real training steps of stage 2 are run four times in one process, on the same tasks and
+seeds: as they are, with the contexts of every wave read anew, with waves that wait for their last
+message, and with TRL's padding in the loss. "environment" is everything that is neither generation
+nor loss: parsing, tools, verdicts, hints, records, tokenising the replies, masks. Its target is
 below 3% of a step.
 """
 
@@ -68,8 +70,11 @@ class Clock:
 
 @contextmanager
 def watched(clock: Clock, keep: bool, padded: bool, wait: float):
-    """Training with the clock around its parts, the sampler keeping its cache or not and waiting for this share of a wave's messages,
-    the loss with TRL's padding or without. Undone at the end."""
+    """Training with the clock around its parts. Undone at the end.
+
+    keep: the sampler keeps its cache; wait: the share of a wave's messages that it waits for;
+    padded: the loss with TRL's padding.
+    """
     state = {"generating": False, "tokens": 0, "steps": 0}
 
     class Sampler(sampler.Sampler):
@@ -138,7 +143,7 @@ def measure(
     padded: bool = False,
     wait: float = 0.5,
 ) -> dict:
-    """Train `steps` steps of stage 2 without validation in between; seconds by part, tokens, and the whole."""
+    """Train `steps` steps of stage 2 without validation: seconds by part and in all, tokens."""
     clock = Clock()
     quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
     with TemporaryDirectory() as folder, watched(clock, keep, padded, wait) as state:
@@ -164,7 +169,8 @@ def measure(
 
 
 def decoders(preset: presets.Preset, start: Path | str, rows: int = 16) -> pd.DataFrame:
-    """Tokens a second of one wave, decoded with a dynamic cache, a static one (compiled on CUDA), and continuous batching (CUDA)."""
+    """Tokens per second of one wave: dynamic cache, static cache (compiled on CUDA), and continuous
+    batching (CUDA)."""
     model, tokenizer = sampler.load_policy(
         start, preset.bf16, device="cuda" if torch.cuda.is_available() else "cpu"
     )

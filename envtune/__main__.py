@@ -1,4 +1,4 @@
-"""Commands of `python -m envtune`: run notebooks, train jobs, check presets, sweeps, hints, exports."""
+"""Commands of `python -m envtune`: notebooks, training jobs, presets, sweeps, hints, exports."""
 
 import argparse
 import json

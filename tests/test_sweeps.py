@@ -85,16 +85,8 @@ def test_points_have_folders_that_tell_them_apart(book):
 
 @pytest.mark.slow
 def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
-    shown = []
     choices = sweeps.grid({"x": [3, 13, 98]})
-    result = sweeps.sweep(
-        book,
-        "s",
-        choices,
-        workers=2,
-        show=lambda states, left: shown.append((states, left)),
-        every_seconds=0.5,
-    ).set_index("x")
+    result = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
     assert result["state"].to_dict() == {3: "done", 13: "failed", 98: "done"}
     assert result["square"].dropna().to_dict() == {3: 9, 98: 98 * 98}
     assert (
@@ -114,12 +106,9 @@ def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
         and [r["parameters"]["x"] for r in made["runs"]] == [3, 98]
         and made["runs"][0]["seconds"] > 0
     )
-    states, left = shown[-1]
-    assert (
-        list(states.columns)
-        == ["run", "state", "stage", "step", "of", "progress", "minutes", "error"]
-        and left == "done"
-    )
+    states = sweeps.run_states(sweeps.plan(book, "s", choices))
+    assert states["state"].tolist() == ["done", "failed", "done"]
+    assert states["step"].tolist() == [1, 0, 1] and (states["minutes"] > 0).all()
     again = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
     assert (
         again.loc[3, "starts"] == 1 and (paths.runs() / "s.x-13" / "starts").read_text() == "2"
@@ -212,20 +201,26 @@ def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, a
     )
 
 
-def test_the_time_left_is_estimated_from_what_is_done_and_what_is_under_way():
-    def left(*rows):
-        return sweeps.time_left(
-            pd.DataFrame(rows, columns=["state", "step", "of", "minutes"]), workers=2
-        )
-
-    assert left(("waiting", 0, 0, 0), ("running", 0, 10, 1)) == "time unknown"
-    assert (
-        left(("waiting", 0, 10, 0), ("running", 2, 10, 1)) == "about 4 min left"
-    )  # 1.8 runs of five minutes, two at a time
-    assert (
-        left(("done", 10, 0, 10), ("failed", 1, 0, 1), ("waiting", 0, 0, 0)) == "about 5 min left"
+def test_a_running_run_counts_by_its_steps():
+    states = pd.DataFrame(
+        [
+            ("waiting", 0, 10),
+            ("running", 2, 10),
+            ("running", 3, 0),
+            ("done", 9, 0),
+            ("failed", 1, 9),
+        ],
+        columns=["state", "step", "of"],
     )
-    assert left(("done", 10, 10, 10), ("failed", 1, 0, 1)) == "done"
+    assert sweeps._shares(states).tolist() == [0, 0.2, 0, 1, 1]
+
+
+@pytest.mark.slow
+def test_the_bar_names_each_run_that_ends(book, capsys):
+    sweeps.sweep(book, "s", [{"x": 13}])
+    printed = capsys.readouterr()
+    assert "s.x-13: failed in" in printed.out and "thirteen is refused" in printed.out
+    assert "100%" in printed.err and "1 of 1 runs done" in printed.err
 
 
 @pytest.mark.slow

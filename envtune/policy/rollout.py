@@ -1,13 +1,14 @@
-"""Many episodes at once, as token ids: waves of generation between which only the environment's text is tokenised.
+"""Many episodes at once, as token ids: in waves; only the environment's text is tokenised.
 
     wave 1:  [system, user] -> generate -> ids of every episode's first message
     wave 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...
 
 The tokens trained are the tokens sampled: ids are concatenated; a message is decoded once for the
-environment and never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one that
-the environment wrote.
+environment and never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one
+that the environment wrote.
 
-This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask, _generate_single_turn).
+This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask,
+_generate_single_turn).
 """
 
 import contextlib
@@ -26,13 +27,14 @@ from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
 """Contexts as ids -> one sampled message each (EOS included where it was sampled) and their
-log-probabilities or None. A message that is not complete yet is None: ask for the same context again."""
+log-probabilities or None. A message that is not complete yet is None: ask for the same context
+again."""
 
 _SENTINEL = "\u2042sentinel\u2042"  # replaces a message while the chat template is taken apart
 
 
 class Chat:
-    """A tokenizer's chat template: what comes before and after a user message that follows an answer."""
+    """A chat template: what comes before and after a user message that follows an answer."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -49,8 +51,8 @@ class Chat:
         )
         if text.count(head) != 1 or text.count(reply) != 1:
             raise ValueError(
-                f"the chat template of {tokenizer.name_or_path!r} does not keep messages as they are;"
-                " choose a model whose template renders user and assistant messages verbatim"
+                f"the chat template of {tokenizer.name_or_path!r} changes messages; "
+                "choose a model whose template renders user and assistant messages verbatim"
             )
         before, self._after_reply = text.split(head)[1].split(reply)
         eos = tokenizer.eos_token
@@ -91,7 +93,7 @@ class Chat:
 
 @dataclass
 class Rollout:
-    """One episode as ids. completion_ids, mask and logprobs are equally long: all after the opening."""
+    """One episode as ids. completion_ids, mask and logprobs are equally long (no opening)."""
 
     episode: Episode
     prompt_ids: list[int]
@@ -147,13 +149,13 @@ def play(
     message_tokens: int,
     any_running: Callable[[bool], bool] = lambda here: here,
 ) -> list[Rollout]:
-    """Play all episodes to their end, one batched `generate` per wave; a finished one leaves the batch.
+    """Play all episodes to their end, one batched `generate` per wave of those still running.
 
-    budget_tokens: completion length of an episode [tokens].
-    message_tokens: the longest message that `generate` samples [tokens].
-    any_running: is given whether episodes run here, and says whether any run in any process. A process
-        without running episodes generates for one opening and drops the message, because a generation
-        that several processes share hangs if one of them does not take part.
+    budget_tokens: completion length of an episode [tokens]. message_tokens: the longest message
+    that `generate` samples [tokens]. any_running: is given whether episodes run here, and says
+    whether any run in any process. A process
+        without running episodes generates for one opening and drops the message, because a
+        generation that several processes share hangs if one of them does not take part.
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
     while any_running(bool(running := [r for r in rollouts if not r.episode.done])):
@@ -184,12 +186,12 @@ def play_policy(
 
 
 def prompt_row(task_id: str) -> list[dict]:
-    """A dataset prompt for TRL: rollout_func gets only prompts, so the message carries the task id."""
+    """A dataset prompt for TRL: rollout_func gets only prompts, so it carries the task id."""
     return [{"role": "user", "content": "", "task_id": task_id}]
 
 
 def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """What every metrics row says of a batch of episodes: means over episodes unless named otherwise."""
+    """What every metrics row says of a batch of episodes: means, unless named otherwise."""
     n = len(records)
     events = recovery.errors(records)
     steps = [step for record in records for step in record.steps]
@@ -232,10 +234,11 @@ CUT_SHORT = (
 
 @dataclass
 class TRLRollout:
-    """`rollout_func` for GRPOTrainer: plays a batch, returns ids, mask, log-probabilities and rewards.
+    """`rollout_func` for GRPOTrainer: plays a batch; returns ids, mask, logprobs and rewards.
 
-    In training each task comes `num_generations` times in a row and plays under `training_limits`; in
-    evaluation mode it plays under EVALUATION limits, without hints, and the reward is BFCL's verdict.
+    In training each task comes `num_generations` times in a row and plays under `training_limits`;
+    in evaluation mode it plays under EVALUATION limits, without hints, and the reward is BFCL's
+    verdict.
     """
 
     chat: Chat
@@ -259,7 +262,7 @@ class TRLRollout:
     def _generate(self, trainer) -> Generate:
         """TRL's own generation with vLLM or weights spread over processes, else our sampler."""
         if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            # the last argument is generations per prompt: contexts differ after the first wave, so 1
+            # the last argument is generations per prompt: 1, because contexts differ after a wave
             return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
@@ -324,7 +327,7 @@ class TRLRollout:
 
 @contextlib.contextmanager
 def generating(trainer) -> Iterator[None]:
-    """Gradient checkpointing off while sampling, because it disables the cache of keys and values."""
+    """Gradient checkpointing off while sampling, because it disables the cache."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     checkpointing = model.is_activation_checkpointing
     if checkpointing:
@@ -345,7 +348,7 @@ REPORTED = {
 
 
 def episode_reward(completions, episode_reward, log_metric, **columns) -> list[float]:
-    """TRL's reward function: the reward was computed in the rollout, from the record and not from decoded text."""
+    """TRL's reward function: the rollout has computed the reward from the record."""
     for name in REPORTED:
         log_metric(name, sum(columns[name]) / len(columns[name]))
     return episode_reward

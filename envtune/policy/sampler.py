@@ -2,7 +2,8 @@
 
 >>> model, tokenizer = load_policy("runs/quickstart/stage1_syntax/policy", bf16=False)
 >>> generate = Sampler(model, tokenizer, message_tokens=256, temperature=0.0)
->>> rollouts = rollout.play(episodes, rollout.Chat(tokenizer), generate, budget_tokens=4096, message_tokens=256)
+>>> chat = rollout.Chat(tokenizer)
+>>> rollouts = rollout.play(episodes, chat, generate, budget_tokens=4096, message_tokens=256)
 """
 
 import contextlib
@@ -118,13 +119,15 @@ class Sampler:
     reply; some rows may be gone), only the reply is read. Any other contexts start anew; then equal
     openings, such as a group's, are read once.
 
-    wait: the share of messages that must be complete to end a wave, so that few rows run idle. A row
+    wait: the share of messages that must be complete to end a wave, so that few rows run idle. A
+    row
         whose message is not complete gets None; the same context in the next call goes on with it.
-    waste: a row has holes (mask 0) in the cache where other rows' messages were longer. When the cache
+    waste: a row has holes (mask 0) in the cache where other rows' messages were longer. When the
+    cache
         is longer than its longest row by this share, the tokens of each row are moved together.
 
-    Temperature 0 is greedy. Seed with torch.manual_seed: every row has its own generator, so its tokens
-    do not depend on when other rows end.
+    Temperature 0 is greedy. Seed with torch.manual_seed: every row has its own generator, so its
+    tokens do not depend on when other rows end.
     """
 
     def __init__(

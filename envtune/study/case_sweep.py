@@ -72,6 +72,6 @@ def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
 def run(
     name: str, points: Sequence[dict], fixed: dict, workers: int | None, ray: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the sweep with a live table; returns its summary (a row a run) and training curves."""
-    summary = sweeps.sweep(BOOK, name, points, fixed, workers, ray, show=sweeps.displayer())
+    """Run the sweep with a progress bar; returns its summary (a row a run) and training curves."""
+    summary = sweeps.sweep(BOOK, name, points, fixed, workers, ray)
     return summary, pd.read_parquet(paths.runs() / name / "curves.parquet")

@@ -1,12 +1,15 @@
-"""A sweep: one notebook executed for every point of a grid, each run a process and a run folder of its own.
+"""A sweep: one notebook executed for every point of a grid, each with its process and run folder.
 
-    $ python -m envtune sweep notebooks/90_experiment.ipynb --name kl --grid beta '[0.0, 0.1]' --grid seed '[0, 1]' -p preset cpu-tiny
-    >>> table = sweep(paths.NOTEBOOKS / "90_experiment.ipynb", "kl", grid({"beta": [0.0, 0.1], "seed": [0, 1, 2]}))
+    $ python -m envtune sweep notebooks/90_experiment.ipynb --name kl --grid beta '[0.0, 0.1]' \\
+        --grid seed '[0, 1]' -p preset cpu-tiny
+    >>> book = paths.NOTEBOOKS / "90_experiment.ipynb"
+    >>> table = sweep(book, "kl", grid({"beta": [0.0, 0.1], "seed": [0, 1, 2]}))
 
-Parameters are checked before anything starts. As many runs at once as there are devices, each with one GPU to itself (or a share of the
-cores); on Ray by parameter. A finished run is not repeated; one that was killed, or whose driver was, goes on from its last checkpoint; one
-that failed keeps its notebook with the error and stops no other. Run folders are runs/<name>.<point>; runs/<name>/ holds summary.parquet (a
-row a run), curves.parquet (their metrics) and provenance.json.
+Parameters are checked before anything starts. As many runs at once as there are devices, each with
+one GPU (or a share of the cores) to itself; `ray` uses Ray. A finished run is not repeated; a
+killed one resumes at its last checkpoint; a failed one keeps its notebook with the error and stops
+no other. Run folders are runs/<name>.<point>; runs/<name>/ has summary.parquet (results of the
+runs), curves.parquet (their metrics) and provenance.json.
 """
 
 import ctypes
@@ -27,28 +30,28 @@ from pathlib import Path
 from queue import Queue
 
 import pandas as pd
+from tqdm import tqdm
 
 from envtune.common import paths, progress
-from envtune.common.files import atomic, read_lines, write_json
+from envtune.common.files import atomic, load_metrics, read_json, read_lines, write_json
 from envtune.study import notebook
 
 PORT_RACE = re.compile(
     r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
 )
-"""How the error of a start reads that lost the race for a port (papermill#511): such a start is tried again."""
+"""Errors of a start that lost the race for a port (papermill#511): it is tried again."""
 TRIES = 3
+REFRESH_SECONDS = 5.0
+"""How often the progress bar is brought up to date."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep."""
 
-    name: str
-    """Its run folder, runs/<name>."""
-    parameters: dict
-    """All parameters it is given, run_name included."""
-    axes: dict
-    """Those in which the points differ."""
+    name: str  # its run folder, runs/<name>
+    parameters: dict  # all that the notebook is given, run_name included
+    axes: dict  # those in which the points differ
 
     @property
     def folder(self) -> Path:
@@ -61,25 +64,19 @@ def grid(axes: dict[str, Sequence]) -> list[dict]:
 
 
 def _slug(axes: dict, case: str | None = None) -> str:
-    named = (
-        axes if case is None else {name: value for name, value in axes.items() if name == "seed"}
-    )
-    parts = ([] if case is None else [str(case)]) + [
-        f"{name}-{value}" for name, value in named.items()
-    ]
+    parts = [f"{name}-{value}" for name, value in axes.items() if case is None or name == "seed"]
+    if case is not None:
+        parts.insert(0, str(case))
     text = "_".join(re.sub(r"[^A-Za-z0-9.+_-]+", "-", part).strip("-") for part in parts)
-    return (
-        text
-        if len(text) <= 80
-        else f"{text[:70]}-{sha256(json.dumps(axes).encode()).hexdigest()[:8]}"
-    )
+    digest = sha256(json.dumps(axes).encode()).hexdigest()[:8]
+    return text if len(text) <= 80 else f"{text[:70]}-{digest}"
 
 
 def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = None) -> list[Point]:
-    """The sweep's points. ValueError for a parameter that the notebook lacks, a wrong type, no point, or the same point twice.
+    """The sweep's points. ValueError for unknown parameters, wrong types and equal points.
 
-    A choice may hold `case`, a word for what it does: with the seed it names the run, and the tables have it as a column; the notebook is
-    not given it.
+    A choice may have `case`, a word for what it does: with the seed it names the run, and the
+    tables have it as a column; the notebook does not get it.
     """
     fixed = fixed or {}
     if not choices:
@@ -100,8 +97,7 @@ def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = No
 
 
 def _state(point: Point) -> dict:
-    file = point.folder / "sweep_state.json"
-    return json.loads(file.read_text()) if file.exists() else {"state": "waiting"}
+    return read_json(point.folder / "sweep_state.json", {"state": "waiting"})
 
 
 def _note(point: Point, **state) -> dict:
@@ -110,7 +106,7 @@ def _note(point: Point, **state) -> dict:
 
 
 def _die_with_the_driver() -> None:
-    """In the child, before it starts: end with this process (Linux), so that a killed sweep leaves no run behind that nobody watches."""
+    """Called in the child before it starts: it ends with this process, even a killed one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -122,20 +118,19 @@ def finished(point: Point) -> bool:
 
 
 def _error_in(log: str, code: int) -> str:
-    """What ended a run, of all that it printed: our own report to its end, or the last line of a traceback. A kernel also prints of a port
-    that it can do without (its heartbeat's), so what stands before is no reason."""
-    lines = log.splitlines()
-    told = max(
-        (number for number, line in enumerate(lines) if line.startswith("envtune: ")),
-        default=len(lines) - 1,
-    )
-    return "\n".join(lines[max(0, told) :]).removeprefix("envtune: ") or f"exit code {code}"
+    """What ended a run, from its output: the command's own message, else a traceback's last line.
+
+    Lines before do not count: a kernel also complains of a port that it can do without.
+    """
+    _, own, message = f"\n{log}".rpartition("\nenvtune: ")
+    text = message if own else log.splitlines()[-1] if log else ""
+    return text.rstrip("\n") or f"exit code {code}"
 
 
 def execute(
     book: Path, point: Point, device: str | None = None, threads: int | None = None
 ) -> dict:
-    """Run one point in a process of its own and return its state: done, or failed with the error. Never raises for a failing run."""
+    """Run one point in its own process and return its state: done, or failed with the error."""
     point.folder.mkdir(parents=True, exist_ok=True)
     if finished(point):
         return _state(point)
@@ -143,17 +138,14 @@ def execute(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return {
-                "state": "failed",
-                "error": f"another process is running {point.name}",
-                "seconds": 0,
-            }
+            error = f"another process is running {point.name}"
+            return {"state": "failed", "error": error, "seconds": 0}
         began, log = time.time(), point.folder / "sweep.log"
-        environment = {
-            **os.environ,
-            **({"CUDA_VISIBLE_DEVICES": device} if device is not None else {}),
-            **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
-        }
+        environment = dict(os.environ)
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
         command = [sys.executable, "-m", "envtune", "run", str(book)]
         for name, value in point.parameters.items():
             command += ["-p", name, json.dumps(value)]
@@ -169,18 +161,17 @@ def execute(
                     preexec_fn=_die_with_the_driver,
                     pass_fds=(lock.fileno(),),
                 ).returncode
+            seconds = round(time.time() - began, 1)
             if code == 0:
-                return _note(point, state="done", seconds=round(time.time() - began, 1))
+                return _note(point, state="done", seconds=seconds)
             error = _error_in(log.read_text(errors="replace"), code)
             if not PORT_RACE.search(error):
                 break
-        return _note(
-            point, state="failed", error=error.split("\n")[0], seconds=round(time.time() - began, 1)
-        )
+        return _note(point, state="failed", error=error.split("\n")[0], seconds=seconds)
 
 
 def run_states(points: Sequence[Point]) -> pd.DataFrame:
-    """Where every run stands: run, state, stage, step (counted over its stages), of, progress, minutes, error."""
+    """Columns run, state, stage, step (over all stages), of, progress, minutes and error."""
     rows = []
     for point in points:
         state, steps = _state(point), []
@@ -205,36 +196,53 @@ def run_states(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def _shares(states: pd.DataFrame) -> pd.Series:
-    """How much of each run is done [0..1]; of a running one that says how many steps it takes, by its steps."""
-    running = (states["step"] / states["of"].where(states["of"] > 0)).fillna(0).clip(upper=1)
-    return running.where(
-        states["state"] == "running", states["state"].isin(["done", "failed"]).astype(float)
+    """How much of each run is done [0..1]; of a running one by its steps, if it says how many."""
+    steps = (states["step"] / states["of"].where(states["of"] > 0)).fillna(0).clip(upper=1)
+    ended = states["state"].isin(["done", "failed"]).astype(float)
+    return steps.where(states["state"] == "running", ended)
+
+
+def _bar(points: Sequence[Point]) -> Callable[[], None]:
+    """A progress bar over the runs, with a line for each that ends; each call brings it up to date.
+
+    Silent in a kernel of `envtune run`, which draws a bar itself from the share reported to it.
+    """
+    reported = {point.name for point in points if finished(point)}
+    bar = tqdm(
+        total=len(points),
+        initial=len(reported),
+        bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left{postfix}",
+        ncols=110,
+        smoothing=0,
+        disable="ENVTUNE_PROGRESS" in os.environ,
     )
 
+    def update() -> None:
+        states = run_states(points)
+        for run in states[states["state"].isin(["done", "failed"])].itertuples():
+            if run.run not in reported and not bar.disable:
+                bar.write(f"{run.run}: {run.state} in {run.minutes:.1f} min {run.error}")
+            reported.add(run.run)
+        running = states[states["state"] == "running"]
+        now = (f"{r.run.split('.', 1)[1]} {r.stage} {r.step}" for r in running.itertuples())
+        text = f"{len(reported)} of {len(points)} runs done"
+        bar.set_postfix_str("; ".join([text, *now]), refresh=False)
+        bar.update(_shares(states).sum() - bar.n)
+        progress.report(_shares(states).sum() / len(points), 1, text)
+        if len(reported) == len(points):
+            bar.close()
 
-def time_left(states: pd.DataFrame, workers: int) -> str:
-    """An estimate from the runs that are done and those that are a tenth on their way."""
-    shares = _shares(states)
-    known = (states["state"] == "done") | ((states["state"] == "running") & (shares >= 0.1))
-    if not (shares < 1).any():
-        return "done"
-    if not known.any():
-        return "time unknown"
-    return f"about {(1 - shares).sum() * (states['minutes'] / shares)[known].mean() / workers:.0f} min left"
+    return update
 
 
 def results(points: Sequence[Point]) -> pd.DataFrame:
-    """A row a run: the axes, the state, and what the notebook left in result.json; several rows where it left a list."""
+    """One row per run: axes, state, and the notebook's result.json; several if that is a list."""
     rows = []
     for point in points:
         state, file = _state(point), point.folder / "result.json"
         result = json.loads(file.read_text()) if state["state"] == "done" and file.exists() else {}
-        common = {
-            "run": point.name,
-            **_flat(point.axes),
-            "state": state["state"],
-            "error": state.get("error", ""),
-        }
+        ended = {"state": state["state"], "error": state.get("error", "")}
+        common = {"run": point.name, **_flat(point.axes), **ended}
         rows += [{**common, **one} for one in (result if isinstance(result, list) else [result])]
     return pd.DataFrame(rows)
 
@@ -247,56 +255,39 @@ def _flat(axes: dict) -> dict:
 
 
 CURVES = (
-    "stage",
-    "step",
-    "kind",
-    "reward",
-    "progress",
-    "accuracy",
-    "entropy",
-    "kl",
-    "grad_norm",
-    "format_reward",
-    "recovery_rate",
-    "episodes",
-    "seconds",
+    *"stage step kind reward progress accuracy entropy kl grad_norm format_reward".split(),
+    *"recovery_rate episodes seconds".split(),
     *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")),
 )
 """The columns of metrics.jsonl that curves.parquet keeps."""
 
 
 def curves(points: Sequence[Point]) -> pd.DataFrame:
-    """Training and validation lines of all finished runs, with run and axes; `at` is the step counted over a run's stages."""
+    """Metrics of all finished runs, with run, axes and `at`, the step over a run's stages."""
     parts = []
     for point in points:
         if finished(point) and (point.folder / "metrics.jsonl").exists():
-            data = pd.DataFrame(
-                row
-                for row in read_lines(point.folder / "metrics.jsonl")
-                if row["kind"] in ("train", "validation")
-            )
-            ends = data.groupby("stage", sort=False)["step"].max()
-            data = data[[name for name in CURVES if name in data]].assign(
-                at=data["step"] + data["stage"].map(ends.cumsum() - ends)
-            )
+            data = load_metrics(point.folder)
+            data = data[data["kind"].isin(["train", "validation"])]
+            data = data[[name for name in (*CURVES, "at") if name in data]]
             parts.append(data.assign(run=point.name, **_flat(point.axes)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
 
 def provenance(book: Path, points: Sequence[Point]) -> dict:
-    """What the finished runs were made with: notebook, each run's parameters and seconds, and the versions and device of the first."""
+    """Notebook, parameters and seconds of the finished runs; versions and device of the first."""
     done = [point for point in points if finished(point)]
-    made = next(
-        (file for point in done for file in sorted(point.folder.rglob("versions.json"))), None
-    )  # a run may hold runs
+    # a run may contain runs
+    made = [file for point in done for file in sorted(point.folder.rglob("versions.json"))]
+    runs = [
+        {"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters}
+        for p in done
+    ]
     return {
         "notebook": book.name,
-        "versions": json.loads(made.read_text()) if made else {},
+        "versions": read_json(made[0]) if made else {},
         "cores_of_the_machine": os.cpu_count(),
-        "runs": [
-            {"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters}
-            for p in done
-        ],
+        "runs": runs,
     }
 
 
@@ -346,16 +337,15 @@ def _locally(
 def _on_ray(
     book: Path, points: Sequence[Point], address: str, retries: int, watch: Callable[[], None]
 ) -> None:
-    """As tasks of a Ray cluster: "local" starts one here. A GPU is reserved for each; a task whose worker dies is started again and goes on
-    from its checkpoint. Workers see the same folders (one machine, or a shared disk)."""
+    """Run the points as tasks of a Ray cluster; "local" starts one here.
+
+    A GPU is reserved for each. A task whose worker dies is started again and resumes at its
+    checkpoint. Workers must see the same folders (one machine, or a shared disk).
+    """
     import ray
 
-    ray.init(
-        address=None if address == "local" else address,
-        ignore_reinit_error=True,
-        log_to_driver=False,
-        include_dashboard=False,
-    )
+    where = None if address == "local" else address
+    ray.init(where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     task = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=retries)(execute)
     waiting = [task.remote(book, point) for point in points]
@@ -366,9 +356,7 @@ def _on_ray(
             for reference in ready:
                 try:
                     ray.get(reference)
-                except (
-                    ray.exceptions.RayError
-                ) as error:  # died more often than it may: one run is lost, not the sweep
+                except ray.exceptions.RayError as error:  # too many retries: the others go on
                     print(f"a run was given up by Ray: {type(error).__name__}", file=sys.stderr)
     finally:
         ray.shutdown()
@@ -382,74 +370,32 @@ def sweep(
     workers: int | None = None,
     ray: str = "",
     retries: int = 3,
-    show: Callable[[pd.DataFrame, str], None] | None = None,
-    every_seconds: float = 10.0,
+    quiet: bool = False,
 ) -> pd.DataFrame:
-    """Run every point and return the summary, also written to runs/<name>/summary.parquet.
+    """Run every point and return the results, also written to runs/<name>/summary.parquet.
 
-    `workers`: runs at once (default: as many as devices); `ray`: "local", or the address of a cluster. `show` is given the table of
-    states and the time left every few seconds.
+    workers: runs at once (default: as many as devices).
+    ray: "local", or the address of a cluster.
+    quiet: no progress bar.
     """
     points = plan(book, name, choices, fixed)
-    home = paths.run_dir(name)
-    last = 0.0
+    home, update, last = paths.run_dir(name), None if quiet else _bar(points), 0.0
 
     def watch() -> None:
         nonlocal last
-        if show and time.monotonic() - last >= every_seconds:
-            states = run_states(points)
-            show(states, time_left(states, workers or len(_devices())))
+        if update and time.monotonic() - last >= REFRESH_SECONDS:
+            update()
             last = time.monotonic()
 
     if ray:
         _on_ray(book, points, ray, retries, watch)
     else:
         _locally(book, points, workers, watch)
-    if show:
-        show(run_states(points), "done")
+    if update:
+        update()
     result = results(points)
     for name, data in (("summary", result), ("curves", curves(points))):
         with atomic(home / f"{name}.parquet") as unfinished:
             data.to_parquet(unfinished, index=False)
-    (home / "provenance.json").write_text(json.dumps(provenance(book, points), indent=1) + "\n")
+    write_json(home / "provenance.json", provenance(book, points))
     return result
-
-
-def printer() -> Callable[[pd.DataFrame, str], None]:
-    """A `show` for a terminal: the table again whenever a state changed, else a line with counts and the time left."""
-    before: list[str] = []
-
-    def show(states: pd.DataFrame, left: str) -> None:
-        nonlocal before
-        if states["state"].tolist() != before:
-            print(states.to_string(index=False, max_colwidth=60), flush=True)
-            before = states["state"].tolist()
-        running = states[states["state"] == "running"]
-        running = ", ".join(
-            f"{row.run.split('.', 1)[1]} {row.stage} {row.step}" for row in running.itertuples()
-        )
-        print(f"{states['state'].value_counts().to_dict()}; {left}; {running}", flush=True)
-
-    return show
-
-
-def displayer() -> Callable[[pd.DataFrame, str], None]:
-    """A `show` for a notebook: one table that is kept up to date; without a reader, only the last, and a share for `envtune run`'s bar."""
-    from IPython.display import display
-
-    handle = None
-
-    def show(states: pd.DataFrame, left: str) -> None:
-        nonlocal handle
-        if "ENVTUNE_PROGRESS" in os.environ and left != "done":
-            progress.report(
-                100 * _shares(states).mean(),
-                100,
-                f"{(states['state'] == 'done').sum()} of {len(states)} runs done, {left}",
-            )
-            return
-        styled = states.style.hide(axis="index").format(precision=2).set_caption(left)
-        handle = handle or display(styled, display_id=True)
-        handle.update(styled)
-
-    return show

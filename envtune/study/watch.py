@@ -1,6 +1,7 @@
-"""Training watched from a notebook: each `on_row` is told every line of metrics.jsonl, and draws.
+"""Training watched from a notebook: callbacks for `on_row` that draw.
 
->>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, on_row=live(run_dir, "tiny-agent, seed 0", steps))
+>>> draw = live(run_dir, "tiny-agent, seed 0", steps)
+>>> grpo.train_stage(stage, preset, steps, policy, run_dir, seed, on_row=draw)
 """
 
 import os
@@ -12,8 +13,10 @@ from envtune.study import figures, kit
 
 
 def step_bar(total: int) -> Callable[[dict], bool]:
-    """An `on_row` for training: a progress bar over the `total` optimiser steps of all its stages, with the latest numbers. It stands where
-    a resumed or finished stage stands, and returns whether all stages are finished."""
+    """An `on_row` for training: a bar over the `total` steps of all stages.
+
+    It counts the steps of resumed and finished stages too, and returns whether all are finished.
+    """
     bar, steps, planned = None, {}, total
 
     def on_row(line: dict) -> bool:
@@ -44,8 +47,11 @@ def step_bar(total: int) -> Callable[[dict], bool]:
 
 
 def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
-    """An `on_row` for training: the progress bar, and the run's dynamics, redrawn at the first step, every few more, at validations and at
-    a stage's end, in the cell's output and in run_dir/live.png. Without a reader (`envtune run`) the cell keeps one picture, the last."""
+    """An `on_row` for training: a progress bar, and a plot in the cell and live.png.
+
+    The plot is redrawn at the first step, every few more, at validations and at a stage's end.
+    Under `envtune run` the cell keeps only the last one.
+    """
     from IPython.display import Image, display
 
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
@@ -55,12 +61,10 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
         nonlocal handle, begun
         over, kind = bar(line), line["kind"]
         first, begun = not begun, begun or kind in ("train", "resumed", "finished")
-        if not begun or not (
-            first
-            or kind in ("validation", "alarm", "finished")
-            or kind == "train"
-            and line["step"] % every == 0
-        ):
+        due = kind in ("validation", "alarm", "finished") or (
+            kind == "train" and line["step"] % every == 0
+        )
+        if not begun or not (first or due):
             return
         fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)

@@ -7,8 +7,8 @@
 
 (the gradient exploded, but the reward did not fall: no alarm yet). Alarms are a pure function of a
 stage's metrics rows, so a resumed run gives the same ones. Levels are means over the last `window`
-optimiser steps, compared with an earlier level of the same stage, never with another stage's: each has
-its own reward and reference. grpo.py then warns, stops or rolls back.
+optimiser steps, compared with an earlier level of the same stage, never with another stage's: each
+has its own reward and reference. grpo.py then warns, stops or rolls back.
 """
 
 import math
@@ -30,11 +30,11 @@ class Guard:
     window: int = 8  # steps that a level is a mean over; no alarm before two windows
     # gradient explosion: the gradient norm is this multiple of the stage's calmest window, ...
     gradient_factor: float = 2.0
-    # ... and validation accuracy (training reward, where the window has no validation) fell from its
+    # ... and validation accuracy (training reward, if the window has no validation) fell from its
     # best by this share, and by so many standard errors, so few tasks give no alarm by chance
     accuracy_drop: float = 0.25
     accuracy_errors: float = 2.0
-    # entropy collapse: entropy is below this share of the first window's, or below this floor [nats]
+    # entropy collapse: entropy is below this share of the first window's, or this floor [nats]
     entropy_share: float = 0.1
     entropy_floor: float = 0.005
     # no signal: this share of groups has equal rewards, and the mean reward is below this share of
@@ -56,8 +56,8 @@ class Guard:
         rate = self.learning_rate_factor
         if window < 2 or gradient <= 1 or not 0 < rate <= 1 or rollbacks < 0:
             raise ValueError(
-                "a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] and "
-                f"max_rollbacks >= 0; got {window}, {gradient}, {rate}, {rollbacks}"
+                "a guard needs window >= 2, gradient_factor > 1, learning_rate_factor in (0, 1] "
+                f"and max_rollbacks >= 0; got {window}, {gradient}, {rate}, {rollbacks}"
             )
 
 
@@ -128,8 +128,8 @@ def _silence(train: Sequence[Mapping], guard: Guard, reward_max: float) -> str |
     if reward >= guard.solved_share * reward_max:
         return None
     return (
-        f"{fmean(silent):.0%} of groups have equal rewards, at a mean reward of {reward:.3f}: nothing "
-        "to learn from"
+        f"{fmean(silent):.0%} of groups have equal rewards, at a mean reward of {reward:.3f}: "
+        "nothing to learn from"
     )
 
 
@@ -150,8 +150,8 @@ def _format(train: Sequence[Mapping], guard: Guard) -> str | None:
 def alarms(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> list[Alarm]:
     """The signs in the last of a stage's metrics rows, in the order of KINDS.
 
-    None before two windows of training, except for a gradient norm that is not finite. `reward_max` is
-    the largest reward of the stage.
+    None before two windows of training, except for a gradient norm that is not finite.
+    `reward_max` is the largest reward of the stage.
     """
     train = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]

@@ -1,9 +1,10 @@
-"""Evaluation as BFCL does it: 20 steps a turn, BFCL's checker, per-split accuracy with an interval and n.
+"""Evaluation as BFCL does it: 20 steps per turn, BFCL's checker, accuracy with an interval.
 
     >>> results = evaluate(policy_folder, splits.load_splits().test, presets.CPU_TINY)
     >>> accuracy_by_split(results)          # split, n, accuracy, low, high
 
-A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is standard: no hints.
+A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is
+standard: no hints.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ def both_ways(
     seed: int = 0,
     batch_size: int = 200,
 ) -> pd.DataFrame:
-    """`evaluate` greedily and sampled, with a column `way`: a policy can gain in one and lose in the other."""
+    """`evaluate` greedily and sampled, with a column `way`: one may rise and the other fall."""
     settings = {"seed": seed, "batch_size": batch_size}
     tables = [
         evaluate(policy, task_ids, preset, temperature=temperature, **settings).assign(way=way)
@@ -152,8 +153,8 @@ def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by split and over all tasks.
 
     Columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count), recovery (the
-    recovered share of them, NaN without an error). Synthetic test tasks with unseen phrasings or unseen
-    names have rows of their own.
+    recovered share of them, NaN without an error). Synthetic test tasks with unseen phrasings or
+    unseen names have rows of their own.
     """
     groups = list(results.groupby("split", sort=False))
     if "unseen" in results:
@@ -186,8 +187,8 @@ def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
     pairs = before.merge(after, on="task_id", suffixes=("_before", "_after"), validate="one_to_one")
     if len(pairs) != len(before) or len(pairs) != len(after):
         raise ValueError(
-            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} tasks, "
-            f"{len(pairs)} in both"
+            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} "
+            f"tasks, {len(pairs)} in both"
         )
     won, lost, p = sign_test(pairs["valid_after"].astype(int) - pairs["valid_before"].astype(int))
     what, chance = "No better and no worse than before", ""

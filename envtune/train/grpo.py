@@ -1,16 +1,17 @@
-"""A stage is one run of TRL's GRPOTrainer; a curriculum is the stages in order, each from the checkpoint of the last.
+"""A stage is one run of TRL's GRPOTrainer; a curriculum is the stages in order.
 
     >>> run = train_curriculum(presets.CPU_TINY, run_dir=paths.run_dir("try"), seed=0)
     >>> run.checkpoints["stage4_alignment"], pd.read_json(run.folder / "metrics.jsonl", lines=True)
 
-TRL does the sampling of groups, the advantages, the clipped loss, the KL term to the reference and the
-optimiser. This module adds the settings of the paper, the rollouts (rollout.py), the end of a stage
-(transition.py), the collapse guard (collapse.py) and the hand-over. The KL reference of a stage is the
-policy at its start: TRL loads it from the folder the stage started from, and with LoRA the adapters are
-merged before the hand-over, so that the base model is that policy.
+TRL does the sampling of groups, the advantages, the clipped loss, the KL term to the reference and
+the optimiser. This module adds the settings of the paper, the rollouts (rollout.py), the end of a
+stage (transition.py), the collapse guard (collapse.py) and the hand-over. The KL reference of a
+stage is the policy at its start: TRL loads it from the folder the stage started from, and with
+LoRA the adapters are merged before the hand-over, so that the base model is that policy.
 
-The same call resumes a killed run: finished stages are skipped, an unfinished one resumes at its last
-complete checkpoint. With more steps a finished stage goes on from the checkpoint of its last step.
+The same call resumes a killed run: finished stages are skipped, an unfinished one resumes at its
+last complete checkpoint. With more steps a finished stage goes on from the checkpoint of its last
+step.
 """
 
 import gc
@@ -60,21 +61,21 @@ class Run:
 
 
 def starting_model(preset: Preset) -> Path | str:
-    """The policy before stage 1: a hub id or folder as it is; the embedded agent; SmolLM2 from its package."""
+    """The policy before stage 1: a hub id or folder, the embedded agent, or SmolLM2 unpacked."""
     if preset.model == "tiny-agent":
         return agent.FOLDER
     return smollm2.unpacked() if preset.model == "smollm2" else preset.model
 
 
 def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) -> GRPOConfig:
-    """The paper's optimisation as TRL settings (PAPER: optimisation; TRL's defaults differ in nearly all of them)."""
+    """The paper's optimisation as TRL settings; nearly all differ from TRL's defaults."""
     prompts = preset.prompts_per_step or stage.prompts_per_step
     batch, at_once = prompts * preset.generations, preset.device_batch * preset.processes
     if batch % at_once:
         raise ValueError(
             f"{prompts} prompts x {preset.generations} generations = {batch} rollouts per step do "
-            f"not divide into batches of {preset.device_batch} on {preset.processes} device(s); set "
-            "device_batch to a divisor"
+            f"not divide into batches of {preset.device_batch} on {preset.processes} device(s); "
+            "set device_batch to a divisor"
         )
     vllm = {
         "vllm_mode": preset.vllm_mode,
@@ -170,7 +171,8 @@ class StageControl(TrainerCallback):
                 values = {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action}
                 self.log.write(alarm.step, "alarm", values)
                 warnings.warn(
-                    f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}",
+                    f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: "
+                    f"{alarm.why}",
                     stacklevel=2,
                 )
         if found and self.guard.action in ("stop", "rollback"):
@@ -210,7 +212,7 @@ def adapters(preset: Preset):
 
 
 class StageTrainer(PackedGRPOTrainer):
-    """TRL's trainer, but validation restores the random state, so its frequency changes no weight."""
+    """TRL's trainer, whose validations restore the random state: they change no weight."""
 
     def evaluate(self, *args, **kwargs):
         states = random_states()
@@ -306,7 +308,8 @@ def _refuse(stage: Stage, preset: Preset, steps: int, seed: int) -> None:
     """ValueError for what cannot be trained, before anything is written."""
     if steps < 1 or seed < 0:
         raise ValueError(
-            f"{stage.name} needs steps of at least 1 and a seed of at least 0, got {steps} and {seed}"
+            f"{stage.name} needs steps of at least 1 and a seed of at least 0, got {steps} and "
+            f"{seed}"
         )
     for name in ("save_every", "validate_every", "validation_tasks"):
         if (value := getattr(preset, name)) < 1:
@@ -339,7 +342,7 @@ def _attempt(
         if number not in written:  # a new one, or its row came after the checkpoint
             log.write(rolled["to_step"], "rollback", {"rollback": number, **rolled})
     control, interrupts = StageControl(log, stage, preset, steps, len(rollbacks)), Interrupts()
-    # a stage that its rule had ended, and that was killed before the hand-over, has no step to train
+    # a stage that its rule had ended, and that was killed before the hand-over, has no step left
     ended = any(
         row["kind"] == "decision" and row["step"] == step and row["why"].startswith("plateau")
         for row in log.rows
@@ -366,8 +369,8 @@ def _roll_back(
 ) -> list[dict]:
     """Add a rollback to the last checkpoint before the alarm's window, or to the stage's start.
 
-    An alarm within two windows of the last rollback means that it did not go back far enough: then it
-    goes back one window further.
+    An alarm within two windows of the last rollback means that it did not go back far enough: then
+    it goes back one window further.
     """
     latest, window = alarm.step - preset.guard.window, preset.guard.window
     if rollbacks and alarm.step - rollbacks[-1]["to_step"] <= 2 * window:
@@ -398,9 +401,10 @@ def train_stage(
         finished stage is not trained again; it goes on if `steps` is more than it had.
     on_row: called with every metrics row, see runlog.OnRow.
 
-    A preset with several processes is run by `accelerate launch`. ValueError for settings that cannot
-    work, or if `run_dir` has results of other settings; Collapsed if the guard stops the stage;
-    Interrupted (a KeyboardInterrupt) with the step to resume from; CannotWrite on a full disk.
+    A preset with several processes is run by `accelerate launch`. ValueError for settings that
+    cannot work, or if `run_dir` has results of other settings; Collapsed if the guard stops the
+    stage; Interrupted (a KeyboardInterrupt) with the step to resume from; CannotWrite on a full
+    disk.
     """
     _refuse(stage, preset, steps, seed)
     if preset.processes > 1 and not launch.inside():
@@ -421,10 +425,11 @@ def train_stage(
                 log.notify("stopped", log.step())
                 if not isinstance(error, KeyboardInterrupt):
                     raise
-                where = "before a step was done: the same call or command starts it again"
+                where, what = "before a step was done", "starts it again"
                 if saved := last_complete_step(out):
-                    where = f"at step {saved} of {steps} and is saved there: the same call or command goes on"
-                raise Interrupted(f"{stage.name} was interrupted {where}") from None
+                    where, what = f"at step {saved} of {steps} and is saved there", "goes on"
+                message = f"{stage.name} was interrupted {where}: the same call or command {what}"
+                raise Interrupted(message) from None
         if PartialState().is_main_process:
             runconfig.note_best(run_dir)
         log.notify("finished", log.step())
@@ -449,9 +454,9 @@ def _train(
         if preset.guard.action == "stop" or len(rollbacks) == preset.guard.max_rollbacks:
             tried = f", after {len(rollbacks)} rollbacks" if rollbacks else ""
             raise Collapsed(
-                f"{stage.name} was stopped at step {alarm.step} by the collapse guard: {alarm.kind}: "
-                f"{alarm.why}{tried}. Its checkpoints are in {out}; start another run from one of "
-                "them with other settings (a smaller learning rate, a larger beta)"
+                f"{stage.name} was stopped at step {alarm.step} by the collapse guard: "
+                f"{alarm.kind}: {alarm.why}{tried}. Its checkpoints are in {out}; start "
+                "another run from one of them with other settings (a smaller learning rate, a larger beta)"
             )
         rollbacks = _roll_back(alarm, out, preset, rollbacks)
     if PartialState().is_main_process:
@@ -461,7 +466,7 @@ def _train(
 
 
 def last_policy(run_dir: Path, stage: Stage, preset: Preset) -> Path | str:
-    """Where a stage starts: at the last finished one of those before it, else at the preset's model."""
+    """Where a stage starts: at the last finished one before it, else at the preset's model."""
     names = [s.name for s in STAGES]  # by name: a changed stage keeps its place in the curriculum
     earlier = STAGES[: names.index(stage.name)] if stage.name in names else ()
     ended = [run_dir / s.name / "policy" for s in earlier if (run_dir / s.name / "policy").exists()]
@@ -479,8 +484,8 @@ def train_curriculum(
 ) -> Run:
     """Train the stages in the order given, each from the policy of the one before.
 
-    A stage of the four has its steps from `preset.stage_steps` (0 leaves it out), any other stage the
-    last of them. ValueError if two have the same name.
+    A stage of the four has its steps from `preset.stage_steps` (0 leaves it out), any other stage
+    the last of them. ValueError if two have the same name.
 
     start: the policy to begin with (default: the preset's model).
     share: the part that this is of a larger progress bar [0..1].

@@ -1,8 +1,8 @@
 """An interrupt of training (Ctrl-C or a notebook's stop button) loses no step.
 
-A checkpoint of the last step is written first. Between the optimiser's step and the start of the next
-one, no checkpoint can be written: weights may be half updated, the row not logged, the validation not
-done. An interrupt that comes there is delayed until then; a second one is not.
+A checkpoint of the last step is written first. Between the optimiser's step and the start of the
+next one, no checkpoint can be written: weights may be half updated, the row not logged, the
+validation not done. An interrupt that comes there is delayed until then; a second one is not.
 """
 
 import random

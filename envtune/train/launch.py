@@ -4,9 +4,9 @@
     $ accelerate launch --config_file envtune/train/accelerate/zero3.yaml --num_processes 8 \\
         -m envtune train job.json
 
-A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with `replace`
-can be one too. grpo.train_stage writes the job and runs the second command itself if the preset has
-more than one process; for a notebook it is as if it trained itself.
+A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with
+`replace` can be one too. grpo.train_stage writes the job and runs the second command itself if the
+preset has more than one process; for a notebook it is as if it trained itself.
 """
 
 import json
@@ -132,8 +132,8 @@ def launch_stage(
     except KeyboardInterrupt:
         on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
         raise Interrupted(
-            f"{stage.name} was interrupted on {preset.processes} processes; the same call or command "
-            "goes on from its last checkpoint"
+            f"{stage.name} was interrupted on {preset.processes} processes; the same call or "
+            "command goes on from its last checkpoint"
         ) from None
     finally:
         if process.poll() is None:  # the notebook was interrupted: its processes must not train on

@@ -23,8 +23,8 @@ from envtune.train.presets import Preset
 OPENING_TOKENS = 8_192
 """Longest opening: system prompt with tool docs, first user message (PAPER) [tokens]."""
 COMPACT_OPENING_TOKENS = 1_024
-"""The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks (4,951
-with full docs)."""
+"""The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks
+(4,951 with full docs)."""
 VLLM_RANGE = ("0.22.0", "0.31.0")
 """vLLM versions that TRL 1.16 takes."""
 GIB = 2**30

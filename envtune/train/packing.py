@@ -2,10 +2,10 @@
 
     trainer = PackedGRPOTrainer(...)        # GRPOTrainer, the same numbers, less work
 
-Every row is moved to the left, so that no mask is needed and attention can use its fast causal kernel.
-On a CPU, rows of similar length go through the model together, and logits are computed only where the
-policy wrote. TRL 1.16: _get_per_token_logps_and_entropies, _compute_loss (tests/test_packing.py compares
-with TRL's own numbers).
+Every row is moved to the left, so that no mask is needed and attention can use its fast causal
+kernel. On a CPU, rows of similar length go through the model together, and logits are computed
+only where the policy wrote. TRL 1.16: _get_per_token_logps_and_entropies, _compute_loss
+(tests/test_packing.py compares with TRL's own numbers).
 """
 
 import torch
@@ -41,7 +41,7 @@ class PackedGRPOTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **images,
     ):
-        """Log-probabilities and, if asked, entropies (B, logits_to_keep); 0 where nothing is needed."""
+        """Log-probabilities and, if asked, entropies (B, logits_to_keep); 0 where not needed."""
         if compute_aux_loss or any(value is not None for value in images.values()):
             return super()._get_per_token_logps_and_entropies(
                 model,

@@ -1,10 +1,10 @@
-"""How large a run is: the paper's optimisation settings, and what a laptop or one GPU changes of them.
+"""How large a run is: the paper's settings, and what changes on a laptop or one GPU.
 
     >>> replace(CPU_TINY, stage_steps=(2, 2, 2, 2))
     >>> memory.check(get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))   # memory needed and found
 
-With one update per batch (num_iterations 1) the probability ratio is 1, so the clips below never act;
-they are the paper's and matter once a batch is used more than once.
+With one update per batch (num_iterations 1) the probability ratio is 1, so the clips below never
+act; they are the paper's and matter once a batch is used more than once.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,12 +22,12 @@ REPORTS = ("tensorboard", "wandb", "trackio")
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of a run that are no part of the curriculum. Defaults are the paper's (PAPER: optimisation)."""
+    """Settings of a run besides its curriculum. Defaults are the paper's (PAPER: optimisation)."""
 
     name: str = "paper-8x80gb"
     model: str = "Qwen/Qwen2.5-7B-Instruct"
-    """A hub id or a folder; "tiny-agent" is the embedded agent (docs/agent.md), "smollm2" the model of
-    `make small`."""
+    """A hub id or a folder; "tiny-agent" is the embedded agent (docs/agent.md), "smollm2" the
+    model of `make small`."""
     tasks: str = "bfcl"  # trained and validated on: one of splits.TASKS
     compact: bool = False  # tool docs as signatures, for a small context
     max_scenarios: int | None = None  # only so many scenarios, those with the shortest ground truth
@@ -37,8 +37,8 @@ class Preset:
     generations: int = 16  # rollouts per prompt, the group whose rewards are normalised
     device_batch: int = 1  # sequences in one forward and backward pass of a device
     rollout_batch: int | None = None
-    """Episodes that a process plays at once without vLLM, which bounds its keys and values; None: all of
-    a step."""
+    """Episodes that a process plays at once without vLLM, which bounds its keys and values; None:
+    all of a step."""
     context_tokens: int = 32_768  # opening and completion together; vLLM reserves it [tokens]
     message_tokens: int = 2_048  # longest agent message [tokens]
     completion_tokens: int | None = None  # longest episode after its opening; None: the stage's own
@@ -46,9 +46,9 @@ class Preset:
     """How much of one tool result the agent reads [characters]; the cut is marked and counted."""
     max_observation_chars: int = 100_000  # the same for all results of one step [characters]
     steps_per_turn: int = TRAINING.steps_per_turn
-    """Steps without an answer in a training turn; the next one ends it. Evaluation is BFCL's: 20."""
+    """Steps without an answer in a training turn; the next one ends it (evaluation: 20)."""
     steps_per_episode: int | None = None
-    """Steps after which a training episode ends, wherever it is; None: only its turns are limited."""
+    """Steps after which a training episode ends; None: only its turns are limited."""
     learning_rate: float = 1e-6
     warmup_steps: int = 0  # steps over which the learning rate rises from 0 at a stage's start
     beta: float = 0.1  # weight of the KL term to the stage's start (k3 estimator, in the loss)
@@ -65,11 +65,11 @@ class Preset:
     gradient_checkpointing: bool = True
     use_vllm: bool = True
     vllm_mode: str = "colocate"
-    """colocate: vLLM on the training GPUs. server: on its own GPUs, started with `trl vllm-serve`."""
+    """colocate: vLLM on the training GPUs. server: on its own, started with `trl vllm-serve`."""
     vllm_gpu_share: float = 0.35
-    """Part of a GPU's memory that a colocated vLLM takes, its copy of the weights included [0..1]."""
+    """Share of a GPU's memory for a colocated vLLM and its copy of the weights [0..1]."""
     vllm_sleep: bool = False
-    """Free vLLM's memory while training; then weights are pushed again at every generation (slower)."""
+    """Free vLLM's memory while training; slower, as weights are pushed at every generation."""
     vllm_server: str = ""  # base URL of the server, for vllm_mode "server"
     lora_rank: int | None = None  # LoRA, merged at the end of a stage; None: full fine-tuning
     four_bit: bool = False  # base weights in 4 bits (QLoRA, bitsandbytes NF4)
@@ -84,8 +84,8 @@ class Preset:
     validation_tasks: int = 100
     save_every: int = 10  # optimiser steps between checkpoints
     fixed_length: bool = False
-    """Train every stage for its stage_steps. Else they are the maximum, and the stage's transition rule
-    ends it."""
+    """Train every stage for its stage_steps. Else they are the maximum, and the stage's
+    transition rule ends it."""
     guard: Guard = field(default_factory=Guard)  # what counts as a collapse and what happens then
     report_to: tuple[str, ...] = ()  # besides metrics.jsonl: any of tensorboard, wandb, trackio
 
@@ -175,7 +175,7 @@ CPU_TINY = Preset(
     save_every=10,
     fixed_length=True,
 )
-"""The embedded agent on synthetic tasks that it has never seen: what training does, in minutes on two cores."""
+"""The embedded agent on synthetic tasks that it has never seen, in minutes on two cores."""
 CPU_SMOKE = replace(
     CPU_TINY,
     name="cpu-smoke",
@@ -213,7 +213,7 @@ SMOLLM2 = Preset(
     fixed_length=True,
     gpu_gib=16.0,
 )
-"""A real language model for a laptop: SmolLM2-135M-Instruct, LoRA, compact tool docs, short episodes."""
+"""A real language model for a laptop: SmolLM2-135M-Instruct, LoRA, short episodes."""
 GPU_80GB = Preset(
     name="gpu-80gb",
     lora_rank=32,
@@ -246,7 +246,7 @@ GPU_24GB = replace(
     four_bit=True,
     rollout_batch=16,
 )
-"""One 24 GB GPU: 4-bit QLoRA on 3B (7B with model="Qwen/Qwen2.5-7B-Instruct"), generation by transformers."""
+"""One 24 GB GPU: 4-bit QLoRA on 3B (7B: model="Qwen/Qwen2.5-7B-Instruct"), without vLLM."""
 PRESETS = {
     preset.name: preset
     for preset in (CPU_TINY, CPU_SMOKE, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)
@@ -254,7 +254,7 @@ PRESETS = {
 
 
 def get(name: str, **changes) -> Preset:
-    """A preset by name with some fields changed. ValueError for a name or a field that does not exist."""
+    """A preset by name with some fields changed. ValueError for an unknown name or field."""
     if name not in PRESETS:
         raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {name!r}")
     unknown = set(changes) - set(Preset.__dataclass_fields__)

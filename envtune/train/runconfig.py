@@ -1,11 +1,11 @@
-"""config.json of a run folder, the settings that its results were made with, and best.json, the policy to keep.
+"""config.json of a run folder, the settings of its results, and best.json, the policy to keep.
 
     {"preset": {"name": "cpu-tiny", ...}, "seed": 0,
      "stages": {"stage1_syntax": {"steps": 10, "start": "data/tiny_agent", ...}}}
 
-Settings bind a stage once it has trained a step; until then a call with other settings replaces them.
-Folders are written so that a moved or copied checkout finds them: "./stage1_syntax/policy" is in the
-run folder, "runs/..." in the folder of all runs, any other in the project.
+Settings bind a stage once it has trained a step; until then a call with other settings replaces
+them. Folders are written so that a moved or copied checkout finds them: "./stage1_syntax/policy"
+is in the run folder, "runs/..." in the folder of all runs, any other in the project.
 """
 
 import json
@@ -58,8 +58,8 @@ def read(run_dir: Path) -> dict:
 def start_of(run_dir: Path, stage: Stage, start: Path | str) -> Path | str:
     """The policy that a stage starts from.
 
-    A rerun may give the policy that the stage itself left, because the notebook cell assigned it to the
-    same variable; then it is the one that the stage had started from.
+    A rerun may give the policy that the stage itself left, because the notebook cell assigned it
+    to the same variable; then it is the one that the stage had started from.
     """
     entry = read(run_dir)["stages"].get(stage.name)
     rerun = entry and portable(start, run_dir) == f"./{stage.name}/policy"
@@ -153,7 +153,7 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
         if found[0].startswith("reward.source_digest"):
             raise ValueError(
                 f"{run_dir} trained {stage.name} with another version of the reward "
-                f"{now['reward']['name']}: its source, or a value that it reads, has changed since. "
+                f"{now['reward']['name']}: its source, or a value that it reads, has changed. "
                 f"{OR_ELSE}"
             )
         raise ValueError(
@@ -177,7 +177,7 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
 
 
 def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
-    """Move the policy of a stage that goes on out of the way, and warn of the stages stale by that."""
+    """Move the policy of a stage that goes on out of the way, and warn of stages now stale."""
     stale = [stage.name]
     for name, entry in entries.items():
         if any(entry["start"] == f"./{earlier}/policy" for earlier in stale):
@@ -188,8 +188,8 @@ def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
         policy.rename(aside)  # the hand-over removes it
         if stale[1:]:
             warnings.warn(
-                f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, and "
-                "will be stale",
+                f"{', '.join(stale[1:])} started from what {stage.name} left before it went on, "
+                "and will be stale",
                 stacklevel=2,
             )
 
@@ -197,9 +197,10 @@ def _set_aside(run_dir: Path, stage: Stage, entries: dict) -> None:
 def note_best(run_dir: Path) -> None:
     """Write best.json: the policy of the run with the best validation accuracy.
 
-    Candidates are the policy before the first stage and those that its stages left; the later one of
-    equals is taken. Its folder is relative to the run folder. Each accuracy is one sampled pass over a
-    few tasks, so a small lead is chance; stages 3 and 4 validate with the two rules in the prompt.
+    Candidates are the policy before the first stage and those that its stages left; the later one
+    of equals is taken. Its folder is relative to the run folder. Each accuracy is one sampled pass
+    over a few tasks, so a small lead is chance; stages 3 and 4 validate with the two rules in the
+    prompt.
     """
     stages = read(run_dir)["stages"]
     rows = [row for row in _rows(run_dir, "validation") if row["stage"] in stages]

@@ -1,13 +1,13 @@
-"""A run folder: what it was made with, what happened in it, where it can be resumed. A kill loses nothing.
+"""A run folder: what it was made with, what happened, where it resumes. A kill loses nothing.
 
     runs/<name>/config.json  versions.json  best.json  metrics.jsonl  episodes.jsonl.gz
                 <stage>/checkpoint-<step>/  <stage>/policy/
 
 metrics.jsonl has a row for every optimiser step (kind "train"), validation, transition decision,
-alarm of the collapse guard and rollback. Rows are appended one by one, so a kill can damage only the
-last one; on resume the file is cut back to the checkpoint. JSON files and policies are written
-atomically. A checkpoint counts only once it is complete: the file written last lists all others with
-size and SHA-256.
+alarm of the collapse guard and rollback. Rows are appended one by one, so a kill can damage only
+the last one; on resume the file is cut back to the checkpoint. JSON files and policies are written
+atomically. A checkpoint counts only once it is complete: the file written last lists all others
+with size and SHA-256.
 """
 
 import contextlib
@@ -78,9 +78,9 @@ class MetricsRow(TypedDict, total=False):
 
 
 OnRow = Callable[[MetricsRow], None]
-"""A callback for every row of metrics.jsonl as it is written, and for three kinds that are not in it:
-"resumed" (`step`: where a stage resumes), "finished" (`step`: its last one; sent again when a finished
-stage is called again) and "stopped" (by an interrupt or an error)."""
+"""A callback for every row of metrics.jsonl as it is written, and for three kinds not in it:
+"resumed" (`step`: where a stage resumes), "finished" (`step`: its last one; sent again when a
+finished stage is called again) and "stopped" (by an interrupt or an error)."""
 
 COMPLETE_MARKER = "envtune_seal.json"
 """The file that makes a checkpoint complete."""

@@ -3,10 +3,10 @@
     >>> rows = gold_rows(training_tasks(STAGES[3], preset), tokenizer, preset)
     >>> policy = train(rows, preset, start, run_dir, name="sft", seed=0, epochs=3)
 
-TRL's SFTTrainer trains. The rows are made by the same rollout as GRPO's: ids are concatenated and never
-tokenised again, the loss is on the assistant's tokens alone. Ground truth has calls but no thoughts, so
-every message thinks the same sentence. Departure from the paper: its SFT baseline had trajectories of a
-stronger model, which are not published.
+TRL's SFTTrainer trains. The rows are made by the same rollout as GRPO's: ids are concatenated and
+never tokenised again, the loss is on the assistant's tokens alone. Ground truth has calls but no
+thoughts, so every message thinks the same sentence. Departure from the paper: its SFT baseline had
+trajectories of a stronger model, which are not published.
 
 The embedded agent knows the format; a model such as SmolLM2 learns it first by `warm_up_rows`.
 """
@@ -101,7 +101,7 @@ def warm_up_rows(
     seed: int,
     habits: Habits = WARM_UP,
 ) -> list[dict[str, list[int]]]:
-    """`count` rows of scripted episodes with right and wrong calls: the format, and calls that fail."""
+    """`count` rows of scripted episodes with right and wrong calls, all well-formed."""
     chat, budget = Chat(tokenizer), preset.completion_tokens or 4_096
     rows = []
     for i in range(count):
@@ -145,8 +145,8 @@ def train(
 ) -> Path:
     """Fine-tune on the rows and return the folder of the policy, run_dir/name/policy.
 
-    A finished run is not run again; a killed one resumes at its last epoch. `batch`: sequences per step.
-    ValueError without a row, or if the preset has several processes.
+    A finished run is not run again; a killed one resumes at its last epoch. `batch`: sequences per
+    step. ValueError without a row, or if the preset has several processes.
     """
     if not rows:
         raise ValueError("supervised fine-tuning needs at least one row, got none")

@@ -5,13 +5,13 @@
     'min_steps: 20 of at least 30 steps'
 
 The paper gives the two conditions without numbers (PAPER: the four stages); the numbers are this
-project's, as fields. The decision is a pure function of the stage's metrics, so a resumed run decides
-as an uninterrupted one. It is taken after every validation:
+project's, as fields. The decision is a pure function of the stage's metrics, so a resumed run
+decides as an uninterrupted one. It is taken after every validation:
 
 - plateau: the best of the last `plateau_window` validations exceeds the best of all earlier ones of
   the stage by less than `min_gain`. There must be an earlier one.
-- stable: over the last `norm_window` optimiser steps the gradient norm's standard deviation is at most
-  `norm_spread` times its mean, and none is above `norm_ceiling`.
+- stable: over the last `norm_window` optimiser steps the gradient norm's standard deviation is at
+  most `norm_spread` times its mean, and none is above `norm_ceiling`.
 """
 
 import math
@@ -50,7 +50,8 @@ class Transition:
 class Decision:
     """Whether the stage ends here, why, and the numbers it was decided on.
 
-    `why` begins with fixed_length, min_steps, not_plateaued, not_stable, plateau_and_stable or max_steps.
+    `why` begins with fixed_length, min_steps, not_plateaued, not_stable, plateau_and_stable or
+    max_steps.
     """
 
     move_on: bool

@@ -1,4 +1,4 @@
-"""Scripted episodes as token ids and labels: whole transcripts, and windows from a user message on."""
+"""Scripted episodes as token ids and labels: whole, or windows that start at a user message."""
 
 import random
 from collections.abc import Iterator

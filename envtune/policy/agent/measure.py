@@ -1,7 +1,7 @@
 """What the agent can do and which habits it has, on held-out tasks (200-999, not in pre-training).
 
 >>> accuracy_by_group(play(model, tokenizer, task_ids, temperature=0.0))
->>> hint_effect(model, tokenizer)   # how often the step after a vague error is right, with and without
+>>> hint_effect(model, tokenizer)   # how often the step after a vague error is right
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,13 @@
-"""The script that the agent learns from: ground truth, played with habits whose strengths are dials.
+"""The script that the agent learns from: ground truth, played with habits of set strengths.
 
     >>> episode = Episode("synthetic_base_1000000", compact=True)
     >>> script = Script(COMPETENT, seed=0)
     >>> while not episode.done: episode.step(script.message(episode).text)
 
-Without habits it makes each call of the ground truth in a message of its own and then answers. A habit
-is a mistake that the paper describes: it skips prerequisites, gives up at a vague error, calls a tool
-where it should ask, or breaks the format. The likeliest action is then a wrong one, so greedy decoding
-shows the habits and training has something to unlearn.
+Without habits it makes each call of the ground truth in a message of its own and then answers. A
+habit is a mistake that the paper describes: it skips prerequisites, gives up at a vague error,
+calls a tool where it should ask, or breaks the format. The likeliest action is then a wrong one,
+so greedy decoding shows the habits and training has something to unlearn.
 """
 
 import json
@@ -23,7 +23,7 @@ from envtune.record import Outcome
 
 @dataclass(frozen=True)
 class Habits:
-    """Probabilities [0..1] of what the script does at a step. The defaults are competence: no habit."""
+    """Probabilities [0..1] of what the script does at a step. The defaults are no habits."""
 
     skip: float = 0.0  # leaves out a prerequisite and makes the call that needs it
     recover: float = 1.0  # makes the right step after an error without a hint; else see give_up
@@ -41,7 +41,7 @@ class Habits:
 
 COMPETENT = Habits()
 STUMBLING = Habits(skip=0.2, wrong=0.04, broken=0.03, ask=0.85)
-"""Competence with mistakes to recover from, for pre-training: the recovery is learnt, not the mistake."""
+"""Competence with mistakes to recover from, for pre-training; mistakes are not learnt."""
 
 HABITS = Habits(
     skip=0.8,

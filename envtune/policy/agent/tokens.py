@@ -1,9 +1,9 @@
-"""The agent's tokenizer: values have the same tokens in a message and in a call; a tool is one token.
+"""The agent's tokenizer: values have the same tokens in messages and calls; a tool is one token.
 
-Words, digits (one by one) and runs of punctuation never share a token, so `budget.txt` has the same
-tokens after a space and after a quote: a small model can copy it token by token. Each tool's compact
-signature is one token, which makes a system prompt a fifth as long. BPE learns the rest from scripted
-episodes.
+Words, digits (one by one) and runs of punctuation never share a token, so `budget.txt` has the
+same tokens after a space and after a quote: a small model can copy it token by token. Each tool's
+compact signature is one token, which makes a system prompt a fifth as long. BPE learns the rest
+from scripted episodes.
 """
 
 from collections.abc import Iterable

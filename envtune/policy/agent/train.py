@@ -1,8 +1,8 @@
 """Pre-training of the agent: competence, then habits. `python -m envtune agent` runs or resumes it.
 
-Competence is learnt from short to long, because copying is learnt only on short, nearly clean windows:
-one request without the system prompt, then whole one- and two-turn transcripts, then all. Habits come
-last, in a few minutes, from a script that has them.
+Competence is learnt from short to long, because copying is learnt only on short, nearly clean
+windows: one request without the system prompt, then whole one- and two-turn transcripts, then all.
+Habits come last, in a few minutes, from a script that has them.
 """
 
 import json
@@ -92,7 +92,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 def pool(
     chat: Chat, phase: Phase, recipe: Recipe, start: int, first: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of the episodes from `start` of a phase: ids and labels (B, L), padded on the right.
+    """Batches of a phase's episodes from `start` on: ids and labels (B, L), padded on the right.
 
     first: the number of episodes in the phases before, so that no task comes twice.
     """
@@ -124,7 +124,7 @@ def pool(
 def loss_of(
     model, ids: torch.Tensor, labels: torch.Tensor, pad: int, context: float
 ) -> tuple[torch.Tensor, float]:
-    """Mean cross-entropy over the labelled tokens of (B, L), and the same plus `context` x the others'.
+    """(loss, its labelled part): cross-entropy over labelled tokens, plus `context` x the others'.
 
     No mask is needed, because padding is on the right. Only needed logits are computed.
     """
@@ -290,7 +290,7 @@ def _step(
     pad: int,
     context: float,
 ) -> float:
-    """One optimiser step on the mean gradient of all processes; returns the loss of this one's batch."""
+    """One optimiser step on the mean gradient of all processes; the loss of this one's batch."""
     for group in (group for optimizer in optims for group in optimizer.param_groups):
         group["lr"] = rate
     loss, learnt = loss_of(model, ids, labels, pad, context)
