@@ -1,12 +1,12 @@
 """Environment Tuning: multi-turn tool use learned from 400 problems, by tuning the environment.
 
     import envtune
-    episode = envtune.Episode("multi_turn_base_0")   # episode.step(message) -> the agent's next input
+    episode = envtune.Episode("multi_turn_base_0")   # episode.step(message) -> the reply
     record = envtune.replay("multi_turn_base_0", messages)           # assistant messages, in order
     record.codes, envtune.rewards.progress_reward(record), envtune.bfcl.official_valid(record)
 
-The rooms, bottom up; each imports only those before it: common, bfcl, record, hints, env, policy,
-train, study. Importing envtune needs no torch; `from envtune.train import presets` imports a module.
+The rooms, bottom up, each importing only those before it: common, bfcl, record, hints, env, policy,
+train, study. Importing envtune needs no torch.
 """
 
 from pathlib import Path

@@ -61,12 +61,12 @@ class Step(NamedTuple):
     message: str
     outcome: Outcome
     feedback: str = ""  # what the agent read next, without the next user message
+    verdict: bool | None = None  # on the step that ended a turn: whether the turn was won
     calls: tuple[Call, ...] = ()  # of a well-formed message, whether or not they were run
     results: tuple[str, ...] = ()  # of the calls that were run, complete: verdicts use these
     shown: tuple[str, ...] = ()  # each result as the agent read it: with its hint, shortened
     hints: tuple[str | None, ...] = ()  # id of the hint in each shown result, or None
     truncated: int = 0  # characters of the results that the agent did not read
-    verdict: bool | None = None  # on the step that ended a turn: whether the turn was won
 
     @property
     def code(self) -> float:

@@ -179,11 +179,11 @@ class Toolbox:
             else:
                 if name in _WALKERS:
                     self._check_tree(owner, call)
-                # some tools keep what they are given, and the record keeps it too
-                arguments = {
-                    key: copy.deepcopy(value) if isinstance(value, (list, dict)) else value
-                    for key, value in arguments.items()
-                }
+                for value in arguments.values():
+                    if isinstance(value, (list, dict)):
+                        # some tools keep what they are given, and the record keeps it too
+                        arguments = copy.deepcopy(arguments)
+                        break
                 method = self._methods.get(name) or self._method(owner, name)
                 result = printed(method, arguments)
         except (call_limits.Refused, worker.Ended) as error:

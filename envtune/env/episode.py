@@ -181,7 +181,7 @@ class Episode:
                 "a message is the text that the agent wrote; of a chat message pass the "
                 f"'content', got {message!r:.100}"
             )
-        if self.done:
+        if self._ending is not None:
             raise RuntimeError(
                 f"the episode of {self.task.id} ended ({self._ending}); start a new one"
             )
@@ -194,10 +194,10 @@ class Episode:
             if limits.limit_ends_episode:
                 self._ending = Ending.TURN_STEP_LIMIT
         won = self._end_turn(outcome) if ends_turn else None
-        self._steps.append(Step(turn, message, outcome, feedback, *ran, verdict=won))
+        self._steps.append(Step(turn, message, outcome, feedback, won, *ran))
         if len(self._steps) == limits.steps_per_episode:
             self.abort(Ending.EPISODE_STEP_LIMIT)
-        if self.done:
+        if self._ending is not None:
             return None
         if not ends_turn:
             return feedback
@@ -210,7 +210,7 @@ class Episode:
             self._ending = ending
 
     def _play(self, parsed: protocol.Parsed) -> tuple:
-        """Whether a message ends the turn, then the fields of Step from `outcome` on."""
+        """Whether a message ends the turn; then the fields of Step but turn, message, verdict."""
         if parsed.answer is not None:
             return True, Outcome.ANSWER, ""
         if parsed.error:
@@ -222,7 +222,7 @@ class Episode:
         return False, *self._run(parsed.calls)
 
     def _run(self, calls: tuple[Call, ...]) -> tuple:
-        """Run calls: the fields of Step from `outcome` to `truncated`."""
+        """Run calls: the fields of Step but turn, message, verdict."""
         results = tuple(map(self._toolbox.execute, calls))
         self._results += results
         texts, hint_ids = results, (None,) * len(results)
@@ -234,7 +234,7 @@ class Episode:
             ]
             texts, hint_ids = zip(*hinted, strict=True)
         shown, truncated = protocol.within(texts, self.max_result_chars, self.max_observation_chars)
-        failed = any(result.startswith(EXECUTION_ERROR) for result in results)
+        failed = any([result.startswith(EXECUTION_ERROR) for result in results])
         outcome = Outcome.CALLS_WITH_ERROR if failed else Outcome.CALLS
         feedback = protocol.tool_feedback(calls, shown)
         return outcome, feedback, calls, results, shown, hint_ids, truncated

@@ -152,8 +152,10 @@ def _calls(text: str) -> Parsed:
     return Parsed(tuple(calls))
 
 
-_TAG = re.compile(r"</?(?:think|tool_call|answer)>")
-_MESSAGE = re.compile(r"\s*<think>.*</think>\s*<(tool_call|answer)>(.*)</\1>\s*", re.DOTALL)
+_TAG = re.compile(r"(</?(?:think|tool_call|answer)>)")
+_CALLING, _ANSWERING = (
+    ["<think>", "</think>", f"<{tag}>", f"</{tag}>"] for tag in ("tool_call", "answer")
+)
 
 
 def parse(message: str) -> Parsed:
@@ -162,12 +164,11 @@ def parse(message: str) -> Parsed:
         return Parsed(
             error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read"
         )
-    # with four tags in all the pattern can match in one way only, and in linear time
-    found = len(_TAG.findall(message)) == 4 and _MESSAGE.fullmatch(message)
-    if not found:
+    parts = _TAG.split(message)  # text before, <think>, thought, </think>, text between, <...
+    tags, outside = parts[1::2], "".join(parts[::4])
+    if tags not in (_CALLING, _ANSWERING) or outside.strip():
         return Parsed(error=_broken_rule(message))
-    kind, content = found.groups()
-    return _calls(content) if kind == "tool_call" else Parsed(answer=content.strip())
+    return _calls(parts[6]) if tags == _CALLING else Parsed(answer=parts[6].strip())
 
 
 def _broken_rule(message: str) -> str:
