@@ -139,9 +139,21 @@ def test_a_torn_or_unfinished_checkpoint_is_left_out_with_a_warning_for_the_one_
         if any(w in str(t.message) for t in told)
     }
     assert not torn.exists() and not unfinished.exists()
+    flipped = sealed(tmp_path, 5) / "model.bin"
+    flipped.write_bytes(b"x" * 9 + b"y")
+    with pytest.warns(UserWarning, match="changed since it was written.*checkpoint before it"):
+        assert runlog.last_good_checkpoint(tmp_path) == good
     (sealed(tmp_path, 6) / runlog.COMPLETE_MARKER).write_text('{"attempt": ')
     with pytest.warns(UserWarning, match="envtune_seal.json is damaged"):
         assert runlog.last_good_checkpoint(tmp_path) == good
+
+
+def test_a_checkpoint_of_an_older_version_without_digests_is_good(tmp_path):
+    marker = sealed(tmp_path, 2) / runlog.COMPLETE_MARKER
+    listed = json.loads(marker.read_text())
+    assert set(listed.pop("sha256")) == {"model.bin"}
+    marker.write_text(json.dumps(listed))
+    assert runlog.last_good_checkpoint(tmp_path) == marker.parent
 
 
 def test_checkpoints_of_a_branch_that_was_rolled_back_are_left_out_and_later_ones_count(tmp_path):

@@ -456,7 +456,8 @@ def _train(
             raise Collapsed(
                 f"{stage.name} was stopped at step {alarm.step} by the collapse guard: "
                 f"{alarm.kind}: {alarm.why}{tried}. Its checkpoints are in {out}; start "
-                "another run from one of them with other settings (a smaller learning rate, a larger beta)"
+                "another run from one of them with other settings (a smaller learning rate, a "
+                "larger beta)"
             )
         rollbacks = _roll_back(alarm, out, preset, rollbacks)
     if PartialState().is_main_process:
