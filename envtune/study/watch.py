@@ -5,21 +5,21 @@
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from envtune.common import files, progress
 from envtune.study import figures, kit
 
 
-def step_bar(total: int) -> Callable[[dict], bool]:
+def step_bar(total: int) -> Callable[[Mapping], bool]:
     """An `on_row` for training: a bar over the `total` steps of all stages.
 
     It counts the steps of resumed and finished stages too, and returns whether all are finished.
     """
     bar, steps, planned = None, {}, total
 
-    def on_row(line: dict) -> bool:
+    def on_row(line: Mapping) -> bool:
         nonlocal bar, planned
         kind, stage = line["kind"], line.get("stage")
         if kind == "resumed":
@@ -46,7 +46,7 @@ def step_bar(total: int) -> Callable[[dict], bool]:
     return on_row
 
 
-def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[dict], None]:
+def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[Mapping], None]:
     """An `on_row` for training: a progress bar, and a plot in the cell and live.png.
 
     The plot is redrawn at the first step, every few more, at validations and at a stage's end.
@@ -57,7 +57,7 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[di
     bar, picture, headless = step_bar(total), run_dir / "live.png", "ENVTUNE_PROGRESS" in os.environ
     handle, begun = None, False
 
-    def on_row(line: dict) -> None:
+    def on_row(line: Mapping) -> None:
         nonlocal handle, begun
         over, kind = bar(line), line["kind"]
         first, begun = not begun, begun or kind in ("train", "resumed", "finished")

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from envtune.common import paths
 from envtune.common.files import write_json
@@ -104,7 +105,7 @@ def launch_stage(
     start: Path | str,
     run_dir: Path,
     seed: int,
-    on_row: Callable[[dict], None],
+    on_row: Callable[[Any], None],
 ) -> Path:
     """grpo.train_stage in `preset.processes` processes; all output but metrics rows is printed."""
     job = run_dir / f"{stage.name}.job.json"
