@@ -1,4 +1,4 @@
-"""Parameters are refused before a run and inside it; the runner keeps what a failing notebook made."""
+"""Wrong parameters are refused before a run and inside it; a failing notebook is kept."""
 
 import json
 
@@ -141,7 +141,8 @@ def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
         [
             'run_name: str = "slow"  # folder',
             "import time\nfrom envtune.common import progress\n"
-            "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n    time.sleep(2.5)",
+            "with progress.phase('half of it', 0.0, 0.5):\n    progress.report(1, 2)\n"
+            "    time.sleep(2.5)",
         ],
     )
     assert notebook.run(book) == paths.runs() / "slow" / "slow.ipynb"

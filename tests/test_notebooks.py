@@ -25,7 +25,7 @@ SMALLEST = {
     "06_stage3_hard_tasks": {"steps": 1},
     "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"},
     "08_baselines": {"steps": 4, "sft_epochs": 1, "test_tasks": 8},
-    "09_small_llm": {},  # the real model where `make small` installed it, else the small model of the tests
+    "09_small_llm": {},  # the real model after `make small`, else the tests' own
     "12_ablation_curriculum": {
         "steps": 4,
         "seeds": [0],
@@ -113,7 +113,7 @@ def test_notebook_runs_at_its_smallest_size(name, request):
 
 
 def check_summary(run_dir):
-    """What checks from outside read of a quickstart; and everything it made is in its run folder."""
+    """What others read of a quickstart; and everything it made is in its run folder."""
     summary = json.loads((run_dir / "summary.json").read_text())
     assert (
         set(summary) == {"held_out", "stages", "seconds"}
