@@ -1,4 +1,5 @@
-"""Hostile agent messages from a seed, for the fuzz run and the tests: what a model could write on a bad day, and worse.
+"""Hostile agent messages from a seed, for the fuzz run and the tests: what a model could write on a
+bad day, and worse.
 
 >>> adversary = Adversary(bfcl.load_task("multi_turn_base_3"), seed=0)
 >>> adversary.message()
@@ -80,7 +81,8 @@ OUTSIDE = (
 
 
 class Adversary:
-    """Messages against one task; names that the task uses are mixed in, so that calls also get somewhere."""
+    """Messages against one task; names that the task uses are mixed in, so that calls also get
+    somewhere."""
 
     def __init__(self, task: bfcl.Task, seed: int):
         self.random = random.Random(f"adversary {seed} {task.id}")
@@ -224,7 +226,8 @@ class Adversary:
                     for _ in range(r.choice((1, 1, 1, 2, 5, 101 if r.random() < 0.02 else 1)))
                 ]
             )
-        message = f"<think>{r.choice(('w', '', r.choice(INJECTIONS[:12])))}</think><tool_call>{body}</tool_call>"
+        thought = r.choice(("w", "", r.choice(INJECTIONS[:12])))
+        message = f"<think>{thought}</think><tool_call>{body}</tool_call>"
         return self.mutate(message) if kind == 4 else message
 
     def broken_json(self) -> str:

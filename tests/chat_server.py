@@ -1,4 +1,5 @@
-"""A scripted OpenAI-style chat server on loopback, for tests: it reads out answers and keeps what it was asked."""
+"""A scripted OpenAI-style chat server on loopback, for tests: it reads out answers and keeps what
+it was asked."""
 
 import json
 import threading
@@ -7,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ChatServer:
-    """`answers`: a text, a status code, a number of seconds to be silent, or a function of the prompt that gives one of these."""
+    """`answers`: a text, a status code, a number of seconds to be silent, or a function of the
+    prompt that gives one of these."""
 
     def __init__(self, answers):
         self.answers, self.asked, self.lock = list(answers), [], threading.Lock()

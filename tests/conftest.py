@@ -48,7 +48,8 @@ def ground_truth_messages(task_id: str) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def runs_folder(tmp_path_factory):
-    """Runs and figures of the tests in folders of their own; a model already unpacked in the workspace is reused."""
+    """Runs and figures of the tests in folders of their own; a model already unpacked in the
+    workspace is reused."""
     folder = tmp_path_factory.mktemp("runs")
     unpacked = paths.ROOT / "runs" / "models"
     if unpacked.is_dir():
@@ -66,7 +67,8 @@ SMALL = replace(
 
 @pytest.fixture(scope="session")
 def small_policy(tmp_path_factory):
-    """A folder with a model of few weights after few steps on the agent's script: it babbles, which is enough to test the machinery."""
+    """A folder with a model of few weights after few steps on the agent's script: it babbles, which
+    is enough to test the machinery."""
     import torch
     from transformers import AutoTokenizer, set_seed
 

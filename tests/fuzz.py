@@ -1,11 +1,13 @@
-"""The fuzz run: hostile messages against every kind of task, watched for host effects, uncaught exceptions and stalls.
+"""The fuzz run: hostile messages against every kind of task, watched for host effects, uncaught
+exceptions and stalls.
 
     python tests/fuzz.py                              # 200,000 messages, about two minutes
     python tests/fuzz.py --messages 1000000 --seed 7
 
-It runs in an empty folder of its own. Host effects are seen twice: an audit hook of the interpreter reports every file opened, process
-started, socket made, module imported or code compiled while an episode plays, and the folder must be empty at the end. A stall
-is a message that takes more than a second a call, the worker for number tools included. Prints the seed, the counts and the slowest
+It runs in an empty folder of its own. Host effects are seen twice: an audit hook of the interpreter
+reports every file opened, process started, socket made, module imported or code compiled while an
+episode plays, and the folder must be empty at the end. A stall is a message that takes more than a
+second a call, the worker for number tools included. Prints the seed, the counts and the slowest
 messages; exit code 1 when anything was found.
 """
 
@@ -127,13 +129,15 @@ def main() -> int:
         else float("nan")
     )
     print(
-        f"{played} messages in {number} episodes, {time.perf_counter() - start:.0f} s; peak memory grew by {grown:.0f} MiB after 1,500 episodes"
+        f"{played} messages in {number} episodes, {time.perf_counter() - start:.0f} s; peak memory "
+        f"grew by {grown:.0f} MiB after 1,500 episodes"
     )
     print("outcomes:", dict(outcomes.most_common()))
     print("endings:", dict(endings.most_common()))
     print(f"slowest message: {longest:.3f} s a call")
     print(
-        f"host effects: {sum(watch.seen.values()) + len(left)} {dict(watch.seen.most_common(5)) or ''}{left or ''}"
+        f"host effects: {sum(watch.seen.values()) + len(left)} "
+        f"{dict(watch.seen.most_common(5)) or ''}{left or ''}"
     )
     print(f"uncaught exceptions: {len(failures)}")
     print(f"stalls over {SLOW_SECONDS} s: {len(slow)}")

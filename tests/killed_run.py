@@ -1,6 +1,8 @@
-"""A small curriculum in a process of its own, that kills itself at a given point; run by test_nothing_lost.py.
+"""A small curriculum in a process of its own, that kills itself at a given point; run by
+test_nothing_lost.py.
 
-$ python tests/killed_run.py RUN_FOLDER POLICY POINT        # POINT: none, train:<step>, checkpoint:<step>, policy:<stage>, file-size:<KiB>
+# POINT: none, train:<step>, checkpoint:<step>, policy:<stage>, file-size:<KiB>
+$ python tests/killed_run.py RUN_FOLDER POLICY POINT
 """
 
 import os
@@ -28,7 +30,8 @@ PRESET = replace(
     device_batch=8,
     fixed_length=False,
 )
-# the second stage ends by its rule, at step 4 of 6: any run is a plateau when a gain of 2 is asked for
+# the second stage ends by its rule, at step 4 of 6: any run is a plateau when a gain of 2 is asked
+# for
 RULES = Transition(
     plateau_window=1, min_gain=2.0, norm_window=2, norm_spread=100.0, norm_ceiling=1e9, min_steps=4
 )

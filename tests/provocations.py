@@ -1,7 +1,8 @@
 """Every hinted error, provoked on BFCL's own tools, and calls that follow the hint's direction.
 
-A row: hint id, class, scenario (what BFCL loads), calls before, the call that fails, calls that follow the hint. The last of these must
-succeed; an empty list stands where the hint says that nothing can be done.
+A row: hint id, class, scenario (what BFCL loads), calls before, the call that fails, calls that
+follow the hint. The last of these must succeed; an empty list stands where the hint says that
+nothing can be done.
 """
 
 from envtune.bfcl import Call
@@ -1075,7 +1076,7 @@ ROWS = [
 
 
 def play(row):
-    """(hint id, class, call that fails, its result, results of the calls that follow) of one row."""
+    """Return (hint id, class, failing call, its result, results of the calls that follow)."""
     from envtune.bfcl.toolbox import Toolbox
 
     hint_id, class_name, scenario, before, failing, follow = row

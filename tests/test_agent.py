@@ -1,4 +1,5 @@
-"""The embedded agent's making: a script that wins without habits and errs with them, tokens that can be copied, pre-training that ends in a model."""
+"""The embedded agent's making: a script that wins without habits and errs with them, tokens that
+can be copied, pre-training that ends in a model."""
 
 import json
 import os

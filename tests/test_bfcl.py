@@ -90,7 +90,8 @@ def test_changed_data_is_refused(monkeypatch):
 
 
 def test_importing_the_package_needs_no_torch():
-    code = "import sys, envtune; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib', 'pandas')))"
+    heavy = ("torch", "transformers", "matplotlib", "pandas")
+    code = f"import sys, envtune; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -78,7 +78,8 @@ def test_a_refusal_says_why_counts_as_execution_error_and_leaves_the_state_alone
 
 
 def bomb(levels: int) -> Toolbox:
-    """Folders that share their contents: each level doubles the tree, and no call makes more than one entry."""
+    """Folders that share their contents: each level doubles the tree, and no call makes more than
+    one entry."""
     box = Toolbox(FILES)
     box.execute(Call("mkdir", {"dir_name": "p0"}))
     for level in range(levels):

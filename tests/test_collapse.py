@@ -1,4 +1,5 @@
-"""The collapse guard on synthetic histories, on the paper's Fig. 6, and on healthy runs of the agent."""
+"""The collapse guard on synthetic histories, on the paper's Fig. 6, and on healthy runs of the
+agent."""
 
 from dataclasses import replace
 
@@ -108,7 +109,8 @@ def test_a_run_without_a_reference_has_no_kl_and_an_empty_or_silenced_one_no_ala
 
 
 def test_the_papers_single_stage_collapse_is_found_as_it_happens_and_not_before():
-    """Digitised Fig. 6: accuracy peaks near step 68 and falls to a quarter by step 91 while the gradient norm rises tenfold."""
+    """Digitised Fig. 6: accuracy peaks near step 68 and falls to a quarter by step 91 while the
+    gradient norm rises tenfold."""
     curve = pd.read_csv(paths.DATA / "paper" / "fig6_single_stage.csv").pivot_table(
         index="step", columns="series", values="value"
     )

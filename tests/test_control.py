@@ -1,4 +1,5 @@
-"""The collapse guard at work: real runs of the agent that collapse, because their learning rate is ten times too large."""
+"""The collapse guard at work: real runs of the agent that collapse, because their learning rate is
+ten times too large."""
 
 import json
 from dataclasses import replace

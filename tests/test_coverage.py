@@ -31,7 +31,8 @@ def test_every_vague_error_has_a_hint():
 
 
 def test_no_error_of_the_sources_is_missed():
-    """Counted a second way: every line of the tool classes that names an error key or raises is the line of some site."""
+    """Counted a second way: every line of the tool classes that names an error key or raises is the
+    line of some site."""
     for class_name in bfcl.CLASSES:
         cls = bfcl.tool_class(class_name)
         source, start = inspect.getsourcelines(cls)
@@ -100,8 +101,9 @@ def unseen_values(task: bfcl.Task) -> set[str]:
 
 
 def test_no_task_gets_a_leak_from_any_provoked_error():
-    """Over all 800 tasks: what is shown for every provoked error holds no value that the call and the error do not hold, no
-    complete call, at most one tool's name, no numbered steps. Written apart from the guard that it checks."""
+    """Over all 800 tasks: what is shown for every provoked error holds no value that the call and
+    the error do not hold, no complete call, at most one tool's name, no numbered steps. Written
+    apart from the guard that it checks."""
     shown_count = 0
     for task in bfcl.load_tasks().values():
         values = {v for v in unseen_values(task) if len(v) > 2}

@@ -81,7 +81,8 @@ def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(monkey
 
 
 def test_the_endpoint_example_plays_an_episode_against_a_chat_server(capsys):
-    """The server here only reads out a script; the page was tried by hand with `transformers serve`."""
+    """The server here only reads out a script; the page was tried by hand with `transformers
+    serve`."""
     [code] = [code for code in blocks(ENVIRONMENT) if "urllib" in code]
     with ChatServer(ground_truth_messages("multi_turn_base_3")) as server:
         exec(

@@ -1,4 +1,5 @@
-"""A domain that is not BFCL's: from class to coverage, hints and a playable episode, as docs/new_domain.md tells it."""
+"""A domain that is not BFCL's: from class to coverage, hints and a playable episode, as
+docs/new_domain.md tells it."""
 
 import importlib.util
 
@@ -146,11 +147,13 @@ def test_hints_for_it_can_be_generated_from_mined_failures_without_an_example(re
         ("RestaurantAPI", "reserve", "Not possible at this hour.")
     ]
     written = (
-        '{"reasoning": "r", "need_augmentation": true, "error_category": "parameter_constraint", "augmentation_type": "clarify_constraint", '
+        '{"reasoning": "r", "need_augmentation": true, "error_category": "parameter_constraint", '
+        '"augmentation_type": "clarify_constraint", '
         '"augmented_feedback": "The restaurant is open in the evening only."}'
     )
     judged = (
-        '{"reasoning": "r", "solution_leakage": false, "exploration_constraint": false, "actionability": true, "hint_quality": "high", '
+        '{"reasoning": "r", "solution_leakage": false, "exploration_constraint": false, '
+        '"actionability": true, "hint_quality": "high", '
         '"overall_approved": true, "suggestions": ""}'
     )
     with ChatServer([written, judged]) as server:

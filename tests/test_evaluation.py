@@ -54,7 +54,7 @@ def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
 
 
 def test_a_policy_that_says_the_ground_truth_is_valid_and_one_that_does_not_is_not(small_policy):
-    """Evaluation end to end with a scripted sampler in the model's place: the verdicts are BFCL's."""
+    """Evaluation end to end with a scripted sampler as the model: the verdicts are BFCL's."""
     from conftest import ANSWER, ground_truth_messages
     from transformers import AutoTokenizer
 
@@ -97,22 +97,26 @@ def evaluated(*valid):
         (
             [True] * 8 + [False] * 8,
             [False] * 16,
-            "**Worse than before**: 8 of 16 tasks valid before, 0 after (0 won, 8 lost, p = 0.008: more than chance explains).",
+            "**Worse than before**: 8 of 16 tasks valid before, 0 after (0 won, 8 lost, p = "
+            "0.008: more than chance explains).",
         ),
         (
             [True, True, False],
             [True, False, False],
-            "**Worse than before**: 2 of 3 tasks valid before, 1 after (0 won, 1 lost, p = 1.000: chance explains as much).",
+            "**Worse than before**: 2 of 3 tasks valid before, 1 after (0 won, 1 lost, p = 1.000: "
+            "chance explains as much).",
         ),
         (
             [False] * 7,
             [True] * 7,
-            "Better than before: 0 of 7 tasks valid before, 7 after (7 won, 0 lost, p = 0.016: more than chance explains).",
+            "Better than before: 0 of 7 tasks valid before, 7 after (7 won, 0 lost, p = 0.016: "
+            "more than chance explains).",
         ),
         (
             [True, False],
             [False, True],
-            "No better and no worse than before: 1 of 2 tasks valid before, 1 after (1 won, 1 lost).",
+            "No better and no worse than before: 1 of 2 tasks valid before, 1 after (1 won, 1 "
+            "lost).",
         ),
     ],
 )

@@ -1,7 +1,9 @@
-"""Observations and verdicts against BFCL's own execute and check functions, on calls that are safe to give to them.
+"""Observations and verdicts against BFCL's own execute and check functions, on calls that are safe
+to give to them.
 
-BFCL builds Python source from a call and evaluates it, so only documented tools with harmless literals go there: no parentheses in texts
-(it rewrites them), no large numbers, and nothing that rests on what it shares between episodes (see toolbox._OUTSIDE).
+BFCL builds Python source from a call and evaluates it, so only documented tools with harmless
+literals go there: no parentheses in texts (it rewrites them), no large numbers, and nothing that
+rests on what it shares between episodes (see toolbox._OUTSIDE).
 """
 
 import itertools
@@ -42,7 +44,8 @@ harmless = (
 
 
 class BFCL:
-    """BFCL's executor with instances of its own, which it keeps in its module's namespace: taken out again at the end."""
+    """BFCL's executor with instances of its own, which it keeps in its module's namespace: taken
+    out again at the end."""
 
     def __init__(self, task):
         self.task, self.name = task, f"exact{next(counter)}"
@@ -94,7 +97,8 @@ def source(call: Call) -> str:
 
 @st.composite
 def plays(draw):
-    """A task and calls as [turn][call], near enough to the ground truth that turns are both won and lost."""
+    """A task and calls as [turn][call], near enough to the ground truth that turns are both won and
+    lost."""
     task = draw(st.sampled_from(TASKS))
     docs = [doc for doc in bfcl.docs_of(task.classes) if doc["name"] not in LEFT_OUT]
     values = sorted(

@@ -84,7 +84,8 @@ def test_a_run_of_two_steps_has_whole_steps_on_its_axis(metrics):
 
 
 def held_out(seeds=(0,)):
-    """An `after_stages` table: accuracy rises by a tenth a policy, sampled is 5 points below greedy, seeds 1 point apart."""
+    """An `after_stages` table: accuracy rises by a tenth a policy, sampled is 5 points below
+    greedy, seeds 1 point apart."""
     rows = [
         {
             "after": after,
@@ -265,17 +266,20 @@ def test_cases_without_a_colour_of_their_own_get_one_that_nothing_beside_them_ha
         (
             2,
             ["first step", "last step"],
-            "Over 2 steps the mean progress changed by **+0.10** (from the first step to the last step).",
+            "Over 2 steps the mean progress changed by **+0.10** (from the first step to the last "
+            "step).",
         ),
         (
             5,
             ["first 2 steps", "last 2 steps"],
-            "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the last 2 steps).",
+            "Over 5 steps the mean progress changed by **+0.30** (from the first 2 steps to the "
+            "last 2 steps).",
         ),
         (
             20,
             ["first 5 steps", "last 5 steps"],
-            "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the last 5 steps).",
+            "Over 20 steps the mean progress changed by **+1.50** (from the first 5 steps to the "
+            "last 5 steps).",
         ),
     ],
 )

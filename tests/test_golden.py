@@ -1,4 +1,5 @@
-"""Parity: 1,693 scripted episodes played through the authors' logic, and the ground truth of all 800 tasks."""
+"""Parity: 1,693 scripted episodes played through the authors' logic, and the ground truth of all
+800 tasks."""
 
 import gzip
 import json
@@ -47,7 +48,8 @@ def test_ground_truth_of_every_task_is_valid_and_scores_full_progress_under_eval
 
 
 def test_our_checker_call_agrees_with_the_unmodified_function(tmp_path):
-    """The exchanged executor changes no verdict: BFCL's own function, strings and all, on cases that are safe to give it."""
+    """The exchanged executor changes no verdict: BFCL's own function, strings and all, on cases
+    that are safe to give it."""
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 
     for number, case in enumerate(CASES[::60]):

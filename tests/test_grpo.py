@@ -237,7 +237,7 @@ def test_stages_are_the_papers():
     assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
 
 
-def test_cpu_tiny_trains_the_committed_agent_on_tasks_apart_from_those_it_is_validated_and_tested_on():
+def test_cpu_tiny_trains_the_committed_agent_on_tasks_that_no_validation_or_test_uses():
     assert (
         grpo.starting_model(presets.CPU_TINY) == agent.FOLDER
         and (agent.FOLDER / "model.safetensors").stat().st_size < 8e6

@@ -1,4 +1,5 @@
-"""A verdict depends on task and messages alone: not on other episodes, threads, processes, the clock or the hash seed."""
+"""A verdict depends on task and messages alone: not on other episodes, threads, processes, the
+clock or the hash seed."""
 
 import copy
 import gc
@@ -186,11 +187,16 @@ from envtune.bfcl.toolbox import Toolbox
 texts = [json.dumps(played(t, script(t, n))) for t in TASKS for n in range(2)]
 travel = Toolbox(next(t for t in load_tasks().values() if "TravelAPI" in t.classes))
 api = travel.instances["TravelAPI"]
-texts.append(travel.execute(Call("book_flight", {"access_token": api.access_token, "card_id": next(iter(api.credit_card_list)),
-    "travel_date": "2024-10-10", "travel_from": "SFO", "travel_to": "LAX", "travel_class": "royal"})))
-ticket = Toolbox(next(t for t in load_tasks().values() if "TicketAPI" in t.classes and t.initial_config.get("TicketAPI", {}).get("ticket_queue")))
+flight = {"travel_date": "2024-10-10", "travel_from": "SFO", "travel_to": "LAX"}
+card = {"access_token": api.access_token, "card_id": next(iter(api.credit_card_list))}
+texts.append(travel.execute(Call("book_flight", card | flight | {"travel_class": "royal"})))
+ticket = Toolbox(next(
+    t for t in load_tasks().values()
+    if "TicketAPI" in t.classes and t.initial_config.get("TicketAPI", {}).get("ticket_queue")
+))
 ticket_id = ticket.instances["TicketAPI"].ticket_queue[0]["id"]
-texts.append(ticket.execute(Call("edit_ticket", {"ticket_id": ticket_id, "updates": {"due": 1, "owner": 2, "colour": 3, "status": "Open"}})))
+updates = {"due": 1, "owner": 2, "colour": 3, "status": "Open"}
+texts.append(ticket.execute(Call("edit_ticket", {"ticket_id": ticket_id, "updates": updates})))
 print(hashlib.sha256("".join(texts).encode()).hexdigest(), *texts[-2:])
 """
 

@@ -1,4 +1,5 @@
-"""Several processes: the job travels whole, two real processes train as one run, and what fails is told."""
+"""Several processes: the job travels whole, two real processes train as one run, and what fails is
+told."""
 
 from dataclasses import replace
 
@@ -106,7 +107,8 @@ def test_a_job_for_two_started_as_one_is_refused_with_the_command(tmp_path, caps
 
 
 def test_a_process_without_episodes_generates_as_often_as_the_others():
-    """Two scripts of different length, as in two processes: the shorter one keeps taking part until both are done."""
+    """Two scripts of different length, as in two processes: the shorter one keeps taking part until
+    both are done."""
 
     class Short:
         def __init__(self, steps):

@@ -1,4 +1,5 @@
-"""The rooms of the package: imports point downward, nothing goes in a circle, and no import is hidden in a function."""
+"""The rooms of the package: imports point downward, nothing goes in a circle, and no import is
+hidden in a function."""
 
 import ast
 import re
@@ -22,7 +23,8 @@ def test_the_contracts_of_the_rooms_hold(capsys):
 
 
 def test_only_a_command_imports_our_own_modules_when_it_is_called():
-    """__main__ stands above all rooms and waits with what needs an extra or torch; a room has no such excuse."""
+    """__main__ stands above all rooms and waits with what needs an extra or torch; a room has no
+    such excuse."""
     late = [
         f"{file.relative_to(PACKAGE)}:{node.lineno}"
         for file in PACKAGE.rglob("*.py")

@@ -1,4 +1,5 @@
-"""What a preset needs against what is there; every combination that cannot work is refused with its reason."""
+"""What a preset needs against what is there; every combination that cannot work is refused with its
+reason."""
 
 from dataclasses import replace
 

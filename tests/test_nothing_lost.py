@@ -1,4 +1,5 @@
-"""Real runs in processes of their own, killed with SIGKILL or out of disk, then continued with the same command."""
+"""Real runs in processes of their own, killed with SIGKILL or out of disk, then continued with the
+same command."""
 
 import gzip
 import json
@@ -86,7 +87,8 @@ def test_the_second_stage_ended_by_its_rule_and_every_decision_is_in_the_log(who
 @pytest.mark.slow
 def test_a_run_killed_at_four_points_ends_as_one_that_was_not(whole, small_policy, tmp_path):
     folder = tmp_path / "run"
-    # between checkpoints, while one is written, at the hand-over, and at that of a stage that its rule ended before its last step
+    # between checkpoints, while one is written, at the hand-over, and at that of a stage that its
+    # rule ended before its last step
     for point in ("train:3", "checkpoint:4", "policy:stage1_syntax", "policy:stage2_hints"):
         killed = start(folder, small_policy, point)
         assert killed.returncode == -9, killed.stderr[-3000:]

@@ -1,4 +1,5 @@
-"""Leaving padding out changes no number: log-probabilities, entropies, the loss and its gradient are those of TRL."""
+"""Leaving padding out changes no number: log-probabilities, entropies, the loss and its gradient
+are those of TRL."""
 
 import datasets
 import pytest
@@ -36,7 +37,8 @@ def trainer(small_policy, tmp_path):
 
 
 def batch(prompt=9, completion=40, rows=8, seed=0):
-    """Left-padded prompts and right-padded completions of unequal length, with stretches that the environment wrote."""
+    """Left-padded prompts and right-padded completions of unequal length, with stretches that the
+    environment wrote."""
     draw = torch.Generator().manual_seed(seed)
     prompts = torch.randint(1, prompt + 1, (rows,), generator=draw)
     completions = torch.randint(2, completion + 1, (rows,), generator=draw)

@@ -139,7 +139,8 @@ def test_a_message_may_hold_a_hundred_calls_and_no_more():
 
 def test_half_a_surrogate_pair_never_reaches_what_is_read():
     [call] = protocol.parse(
-        '<think>a</think><tool_call>{"name": "echo", "arguments": {"content": "\\ud800"}}</tool_call>'
+        '<think>a</think><tool_call>{"name": "echo", "arguments": {"content": '
+        '"\\ud800"}}</tool_call>'
     ).calls
     protocol.tool_feedback([call], [call.arguments["content"]]).encode("utf-8")
 
@@ -154,7 +155,8 @@ tags = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</ans
     )
 )
 def test_the_shape_of_a_message_is_that_of_one_pattern(pieces):
-    """The quick path of `parse` against the rule as a pattern: each pair of tags once, think first, nothing outside."""
+    """The quick path of `parse` against the rule as a pattern: each pair of tags once, think first,
+    nothing outside."""
     message = "".join(pieces)
     shape = re.fullmatch(
         r"\s*<think>.*?</think>\s*<(tool_call|answer)>.*</\1>\s*", message, re.DOTALL

@@ -1,7 +1,9 @@
-"""The Generator and an episode against a real language model: SmolLM2-135M-Instruct behind `transformers serve`, on loopback.
+"""The Generator and an episode against a real language model: SmolLM2-135M-Instruct behind
+`transformers serve`, on loopback.
 
-`make test-server` installs what this needs and runs it. The model is far too small to write good hints: what is tested is that a
-real server and a real model's answers, whatever they are, go through every step without harm.
+`make test-server` installs what this needs and runs it. The model is far too small to write good
+hints: what is tested is that a real server and a real model's answers, whatever they are, go
+through every step without harm.
 """
 
 import importlib.util

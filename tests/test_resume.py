@@ -1,4 +1,5 @@
-"""What a second call in the same run folder does: go on, go further, refuse in one sentence, and lose nothing to an interrupt."""
+"""What a second call in the same run folder does: go on, go further, refuse in one sentence, and
+lose nothing to an interrupt."""
 
 import json
 import logging
@@ -73,7 +74,8 @@ def press_at(monkeypatch, where, count):
     monkeypatch.setattr(module, name, pressed)
 
 
-# after the third step's episodes (the first call plays a validation); while step 2's line is made; while step 3's validation is scored
+# after the third step's episodes (the first call plays a validation); while step 2's line is made;
+# while step 3's validation is scored
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "where, count, step",
@@ -125,7 +127,8 @@ def test_a_notebook_shows_an_interrupt_as_one_sentence():
     try:
         shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
         shell.run_cell(
-            "from envtune.train.errors import Interrupted\nraise Interrupted('stage1_syntax was interrupted at step 3')"
+            "from envtune.train.errors import Interrupted\nraise Interrupted('stage1_syntax was "
+            "interrupted at step 3')"
         )
     finally:
         InteractiveShell.clear_instance()

@@ -19,7 +19,8 @@ def tokenizer(small_policy):
 
 
 class Scripted:
-    """A sampler that writes given messages, remembers every context and every list of ids that it returned."""
+    """A sampler that writes given messages, remembers every context and every list of ids that it
+    returned."""
 
     def __init__(self, tokenizer, messages, seed=0):
         self.tokenizer, self.messages, self.draw = tokenizer, messages, random.Random(seed)
@@ -148,7 +149,8 @@ def test_a_chat_template_that_cannot_be_taken_apart_is_refused(small_policy, tem
 
 
 def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path, monkeypatch):
-    """One real GRPO step: the ids and the mask inside the trainer hold the sampled tokens, and only those count."""
+    """One real GRPO step: the ids and the mask inside the trainer hold the sampled tokens, and only
+    those count."""
     sampled, batches = [], []
     sample = sampler.Sampler.__call__
 

@@ -1,4 +1,4 @@
-"""The sampler: messages in order, and the same with keys and values kept between waves as without."""
+"""The sampler: messages in order, and the same with and without a kept cache."""
 
 import pytest
 import torch

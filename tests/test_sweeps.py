@@ -26,9 +26,12 @@ if x == 13:
     raise RuntimeError("thirteen is refused")
 if x == 98 and starts == 1:
     raise RuntimeError("ZMQError: Address already in use")
-(folder / "metrics.jsonl").write_text(json.dumps({"stage": "s", "step": 3, "kind": "train", "progress": x / 100}) + "\\n")
+row = {"stage": "s", "step": 3, "kind": "train", "progress": x / 100}
+(folder / "metrics.jsonl").write_text(json.dumps(row) + "\\n")
 time.sleep(seconds)
-(folder / "result.json").write_text(json.dumps({"square": x * x, "device": os.environ.get("CUDA_VISIBLE_DEVICES", "none"), "starts": starts}))
+device = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+result = {"square": x * x, "device": device, "starts": starts}
+(folder / "result.json").write_text(json.dumps(result))
 """
 
 
@@ -39,7 +42,8 @@ def book(tmp_path, monkeypatch):
     made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
     made.cells = [
         nbformat.v4.new_code_cell(
-            'x: int = 1  # a number\nlabel: str = ""  # text\nseconds: float = 0.0  # how long it takes\nrun_name: str = "square"  # folder',
+            'x: int = 1  # a number\nlabel: str = ""  # text\nseconds: float = 0.0  # how long it '
+            'takes\nrun_name: str = "square"  # folder',
             metadata={"tags": ["parameters"]},
         ),
         nbformat.v4.new_code_cell(SOURCE),
@@ -165,16 +169,19 @@ def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     "log, again",
     [
         (
-            "noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed notebook: x",
+            "noise\nenvtune: a.ipynb, cell 2: OSError: Address already in use\nthe executed "
+            "notebook: x",
             True,
         ),
         (
-            "noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not start:\nzmq.error.ZMQError: Address already in use",
+            "noise\nenvtune: a.ipynb, cell 2: RuntimeError: the server did not "
+            "start:\nzmq.error.ZMQError: Address already in use",
             True,
         ),
         ("Traceback:\n  ...\nRuntimeError: Kernel died before replying to kernel_info", True),
         (
-            "Exception in thread Heartbeat:\nzmq.error.ZMQError: Address already in use\nenvtune: a.ipynb, cell 2: ValueError: no\nthe executed notebook: x",
+            "Exception in thread Heartbeat:\nzmq.error.ZMQError: Address already in use\nenvtune: "
+            "a.ipynb, cell 2: ValueError: no\nthe executed notebook: x",
             False,
         ),
         ("ZMQError: Address already in use\nTraceback:\nValueError: no", False),

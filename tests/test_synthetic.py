@@ -1,4 +1,5 @@
-"""Synthetic tasks: 20,000 of them are played right, wrong and compared; each check prints how much it saw (pytest -s)."""
+"""Synthetic tasks: 20,000 of them are played right, wrong and compared; each check prints how much
+it saw (pytest -s)."""
 
 import hashlib
 import importlib.util
@@ -31,10 +32,12 @@ NUMBERS, COMPARED = (
 SHELL = {("cd", "..")}
 """Constants that no documentation tells, and everybody knows: the folder above."""
 ENABLING = frozenset(
-    "cd message_login authenticate_twitter ticket_login trading_login lockDoors pressBrakePedal add_contact touch "
+    "cd message_login authenticate_twitter ticket_login trading_login lockDoors pressBrakePedal "
+    "add_contact touch "
     "startEngine".split()
 )
-"""Calls that change what the next call finds. All others of a turn with several calls only tell the agent something (an id, a price),
+"""Calls that change what the next call finds. All others of a turn with several calls only tell the
+agent something (an id, a price),
 or are acts side by side: a checker, which is given the calls, takes those in either order."""
 SIDE_BY_SIDE = [["startEngine", "set_navigation"]]
 SHOWN = bfcl.Call(
@@ -109,7 +112,7 @@ class Census:
 
 
 def play(census: Census, task) -> None:
-    """The ground truth is right; without any one call, with none, and in another order it is wrong."""
+    """The ground truth is right; wrong without any one call, with none, and in another order."""
     truth = task.ground_truth
     census.note("ground truth is valid", not valid(task, truth), task.id)
     census.note("doing nothing loses", valid(task, [()] * task.turns), task.id)
@@ -134,7 +137,8 @@ def play(census: Census, task) -> None:
 
 
 def read(census: Census, task) -> None:
-    """Every argument is known when it is needed: from the user, from a result, or from the tool's documentation."""
+    """Every argument is known when it is needed: from the user, from a result, or from the tool's
+    documentation."""
     box, known = Toolbox(task), ""
     for text, calls in zip(task.user_turns, task.ground_truth, strict=True):
         known += f"\n{text}"
@@ -231,7 +235,8 @@ def test_every_argument_can_be_known(census):
 def test_no_two_tasks_are_alike(census):
     again = sum(count - 1 for count in census.words_and_calls.values())
     print(
-        f"{census.whole.total()} tasks, {census.whole.total() - len(census.whole)} alike; {again} with the same words and calls "
+        f"{census.whole.total()} tasks, {census.whole.total() - len(census.whole)} alike; {again} "
+        f"with the same words and calls "
         "in another state"
     )
     assert len(census.whole) == census.whole.total() == 4 * (len(NUMBERS) + len(COMPARED))
@@ -262,7 +267,8 @@ def template(phrasing: str) -> re.Pattern:
 
 @pytest.mark.slow
 def test_no_sentence_with_values_is_on_both_sides(census):
-    """Left out: the vague requests of miss_param, which hold no values to learn, a follow-up such as "It is 12.", whose value belongs to
+    """Left out: the vague requests of miss_param, which hold no values to learn, a follow-up such
+    as "It is 12.", whose value belongs to
     the request before it, and the message that tools are there now."""
     vague = [
         template(text)
@@ -278,7 +284,8 @@ def test_no_sentence_with_values_is_on_both_sides(census):
     training = {text for text, _ in census.said["training"]}
     both = {text for text, _ in census.said["held out"]} & training
     print(
-        f"{len(census.said['held out'])} held-out sentences against {len(training)}; {len(both)} on both sides, all without values"
+        f"{len(census.said['held out'])} held-out sentences against {len(training)}; {len(both)} "
+        f"on both sides, all without values"
     )
     assert len(training) > 12_000 and census.counts["tasks, training"] >= 20_000
     carrying = [text for text in both if not any(pattern.fullmatch(text) for pattern in left_out)]
@@ -311,7 +318,8 @@ def test_unseen_phrasings_are_said_nowhere_else(census):
 
 @pytest.mark.slow
 def test_unseen_names_stand_nowhere_else(census):
-    """A word is an unseen name when it is in a list of those, or could be made up as one; not the words that all tasks are written with."""
+    """A word is an unseen name when it is in a list of those, or could be made up as one; not the
+    words that all tasks are written with."""
     source = "\n".join(file.read_text() for file in Path(synthetic.__file__).parent.glob("*.py"))
     fixed = [line for line in source.splitlines() if not line.startswith("UNSEEN_")]
     ordinary = set(words_of(fixed)) | set(words_of(json.dumps(bfcl.docs_of(bfcl.CLASSES))))
@@ -346,14 +354,16 @@ def test_unseen_names_stand_nowhere_else(census):
         for task_id in synthetic.task_ids(range(201, 1000, 5))
     }
     print(
-        f"{len(said)} tasks with {len(set().union(*said.values()))} unseen names, none of them in the others' {len(others)} words"
+        f"{len(said)} tasks with {len(set().union(*said.values()))} unseen names, none of them in "
+        f"the others' {len(others)} words"
     )
     assert len(said) == 640 and all(said.values())
 
 
 @pytest.mark.slow
 def test_none_is_near_any_of_bfcls_tasks(census):
-    """Jaccard of the word 4-grams that users say; the longest run of words in common; calls and states that are equal."""
+    """Jaccard of the word 4-grams that users say; the longest run of words in common; calls and
+    states that are equal."""
 
     def grams(task, n: int) -> set[tuple[str, ...]]:
         texts = [
@@ -389,7 +399,8 @@ def test_none_is_near_any_of_bfcls_tasks(census):
             json.dumps(state, sort_keys=True) in states for state in task.initial_config.values()
         )
     print(
-        f"nearest: Jaccard {nearest[0]:.3f}, {nearest[1]} and {nearest[2]}; longest run in common: {' '.join(longest)!r}; "
+        f"nearest: Jaccard {nearest[0]:.3f}, {nearest[1]} and {nearest[2]}; longest run in common: "
+        f"{' '.join(longest)!r}; "
         f"{alike} with the calls or the state of a BFCL task"
     )
     assert 0 < nearest[0] < 0.2 and len(longest) <= 8 and not alike
@@ -416,8 +427,12 @@ def digest(task_ids) -> str:
 
 
 def test_the_same_id_gives_the_same_task_in_every_process_and_version():
-    """The committed digest pins the tasks for whatever Python runs this; other processes are asked here."""
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_synthetic as t; print(t.digest(t.PINNED))"
+    """The committed digest pins the tasks for whatever Python runs this; other processes are asked
+    here."""
+    code = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); "
+        "import test_synthetic as t; print(t.digest(t.PINNED))"
+    )
     others = [
         subprocess.run(
             [sys.executable, "-c", code],
@@ -441,7 +456,8 @@ def test_ground_truth_messages_win_in_an_episode():
 
 
 def test_no_hint_gives_a_value_of_the_ground_truth_away():
-    """A hint may hold a word that is also a value, such as the `first` of a class of flights; it is withheld in that task."""
+    """A hint may hold a word that is also a value, such as the `first` of a class of flights; it is
+    withheld in that task."""
     counts, words = Counter(), set()
     for task_id in synthetic.task_ids(
         [*synthetic.TRAIN, *synthetic.VALIDATION, *synthetic.TEST], ("base", "miss_param")
@@ -454,7 +470,8 @@ def test_no_hint_gives_a_value_of_the_ground_truth_away():
                 counts[bool(found)] += 1
                 words |= {found} - {""}
     print(
-        f"{counts.total()} pairs of a hint and a task; {counts[True]} share a word, all among {sorted(words)}"
+        f"{counts.total()} pairs of a hint and a task; {counts[True]} share a word, all among "
+        f"{sorted(words)}"
     )
     assert counts.total() > 8_000 and counts[True] < 0.005 * counts.total()
     assert words <= {"first", "off", "engine", "history", "wrong", "old", "empty"}
@@ -524,7 +541,8 @@ def test_a_world_of_ones_own_makes_sound_tasks_and_leaves_fixed_ids_as_they_are(
                 read(found, task)
                 file_away(found, task)
     print(
-        f"{found.counts['ground truth is valid']} tasks of a restaurant, {found.counts['a call left out loses']} calls left out"
+        f"{found.counts['ground truth is valid']} tasks of a restaurant, "
+        f"{found.counts['a call left out loses']} calls left out"
     )
     assert not {
         check: what for check, what in found.faults.items() if what and "commute" not in check
@@ -615,7 +633,5 @@ def test_the_examples_of_the_page_run_and_are_what_it_says(monkeypatch, forgotte
     for task_id in re.findall(r"^`(synthetic_\w+)`, over", page, re.MULTILINE):
         assert all(f"| {text} |" in page for text in bfcl.load_task(task_id).user_turns)
     written = (paths.ROOT / "docs" / "examples" / "restaurant_world.py").read_text().splitlines()
-    assert (
-        f"{sum(bool(line.strip()) for line in written[written.index('class Restaurant(World):') :])} lines"
-        in page
-    )
+    world = written[written.index("class Restaurant(World):") :]
+    assert f"{sum(bool(line.strip()) for line in world)} lines" in page

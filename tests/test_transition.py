@@ -1,4 +1,5 @@
-"""The transition rule, by numbers: each condition alone does not end a stage, both do, and the limits hold."""
+"""The transition rule, by numbers: each condition alone does not end a stage, both do, and the
+limits hold."""
 
 from dataclasses import replace
 

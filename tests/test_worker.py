@@ -46,11 +46,13 @@ def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monk
     )  # as if a bound of the table were wrong
     episode = Episode(MATHS)
     reply = episode.step(
-        '<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": 999999999}}</tool_call>'
+        '<think>x</think><tool_call>{"name": "power", "arguments": {"base": 9, "exponent": '
+        "999999999}}</tool_call>"
     )
     assert "the calculation took too long" in reply and episode.record.codes == [-2.0]
     assert "mpf('2.0')" in episode.step(
-        '<think>x</think><tool_call>{"name": "logarithm", "arguments": {"value": 100, "base": 10, "precision": 5}}</tool_call>'
+        '<think>x</think><tool_call>{"name": "logarithm", "arguments": {"value": 100, "base": 10, '
+        '"precision": 5}}</tool_call>'
     )
 
 

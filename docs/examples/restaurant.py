@@ -51,7 +51,8 @@ class RestaurantAPI:
             return {"error": "Invalid guest."}
         if table not in self.tables:
             return {
-                "error": f"Table '{table}' does not exist. The tables are: {', '.join(self.tables)}."
+                "error": f"Table '{table}' does not exist. "
+                f"The tables are: {', '.join(self.tables)}."
             }
         if not self.open_hours[0] <= hour < self.open_hours[1]:
             return {"error": "Not possible at this hour."}

@@ -1,11 +1,13 @@
-"""Synthetic tasks for a tool class of one's own, as an example: the restaurant of restaurant.py (docs/synthetic_tasks.md).
+"""Synthetic tasks for a tool class of one's own, as an example: the restaurant of
+restaurant.py (docs/synthetic_tasks.md).
 
 >>> from envtune import Episode
 >>> from envtune.bfcl import synthetic
 >>> from envtune.env import domains
 >>> domains.add(RestaurantAPI, [])
 >>> synthetic.add_world(Restaurant)
->>> Episode("synthetic_base_7_RestaurantAPI"), Episode("synthetic_miss_param_7_t2_RestaurantAPI+TicketAPI")
+>>> Episode("synthetic_base_7_RestaurantAPI")
+>>> Episode("synthetic_miss_param_7_t2_RestaurantAPI+TicketAPI")
 """
 
 from envtune.bfcl import Call
