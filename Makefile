@@ -34,7 +34,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lock small test-server test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,12 +62,16 @@ quickstart: setup  ## the main job: a small agent before and after the four stag
 	@echo "Next: make lab"
 
 test: setup  ## the fast tests, notebooks 01 and 02 among them (five minutes on two cores)
-	@$(BIN)/python -m ruff check
+	@$(BIN)/ruff check && $(BIN)/ruff format --check --quiet
 	@$(PYTEST) -m "not slow"
 
-test-all: setup  ## every test and notebook (about a quarter of an hour on two cores)
-	@$(BIN)/python -m ruff check
+test-all: types  ## every test and notebook, and the types (about a quarter of an hour on two cores)
+	@$(BIN)/ruff check && $(BIN)/ruff format --check --quiet
 	@$(PYTEST)
+
+types: setup  ## check the types with pyright (basic), in the build that needs no Node.js
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt basedpyright || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/basedpyright
 
 lock: setup  ## write requirements-lock.txt from what is installed; first `make clean setup`, or the old versions are written again
 	@{ grep '^#' requirements-lock.txt; $(PIP) freeze --exclude-editable | grep -v -E '^(bfcl|nvidia|cuda|triton)| @ ' | sed 's/+.*//'; } > $(VENV)/lock
