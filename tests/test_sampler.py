@@ -44,7 +44,7 @@ class Forgetful(Sampler):
 
     def __call__(self, contexts):
         messages = super().__call__(contexts)
-        self.cache = None
+        self.cache = self._new_cache()
         return messages
 
 

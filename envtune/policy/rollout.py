@@ -7,7 +7,7 @@ The tokens trained are the tokens sampled: ids are concatenated; a message is de
 environment and never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one
 that the environment wrote.
 
-This file holds all contact with TRL's inner side (TRL 1.16: rollout_func, env_mask,
+This is the only file that uses TRL's internals for rollouts (TRL 1.16: rollout_func, env_mask,
 _generate_single_turn).
 """
 
@@ -98,9 +98,7 @@ class Rollout:
     episode: Episode
     prompt_ids: list[int]
     completion_ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(
-        default_factory=list
-    )  # 1 = sampled by the policy, 0 = the environment's
+    mask: list[int] = field(default_factory=list)  # 1 = the policy's, 0 = the environment's
     logprobs: list[float] = field(default_factory=list)  # 0.0 where the sampler gives none
 
     @property
@@ -151,11 +149,11 @@ def play(
 ) -> list[Rollout]:
     """Play all episodes to their end, one batched `generate` per wave of those still running.
 
-    budget_tokens: completion length of an episode [tokens]. message_tokens: the longest message
-    that `generate` samples [tokens]. any_running: is given whether episodes run here, and says
-    whether any run in any process. A process
-        without running episodes generates for one opening and drops the message, because a
-        generation that several processes share hangs if one of them does not take part.
+    budget_tokens: completion length of an episode [tokens].
+    message_tokens: the longest message that `generate` samples [tokens].
+    any_running: is given whether episodes run in this process, and says whether any run in any
+        process. A process without running episodes generates for one opening and drops the message,
+        because a generation that several processes share hangs if one of them does not take part.
     """
     rollouts = [Rollout(episode, chat.opening(episode.messages)) for episode in episodes]
     while any_running(bool(running := [r for r in rollouts if not r.episode.done])):
@@ -219,7 +217,7 @@ def metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
         "share_of_steps_truncated": sum(s.truncated > 0 for s in steps) / max(1, len(steps)),
         "errors_per_episode": len(events) / n,
         # the recovered share of all errors; a batch without errors has no such number
-        **({"recovery_rate": float(events["recovered"].mean())} if len(events) else {}),
+        **({"recovery_rate": sum(events["recovered"]) / len(events)} if len(events) else {}),
     }
 
 
@@ -244,20 +242,17 @@ class TRLRollout:
     chat: Chat
     reward: Callable[[EpisodeRecord], float]
     reward_scale: float
-    hint_rate_at: Callable[
-        [float], float
-    ]  # share of the stage done -> share of episodes with hints
+    hint_rate_at: Callable[[float], float]
+    """Share of the stage that is done -> share of episodes with hints [0..1]."""
     episode: dict  # for every Episode: rules, compact, corruption and the observation limits
     training_limits: Limits
     budget_tokens: int
     message_tokens: int
     temperature: float
-    batch: (
-        int | None
-    )  # episodes played at once in a process (bounds its memory); None: all of a step
+    batch: int | None  # episodes that a process plays at once, for its memory; None: all of a step
     seed: int
     on_records: Callable[[str, list[EpisodeRecord], dict[str, float]], None]
-    """Gets ("train" or "eval", records, timings of this process [s]) after every batch."""
+    """Called after every batch with "train" or "eval", the records and this process's timings."""
 
     def _generate(self, trainer) -> Generate:
         """TRL's own generation with vLLM or weights spread over processes, else our sampler."""
@@ -295,10 +290,11 @@ class TRLRollout:
             "environment_seconds": round(rest, 4),
         }
 
-    def __call__(self, prompts: list[list[dict]], trainer) -> dict:
+    def __call__(self, prompts: list, trainer) -> dict:
+        """`prompts` are those of `prompt_row`: TRL's own type leaves out chat messages."""
         training = trainer.model.training
         limits = self.training_limits if training else EVALUATION
-        # from the step and the place in the batch, so that a resumed run draws the same hints
+        # seeded by the step and the place in the batch, so that a resumed run draws the same hints
         step, before = trainer.state.global_step, trainer.accelerator.process_index * len(prompts)
         seed = (self.seed * 100_003 + step) * 100_003 + before
         done = step / max(1, trainer.state.max_steps)
@@ -344,11 +340,11 @@ REPORTED = {
     "format_reward": rewards.format_reward,
     "tool_call_reward": rewards.tool_call_reward,
 }
-"""What goes to TensorBoard and the like besides what TRL reports; metrics.jsonl has more."""
+"""Logged to TensorBoard and the like besides TRL's own metrics; metrics.jsonl has more."""
 
 
-def episode_reward(completions, episode_reward, log_metric, **columns) -> list[float]:
-    """TRL's reward function: the rollout has computed the reward from the record."""
+def episode_reward(completions, episode_reward, log_metric, **columns) -> list[float | None]:
+    """The reward function for TRL, which passes on the rewards that the rollout has computed."""
     for name in REPORTED:
         log_metric(name, sum(columns[name]) / len(columns[name]))
     return episode_reward

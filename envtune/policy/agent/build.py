@@ -1,4 +1,4 @@
-"""`python -m envtune agent`: the embedded agent from nothing, in two steps, measured.
+"""`python -m envtune agent`: the embedded agent from scratch, in two steps, measured.
 
     competence   the script that stumbles and recovers, short windows first; then measured on 400
                  held-out base tasks, greedy
@@ -22,7 +22,7 @@ HELD_OUT = range(400, 800)
 
 
 def build(folder: Path, recipe: Recipe | None = None) -> Path:
-    """Train and measure; return the folder of the agent; what was measured is in `folder`."""
+    """Train and measure; return the folder of the agent. The measurements are in `folder`."""
     recipe = recipe or Recipe()
     competent = train.pretrain(recipe, folder / "competence")
     if not (folder / "competence.json").exists():
@@ -42,6 +42,6 @@ def build(folder: Path, recipe: Recipe | None = None) -> Path:
     if not (folder / "start.json").exists():
         model, tokenizer = sampler.load_policy(final, bf16=False)
         found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))
-        found["hint_effect"] = measure.hint_effect(model, tokenizer)
-        write_json(folder / "start.json", found)
+        effect = measure.hint_effect(model, tokenizer)
+        write_json(folder / "start.json", {**found, "hint_effect": effect})
     return final

@@ -15,7 +15,7 @@ READING = {"compact": True, "max_result_chars": 160}
 VARIANTS = {"base": 0.5, "miss_param": 0.2, "miss_func": 0.15, "long_context": 0.15}
 
 
-class Sequence_(NamedTuple):
+class Example(NamedTuple):
     ids: list[int]
     labels: list[int]  # the id where it is learnt, -100 elsewhere
 
@@ -32,7 +32,7 @@ def task_id(number: int, draw: random.Random, turns: int | None, prompt: bool = 
 
 def play(
     task: str, chat: Chat, habits: Habits, seed: int, draw: random.Random, learn_all: bool
-) -> Sequence_:
+) -> Example:
     """One scripted episode as ids and labels.
 
     learn_all: mistakes and habits are learnt too, not only right messages.
@@ -52,7 +52,7 @@ def play(
             said = chat.reply(reply, closed=True)
             ids += said
             labels += [-100] * len(said)
-    return Sequence_(ids, labels)
+    return Example(ids, labels)
 
 
 def texts(count: int, habits: Habits) -> Iterator[str]:
@@ -69,7 +69,7 @@ def texts(count: int, habits: Habits) -> Iterator[str]:
             yield episode.step(message) or ""
 
 
-def windows(sequence: Sequence_, user_id: int, width: int) -> list[Sequence_]:
+def windows(sequence: Example, user_id: int, width: int) -> list[Example]:
     """Pieces of at most `width` ids that start at a user message, where something is learnt."""
     starts = [i for i, token in enumerate(sequence.ids) if token == user_id]
     pieces, at = [], 0
@@ -77,7 +77,7 @@ def windows(sequence: Sequence_, user_id: int, width: int) -> list[Sequence_]:
         if start < at:
             continue
         cut = slice(start, start + width)
-        piece = Sequence_(sequence.ids[cut], sequence.labels[cut])
+        piece = Example(sequence.ids[cut], sequence.labels[cut])
         at = start + width // 2
         if any(label != -100 for label in piece.labels):
             pieces.append(piece)

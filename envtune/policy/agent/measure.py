@@ -48,17 +48,17 @@ def accuracy_by_group(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
 
     Columns group, n, accuracy, low, high (95%, clustered by scenario).
     """
-    groups: dict[str, list[tuple[bool, str]]] = {}
+    groups: dict[str, list[tuple[bool, int]]] = {}
     for record in records:
         task = bfcl.load_task(record.task_id)
         valid = bfcl.official_valid(record)
         novelty = f"new {synthetic.novelty(task.id)}"
         for group in ("all", task.split, *task.classes, f"{task.turns} turns", novelty):
             groups.setdefault(group, []).append((valid, task.scenario))
-    rows = [
-        (group, len(found), *clustered(*zip(*found, strict=True)))
-        for group, found in groups.items()
-    ]
+    rows = []
+    for group, found in groups.items():
+        valid, scenarios = zip(*found, strict=True)
+        rows.append((group, len(found), *clustered(valid, scenarios)))
     return pd.DataFrame(rows, columns=["group", "n", "accuracy", "low", "high"])
 
 

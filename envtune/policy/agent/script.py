@@ -18,7 +18,7 @@ from typing import NamedTuple
 from envtune import bfcl, hints
 from envtune.bfcl import Call, checker
 from envtune.env.episode import Episode
-from envtune.record import Outcome
+from envtune.record import Outcome, Step
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Habits:
     skip: float = 0.0  # leaves out a prerequisite and makes the call that needs it
     recover: float = 1.0  # makes the right step after an error without a hint; else see give_up
     follow: float = 1.0  # the same after an error with a hint
-    give_up: float = (
-        0.6  # not recovering, it answers the turn; else repeats the call or makes another
-    )
+    give_up: float = 0.6  # answers the turn if it does not recover; else makes a useless call
     ask: float = 1.0  # asks where a value or a tool is missing; else calls something
     early: float = 0.0  # answers the turn before its last call
     tired: float = 0.0  # from the third turn on, answers a turn before its first call
@@ -55,7 +53,7 @@ HABITS = Habits(
     broken=0.15,
     broken_when_stuck=0.6,
 )
-"""The dials of the committed agent."""
+"""The habits of the committed agent."""
 
 
 class Message(NamedTuple):
@@ -82,7 +80,7 @@ ANSWER, ASK, STOP = (
 
 
 class Script:
-    """Plays one episode, message by message. `habits` are the dials, `seed` is for its draws."""
+    """Plays one episode, message by message; `seed` is the seed of its random choices."""
 
     def __init__(self, habits: Habits, seed: int):
         self.habits, self.draw = habits, random.Random(f"script {seed}")
@@ -96,9 +94,8 @@ class Script:
         last = steps[-1] if steps and steps[-1].turn == episode.turn else None
         if last is not None and last.outcome is not Outcome.FORMAT_ERROR and self.sent_right:
             self.done += 1
-        failed = last is not None and any(hints.is_error(result) for result in last.results)
-        hinted = failed and any(last.hints)
-        text, right = self._choose(episode, failed, hinted, last)
+        failed = last if last and any(map(hints.is_error, last.results)) else None
+        text, right = self._choose(episode, failed)
         broken = self.habits.broken_when_stuck if text == STOP else self.habits.broken
         if self.draw.random() < broken:
             self.sent_right = False
@@ -106,7 +103,8 @@ class Script:
         self.sent_right = right and text not in (ANSWER, ASK, STOP)
         return Message(text, right)
 
-    def _choose(self, episode: Episode, failed: bool, hinted: bool, last) -> tuple[str, bool]:
+    def _choose(self, episode: Episode, failed: Step | None) -> tuple[str, bool]:
+        """The next message and whether it is right; `failed` is the last step if it had an error."""
         truth = episode.task.ground_truth[episode.turn]
         habits, draw = self.habits, self.draw
         if not truth:
@@ -115,12 +113,12 @@ class Script:
             return ANSWER, True
         needed = truth[self.done]
         if failed:
-            if draw.random() < (habits.follow if hinted else habits.recover):
+            if draw.random() < (habits.follow if any(failed.hints) else habits.recover):
                 return call_message(needed), True
             if draw.random() < habits.give_up:
                 return STOP, False
             again = draw.random() < 0.5
-            return (call_message(last.calls[0]) if again else self._another(episode)), False
+            return (call_message(failed.calls[0]) if again else self._another(episode)), False
         if habits.tired and not self.done and episode.turn >= 2 and draw.random() < habits.tired:
             return ANSWER, False
         prerequisite = self.done < len(truth) - 1 and prepares(needed)
@@ -145,9 +143,10 @@ class Script:
         """A call where asking is right: what a later turn will need, without what is missing."""
         later = episode.task.ground_truth[episode.turn + 1]
         known = {doc["name"] for doc in bfcl.tool_docs(episode.task, episode.turn)}
-        if later[0].name in known and len(later) > 1:
-            return call_message(later[0])
-        call, said = later[-1], " ".join(episode.task.user_turns[: episode.turn + 1])
+        first, call = later[0], later[-1]
+        if first.name in known and len(later) > 1:
+            return call_message(first)
+        said = " ".join(episode.task.user_turns[: episode.turn + 1])
         arguments = {k: v for k, v in call.arguments.items() if str(v) in said}
         return call_message(Call(call.name, arguments))
 
@@ -165,9 +164,9 @@ def prepares(call: Call) -> bool:
 
 
 def unprepared(episode: Episode, done: int) -> Call:
-    """The call that a needed preparation leads to, written without having prepared it.
+    """The call that the next prerequisite prepares, written as if it had not been prepared.
 
-    It has the city in place of the airport's code, a person's name in place of an id.
+    It has a city in place of the airport's code, or a person's name in place of an id.
     """
     truth = episode.task.ground_truth[episode.turn]
     results = checker.ground_truth(episode.task, episode._skipped)[episode.turn].results

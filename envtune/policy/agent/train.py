@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import distributed
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
@@ -33,15 +33,11 @@ class Phase:
     name: str
     episodes: int  # scripted episodes, each seen once
     turns: tuple[int | None, ...]  # user turns of a task, drawn from these; None: as tasks come
-    width: (
-        int | None
-    )  # longest window, starting at a user message [tokens]; None: whole transcripts
-    learning_rate: (
-        float  # at the start; falls to a tenth over all phases of one kind (straight line)
-    )
+    width: int | None  # longest window from a user message on [tokens]; None: whole transcripts
+    learning_rate: float  # at the phase's start; it changes linearly, see `_rate`
     habits: Habits = STUMBLING
     learn_all: bool = False  # mistakes are learnt too: the habits
-    context: float = 0.0  # weight of the loss on user and tools: teaches copying early [0..1]
+    context: float = 0.0  # weight of the loss on the user's and tools' tokens [0..1]
 
 
 @dataclass(frozen=True)
@@ -54,9 +50,7 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     context_tokens: int = 4_096
-    batch_tokens: int = (
-        2_048  # per step and process, with padding; small batches learn to copy sooner
-    )
+    batch_tokens: int = 2_048  # per step and process, with padding; small ones learn copying sooner
     processes: int = 2
     pool: int = 512  # episodes that a process plays at a time and sorts into batches by length
     seed: int = 0
@@ -83,8 +77,9 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
             rope_parameters={"rope_type": "default", "rope_theta": 2000.0},
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            # transformers' type of a token id also allows text
+            eos_token_id=tokenizer.eos_token_id,  # pyright: ignore[reportArgumentType]
+            pad_token_id=tokenizer.pad_token_id,  # pyright: ignore[reportArgumentType]
         )
     )
 
@@ -98,7 +93,7 @@ def pool(
     """
     draw = random.Random(f"{phase.name} {recipe.seed} {start}")
     user, pad = chat.tokenizer.convert_tokens_to_ids("<|user|>"), chat.tokenizer.pad_token_id
-    sequences: list[data.Sequence_] = []
+    sequences: list[data.Example] = []
     for number in range(first + start, first + start + recipe.pool):
         task = data.task_id(number, draw, draw.choice(phase.turns), prompt=phase.width is None)
         played = data.play(task, chat, phase.habits, number, draw, phase.learn_all)
@@ -187,10 +182,10 @@ def pretrain(
             (
                 PreTrainedTokenizerFast.from_pretrained(start) if start else tokenizer_of(recipe)
             ).save_pretrained(words)
-        with TemporaryDirectory() as meeting:
+        with TemporaryDirectory() as rendezvous:
             spawn(
                 _train,
-                (recipe, folder, phases, start, f"file://{meeting}/rendezvous"),
+                (recipe, folder, phases, start, f"file://{rendezvous}/file"),
                 nprocs=recipe.processes,
             )
     return done
@@ -204,7 +199,7 @@ def _train(
     start: Path | None,
     rendezvous: str,
 ) -> None:
-    """One process of pre-training: it has its own pools; gradients are averaged at every step."""
+    """One process of pre-training, with pools of its own; gradients are averaged at every step."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=rendezvous, rank=rank, world_size=recipe.processes
@@ -244,7 +239,7 @@ def _train(
         for turn in range(state.pools, rounds):
             batches = pool(chat, phase, recipe, turn * at_once + rank * recipe.pool, first[number])
             count = torch.tensor(len(batches))
-            # pools differ by a few batches; those that one process has more are left out
+            # pools differ by a few batches; every process trains on as many as the smallest has
             distributed.all_reduce(count, distributed.ReduceOp.MIN)
             batches, losses = batches[: int(count)], []
             for i, (ids, labels) in enumerate(batches):
