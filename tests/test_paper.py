@@ -68,7 +68,7 @@ def sweeps_of(tmp_path, monkeypatch):
     """Makes the sweeps given by name the only ones there are."""
     monkeypatch.setattr(
         ablations,
-        "load",
+        "load_sweep",
         lambda name, run_first=True: (_ for _ in ()).throw(FileNotFoundError(name)),
     )
 
@@ -78,7 +78,7 @@ def sweeps_of(tmp_path, monkeypatch):
                 raise FileNotFoundError(name)
             return found[name]
 
-        monkeypatch.setattr(ablations, "load", load)
+        monkeypatch.setattr(ablations, "load_sweep", load)
 
     return there
 
@@ -116,7 +116,7 @@ def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, mo
 @pytest.mark.parametrize("name", paper.FIGURES)
 def test_a_missing_run_has_no_panel_and_the_figure_says_so(sweeps_of, monkeypatch, tmp_path, name):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
-    fig = paper.FIGURES[name](paper.Chosen(dynamics="nowhere"))
+    fig = paper.FIGURES[name](paper.SourceRuns(dynamics="nowhere"))
     assert "no runs yet" in words(fig) or "not run here" in words(fig)
     assert not any("own run" in ax.get_title() for ax in fig.axes)
     drawn = [ax for ax in fig.axes if ax.axison]
@@ -125,7 +125,7 @@ def test_a_missing_run_has_no_panel_and_the_figure_says_so(sweeps_of, monkeypatc
 
 def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_of):
     sweeps_of(ablation_reward=made_up({"progress": 0.5, "binary": 0.3}))
-    fig = paper.figure4b(paper.Chosen())
+    fig = paper.figure4b(paper.SourceRuns())
     bottom = fig.axes[4]
     ends = [line.get_ydata()[-1] for line in bottom.get_lines() if len(line.get_ydata())]
     assert ends == pytest.approx([0.5, 0.3]) and len(bottom.collections) == 2
@@ -162,7 +162,7 @@ def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
         ]
     )
     sweeps_of(ablation_curriculum=(summary, pd.DataFrame(lines)))
-    fig = paper.table3(paper.Chosen())
+    fig = paper.table3(paper.SourceRuns())
     theirs, ours = fig.axes
     assert heights(theirs)[0] == pytest.approx([0.0933, 0.0933, 0.0633, 0.03])
     assert heights(theirs)[1] == pytest.approx([0.2, 0.2467, 0.1467, 0.1033])
@@ -177,7 +177,7 @@ def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(s
         baselines=made_up({"before training": 0.1, "ToolRL": 0.3}),
         ablation_curriculum=made_up({"without stage 1": 0.9, "four stages": 0.4}),
     )
-    theirs, ours = paper.table1(paper.Chosen()).axes
+    theirs, ours = paper.table1(paper.SourceRuns()).axes
     assert heights(ours) == [pytest.approx([x] * 4) for x in (0.1, 0.3, 0.4)]
     colour = {
         text.get_text(): bars[0].get_facecolor()
@@ -202,7 +202,7 @@ def test_each_sweep_that_there_is_is_drawn_whole(sweeps_of, tmp_path, monkeypatc
 def test_a_sweep_of_other_cases_is_not_drawn(sweeps_of, name):
     other = made_up({"something else": 0.5})
     sweeps_of(ablation_curriculum=other, ablation_augmentation=other, ablation_reward=other)
-    fig = paper.FIGURES[name](paper.Chosen())
+    fig = paper.FIGURES[name](paper.SourceRuns())
     assert "no runs yet" in words(fig) and "seeds 0" not in words(fig)
 
 
@@ -210,7 +210,7 @@ def test_a_sweep_without_words_for_its_cases_is_refused(sweeps_of):
     summary, curves = made_up({"a": 0.5})
     sweeps_of(kl_sweep=(summary.rename(columns={"case": "beta"}), curves))
     with pytest.raises(ValueError, match="its points have no `case`"):
-        paper.figure7(paper.Chosen())
+        paper.figure7(paper.SourceRuns())
 
 
 def test_cases_without_a_finished_run_are_left_out_and_many_cases_are_drawn():
@@ -220,7 +220,7 @@ def test_cases_without_a_finished_run_are_left_out_and_many_cases_are_drawn():
     ticks = [t.get_text() for t in fig.axes[-1].get_yticklabels()]
     assert ticks == [f"case {i}" for i in range(1, 12)]
     failed = summary.assign(state="failed")
-    assert ablations.reading(failed, "case").startswith(
+    assert ablations.ranking_text(failed, "case").startswith(
         "No run is done. Missing runs: s.case 0-0, "
     )
     with pytest.raises(ValueError, match="no run of this sweep is done"):
@@ -347,25 +347,25 @@ def test_the_ablation_figure_and_its_words_agree_with_the_summary():
         for line in ends.get_lines()
         if line.get_marker() == "o"
     ] == [0.3, 0.6]
-    text = ablations.reading(summary, "case")
+    text = ablations.ranking_text(summary, "case")
     assert (
         text.startswith("- beta 0.1: 0.60 [")
         and "Highest: **beta 0.1**. Below it by interval and in every seed: beta 0." in text
     )
     summary.loc[0, "state"] = "failed"
-    assert "Missing runs: s.beta 0-0" in ablations.reading(summary, "case")
+    assert "Missing runs: s.beta 0-0" in ablations.ranking_text(summary, "case")
 
 
 def test_a_sweep_is_taken_from_runs_or_the_committed_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="run its notebook"):
-        ablations.load("nothing")
+        ablations.load_sweep("nothing")
     (tmp_path / "mine").mkdir()
     for name, data in zip(("summary", "curves"), made_up({"beta 0.1": 0.5}), strict=True):
         data.to_parquet(tmp_path / "mine" / f"{name}.parquet")
-    assert len(ablations.load("mine")[0]) == 3
+    assert len(ablations.load_sweep("mine")[0]) == 3
     with pytest.raises(FileNotFoundError):
-        ablations.load("mine", run_first=False)
+        ablations.load_sweep("mine", run_first=False)
 
 
 def test_an_experiments_parameters_make_its_stages():

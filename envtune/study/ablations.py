@@ -1,7 +1,6 @@
-"""Pictures of a sweep: a line a case with the range of its seeds, and the ends of runs as dots with
-pooled intervals.
+"""Figures of a sweep: a line per case with the range of its seeds, and the final accuracies.
 
->>> summary, curves = load("kl_sweep")     # of runs/kl_sweep, else of data/reference_runs
+>>> summary, curves = load_sweep("kl_sweep")     # from runs/kl_sweep, else data/reference_runs
 >>> fig = figure(summary, curves, "case", PANELS["kl_sweep"], "tiny-agent")
 """
 
@@ -24,19 +23,16 @@ PANELS = {
 }
 """The metrics that each sweep's figure shows over the steps."""
 BANDS = 4
-"""With more cases than this, the ranges of their seeds would cover each other and are left out of
-the curves."""
+"""With more cases than this, the bands of their seeds would overlap and are not drawn."""
 
 
-def load(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(summary, curves) of a sweep: of its run folder, else the committed reference.
-    FileNotFoundError says how to make it."""
+def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(summary, curves) of a sweep from its run folder, else from the committed reference runs."""
     places = [paths.runs() / name] * run_first + [paths.DATA / "reference_runs" / name]
     for place in places:
         if (place / "summary.parquet").exists():
-            return tuple(
-                pd.read_parquet(place / f"{part}.parquet") for part in ("summary", "curves")
-            )
+            summary = pd.read_parquet(place / "summary.parquet")
+            return summary, pd.read_parquet(place / "curves.parquet")
     raise FileNotFoundError(
         f"there is no sweep {name!r} in {' or '.join(map(str, places))}: "
         "run its notebook, or `make ablations`"
@@ -44,14 +40,14 @@ def load(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Accuracy of each axis value over all its seeds: value, seeds, n (tasks times seeds),
-    accuracy, low, high (95%, Wilson).
+    """Accuracy of each axis value over all its seeds, with a 95% Wilson interval (low, high).
 
-    The interval takes the tasks of all seeds as independent. They are the same tasks, and seeds
-    differ more than tasks do, so it is too narrow; `apart` asks for more than that.
+    n is tasks times seeds; least and most are the lowest and the highest accuracy of a seed.
+    The interval treats the tasks of all seeds as independent. They are the same tasks, and seeds
+    differ more than tasks do, so it is too narrow; `clearly_above` asks for more than that.
     """
     rows = []
-    for value, group in summary[summary["state"] == "done"].groupby(axis, sort=False):
+    for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
         right, n = round((group["accuracy"] * group["n"]).sum()), int(group["n"].sum())
         low, high = wilson(right, n)
         least, most = group["accuracy"].min(), group["accuracy"].max()
@@ -60,39 +56,44 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def apart(higher, lower) -> bool:
-    """Whether one row of `pooled` lies above another: its interval, and every seed of it above
-    every seed of the other. With three seeds a side, chance puts all of one above all of the other
-    in one case of twenty."""
+def clearly_above(higher, lower) -> bool:
+    """Whether one row of `pooled` lies above another with its whole interval and with every seed.
+
+    With three seeds each, all seeds of one are above all of the other by chance 1 time in 20.
+    """
     return bool(higher["low"] > lower["high"] and higher["least"] > lower["most"])
 
 
 def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
-    """Accuracy of one value less that of another, by seed: runs of one seed start from one policy
-    and read the tasks in one order."""
-    done = summary[summary["state"] == "done"]
+    """Accuracy of one value minus that of the other, by seed.
+
+    Runs with the same seed start from the same policy and see the tasks in the same order.
+    """
+    done = summary.loc[summary["state"] == "done"]
     by_seed = done.pivot_table(index="seed", columns=axis, values="accuracy")
     return (by_seed[one] - by_seed[other]).dropna()
 
 
 def seeds_of(runs: pd.DataFrame) -> str:
-    """The seeds of a table's runs, in words."""
-    return "seeds " + ", ".join(map(str, sorted(runs["seed"].unique())))
+    """The seeds of a table's runs as text: "seeds 0, 1, 2"."""
+    return "seeds " + ", ".join(map(str, sorted(set(runs["seed"]))))
 
 
 def figure(
     summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Iterable[str], source: str
 ) -> Figure:
-    """Curves of the sweep, a panel a metric, and the accuracy at the end. `axis` is what differs,
-    besides the seed. ValueError when no run of the sweep is done; a value without one is left
-    out."""
-    summary = summary[summary["state"] == "done"]
+    """Curves of the sweep, one panel per metric, and the accuracy at the end.
+
+    `axis` is the column that differs between runs besides the seed; a value of it without a
+    finished run is left out. ValueError when no run of the sweep is done.
+    """
+    summary = summary.loc[summary["state"] == "done"]
     if not len(summary):
         raise ValueError(
             "no run of this sweep is done, so there is nothing to draw; its table has the errors"
         )
     panels, names = list(panels), list(dict.fromkeys(summary[axis]))
-    curves, bands = curves[curves[axis].isin(names)], len(names) <= BANDS
+    curves, bands = curves.loc[curves[axis].isin(names)], len(names) <= BANDS
     fig, axes = kit.canvas(1, len(panels) + 1, (3.1 * (len(panels) + 1), 3.4))
     *over_steps, ends = axes[0]
     for ax, column in zip(over_steps, panels, strict=True):
@@ -120,20 +121,20 @@ def figure(
     )
 
 
-def reading(summary: pd.DataFrame, axis: str) -> str:
-    """The pooled accuracies in words, best first, and which of them lie apart from the best."""
-    failed = summary[summary["state"] != "done"]["run"].tolist()
+def ranking_text(summary: pd.DataFrame, axis: str) -> str:
+    """The pooled accuracies as text, best first, and which of them are clearly below the best."""
+    failed = summary.loc[summary["state"] != "done", "run"].tolist()
     missing = [f"Missing runs: {', '.join(failed)}."] if failed else []
     if len(failed) == len(summary):
         return f"No run is done. {missing[0]}"
     table = pooled(summary, axis).sort_values("accuracy", ascending=False, kind="stable")
-    best = table.iloc[0]
+    best, *others = rows = table.to_dict("records")
     lines = [
-        f"- {row.value}: {row.accuracy:.2f} [{row.low:.2f}, {row.high:.2f}], "
-        f"seeds from {row.least:.2f} to {row.most:.2f} ({row.seeds} seeds, n = {row.n})"
-        for row in table.itertuples()
+        f"- {row['value']}: {row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}], "
+        f"seeds from {row['least']:.2f} to {row['most']:.2f} ({row['seeds']} seeds, n = {row['n']})"
+        for row in rows
     ]
-    below = [str(row["value"]) for _, row in table.iloc[1:].iterrows() if apart(best, row)]
+    below = [str(row["value"]) for row in others if clearly_above(best, row)]
     verdict = (
         f"Below it by interval and in every seed: {', '.join(below)}."
         if below

@@ -1,5 +1,4 @@
-"""The numbers of one run: how its curves began and ended, and the row that notebook 90_experiment
-leaves for a sweep.
+"""The numbers of one run: how its curves began and ended, and its row in a sweep's summary.
 
 >>> change(metrics[metrics["kind"] == "train"], "reward")
 """
@@ -11,14 +10,16 @@ import pandas as pd
 from envtune.train.evaluation import accuracy_by_split
 
 LAST = 5
-"""Training steps that an end value is the mean of [steps]."""
+"""How many training steps at the end are averaged [steps]."""
 ENDS = ("reward", "progress", "entropy", "kl", "grad_norm", "recovery_rate", "format_reward")
-"""Of what an end value is kept."""
+"""The metrics whose average at the end is kept."""
 
 
 def ends(train: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over a stage's first and last training steps: LAST of each, or as many as do not
-    overlap. A single step has one column."""
+    """Means over a stage's first and last LAST training steps, fewer where they would overlap.
+
+    A single step gives one column.
+    """
     span = min(LAST, len(train) // 2)
     steps = f"{span} steps" if span > 1 else "step"
     parts = (
@@ -30,7 +31,7 @@ def ends(train: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def change(train: pd.DataFrame, column: str) -> str:
-    """What `ends` says of one column, as a sentence."""
+    """The change of one column from the first to the last steps, as a sentence."""
     table = ends(train, [column])
     if len(table.columns) == 1:
         only = table.iloc[0, 0]
@@ -43,8 +44,7 @@ def change(train: pd.DataFrame, column: str) -> str:
 
 
 def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
-    """Of one evaluation: n, accuracy with its 95% interval, accuracy by split, progress and
-    recovery."""
+    """n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
     table = accuracy_by_split(evaluated).set_index("split")
     every = table.loc["all"]
     return {
@@ -63,13 +63,11 @@ def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
 
 
 def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
-    """Of one run: `accuracies`, and the ends of its training curves. Numbers alone; NaN where there
-    is none."""
-    train, validation = (
-        metrics[metrics["kind"] == "train"],
-        metrics[metrics["kind"] == "validation"],
-    )
-    end, none = train.tail(LAST), pd.Series(dtype=str)
+    """`accuracies` of a run and the ends of its training curves, NaN where a metric is missing."""
+    train, validation = (metrics.loc[metrics["kind"] == kind] for kind in ("train", "validation"))
+    end = train.tail(LAST)
+    # a run without an alarm has no column for it
+    kinds, alarms = (metrics.reindex(columns=[name])[name].tolist() for name in ("kind", "alarm"))
 
     def mean(name: str) -> float:
         return float(end[name].mean()) if name in end else float("nan")
@@ -80,8 +78,8 @@ def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
         "largest_grad_norm": float(train["grad_norm"].max()),
         "best_validation": float(validation["accuracy"].max()),
         "last_validation": float(validation["accuracy"].iloc[-1]),
-        "alarms": int((metrics["kind"] == "alarm").sum()),
-        "explosions": int((metrics.get("alarm", none) == "gradient_explosion").sum()),
+        "alarms": kinds.count("alarm"),
+        "explosions": alarms.count("gradient_explosion"),
         "steps": len(train),
         "train_seconds": float(train["seconds"].sum()),
         "tokens_per_second": float(

@@ -1,4 +1,4 @@
-"""Figures of single runs from saved metrics, one function a figure; nothing here trains.
+"""Figures of single runs from saved metrics, one function per figure; nothing here trains.
 
 >>> fig = stage_dynamics(load_metrics(run_dir), "tiny-agent, seed 0")
 >>> files.save_figure(fig, run_dir / "stage_dynamics")          # .png and .pdf
@@ -19,7 +19,7 @@ def _shade_stages(ax, data: pd.DataFrame, named: bool) -> None:
         start, end = trained.min() - 1 if len(trained) else part["at"].min(), part["at"].max()
         ax.axvspan(start, end, color=("0.95", "0.89")[number % 2], zorder=0, linewidth=0)
         if named:  # on two lines, so that a short stage's name fits its span
-            name = kit.STAGE_LABELS.get(stage, stage).replace(" ", "\n", 1)
+            name = kit.STAGE_LABELS.get(str(stage), str(stage)).replace(" ", "\n", 1)
             at = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
             ax.text((start + end) / 2, 1.02, name, fontsize=7, **at)
 
@@ -29,45 +29,42 @@ EVENTS = {
     "alarm": "x alarm of the collapse guard",
     "rollback": "< rolled back to here",
 }
-"""The marks of what the controller decided, as the caption explains them."""
+"""The marks of the stage controller's events, as the caption explains them."""
 
 
 def _mark_events(accuracy, norm, events: pd.DataFrame) -> None:
-    """A tick under every validation, a line where a stage ended by its rule, a cross where the
-    collapse guard gave an alarm, and an arrow where a rollback went to."""
+    """Mark every decision under the accuracy, every alarm and rollback above the gradient norm.
+
+    A line in both panels shows where a stage ended by its transition rule.
+    """
     small = {"textcoords": "offset points", "fontsize": 6}
-    for row in events.itertuples():
-        if row.kind == "decision":
-            marker, colour = ("^", "0.25") if row.move_on else ("|", "0.6")
+    for row in events.to_dict("records"):
+        at = row["at"]
+        if row["kind"] == "decision":
+            marker, colour = ("^", "0.25") if row["move_on"] else ("|", "0.6")
             foot = {"transform": accuracy.get_xaxis_transform(), "clip_on": False}
-            accuracy.plot(row.at, 0.015, marker=marker, color=colour, markersize=5, **foot)
-            if row.move_on and row.why.startswith("plateau"):
+            accuracy.plot(at, 0.015, marker=marker, color=colour, markersize=5, **foot)
+            if row["move_on"] and row["why"].startswith("plateau"):
                 for ax in (accuracy, norm):
-                    ax.axvline(row.at, color="0.25", linewidth=1.0)
-                foot = {
-                    "xycoords": accuracy.get_xaxis_transform(),
-                    "xytext": (-2, 0),
-                    "ha": "right",
-                }
-                accuracy.annotate("plateau and\nstable norm", (row.at, 0.06), **foot, **small)
+                    ax.axvline(at, color="0.25", linewidth=1.0)
+                left = {"xycoords": foot["transform"], "xytext": (-2, 0), "ha": "right"}
+                accuracy.annotate("plateau and\nstable norm", (at, 0.06), **left, **small)
         else:
-            marker, colour = ("x", kit.RED) if row.kind == "alarm" else ("<", kit.PURPLE)
+            marker, colour = ("x", kit.RED) if row["kind"] == "alarm" else ("<", kit.PURPLE)
             top = norm.get_xaxis_transform()
-            norm.plot(row.at, 0.93, marker=marker, color=colour, markersize=6, transform=top)
+            norm.plot(at, 0.93, marker=marker, color=colour, markersize=6, transform=top)
             head = {"xycoords": top, "xytext": (4, -2), "color": colour}
-            norm.annotate(row.alarm.replace("_", " "), (row.at, 0.93), **head, **small)
+            norm.annotate(row["alarm"].replace("_", " "), (at, 0.93), **head, **small)
 
 
 def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
-    """Rewards, validation, gradient norm and interaction over steps, stages shaded (after the
-    paper's Fig. 5), with the controller's decisions and the collapse guard's alarms where there are
-    any.
+    """Rewards, validation, gradient norm and interaction over the steps (after the paper's Fig. 5).
 
-    `data` as `load_metrics` gives it; `source` names the model and the seed, and is printed under
-    the figure.
+    Stages are shaded; decisions of the stage controller and alarms of the collapse guard are
+    marked. `data` comes from `load_metrics`; `source` names the model and the seed in the caption.
     """
-    data = data[data["kind"] != "sft"]
-    train, validation = data[data["kind"] == "train"], data[data["kind"] == "validation"]
+    data = data.loc[data["kind"] != "sft"]
+    train, validation = data.loc[data["kind"] == "train"], data.loc[data["kind"] == "validation"]
     fig, axes = kit.canvas(2, 2, (9, 5.6), sharex=True)
     rewards = ["format_reward", "tool_call_reward", "progress", "share_with_call"]
     panels = (
@@ -79,36 +76,34 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     for number, (ax, (part, columns, name)) in enumerate(zip(axes.flat, panels, strict=True)):
         _shade_stages(ax, data, named=number < 2)
         long = part.melt(["at", "stage", "kind"], columns, "metric").replace({"metric": kit.LABELS})
-        if len(
-            long
-        ):  # a validation line ends with its stage, because the next one's prompt may differ
-            checked = part is validation
-            how = {"units": "stage" if checked else "kind", "marker": "o" if checked else None}
+        if len(long):
+            # validation lines are cut between stages, because a stage may change the prompt
+            how = {"units": "stage", "marker": "o"} if part is validation else {"units": "kind"}
             kit.lines(ax, long, "value", "metric", estimator=None, **how)
         ax.set(xlabel="optimiser step, stages in order", ylabel=name)
         ax.set_ylim(0, 1.05 if number < 2 else None)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[1]:
         ax.get_legend().remove()
-    _mark_events(axes[0, 1], axes[1, 0], data[data["kind"].isin(EVENTS)])
+    _mark_events(axes[0, 1], axes[1, 0], data.loc[data["kind"].isin(list(EVENTS))])
     text = f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes per step."
     if len(validation):
         tasks = f"{validation['episodes'].mean():.0f} tasks"
         text += f" Validation: {tasks}, BFCL's checker, sampled as in training, no hints."
-    told = "; ".join(text for kind, text in EVENTS.items() if kind in set(data["kind"]))
-    return kit.finish(fig, f"{text}\n{told}." if told else text)
+    marks = "; ".join(mark for kind, mark in EVENTS.items() if kind in set(data["kind"]))
+    return kit.finish(fig, f"{text}\n{marks}." if marks else text)
 
 
 def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
     """Accuracy on held-out tasks before training and after each stage, greedy and sampled.
 
-    `table` as `evaluation.after_stages` gives it: of one run, drawn with its intervals; or of
-    several, with a column `seed`: then the mean is drawn and each seed as a thin line. `source`
-    names the model and the seeds, and is printed under the figure.
+    `table` comes from `evaluation.after_stages`. One run is drawn with its intervals; several runs
+    (a column `seed`) are drawn as their mean, and each seed as a thin line. `source` names the
+    model and the seeds in the caption.
     """
     names, ways = list(dict.fromkeys(table["after"])), list(dict.fromkeys(table["way"]))
-    several = "seed" in table and table["seed"].nunique() > 1
-    shift = table["way"].map({way: 0.06 * (i - 0.5) for i, way in enumerate(ways)})
+    several = "seed" in table and len(set(table["seed"])) > 1
+    shift = table["way"].map(lambda way: 0.06 * (ways.index(way) - 0.5))
     table = table.assign(at=table["after"].map(names.index) + shift)
     fig, [[ax]] = kit.canvas(1, 1, (6.4, 3.6))
     dashes = {"style": "way", "style_order": ways}
@@ -119,22 +114,21 @@ def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
     kit.lines(ax, table, "accuracy", "way", **dashes, **thick)
     for i, (way, part) in enumerate(table.groupby("way", sort=False)):
         colour = kit.COLOURS[way]
-        if not several:  # clustered by scenario, which seaborn does not compute
+        if not several:  # seaborn cannot compute intervals that are clustered by scenario
             errors = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
             bars = {"fmt": "none", "ecolor": colour, "elinewidth": 1.0, "capsize": 3}
             ax.errorbar(part["at"], part["accuracy"], yerr=errors, **bars)
-        means = part.groupby("at")["accuracy"].mean()
+        means = part.groupby("at")["accuracy"].agg("mean")
         side = {"ha": "left", "xytext": (6, 6)} if i else {"ha": "right", "xytext": (-6, 6)}
         for place, value in means.iloc[[0, -1]].items():
             words = {"textcoords": "offset points", "fontsize": 8, "color": colour, **side}
             ax.annotate(f"{100 * value:.0f}", (place, value), **words)
-    stages = ["after\n" + kit.STAGE_LABELS.get(name, name) for name in names[1:]]
+    stages = [f"after\n{kit.STAGE_LABELS.get(name, name)}" for name in names[1:]]
     ax.set_xticks(range(len(names)), ["before\ntraining", *stages])
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set(ylim=(0, 1.05), xlim=(-0.4, len(names) - 0.6), xlabel="", ylabel="held-out accuracy")
-    shown = (
-        "thin: one seed, thick: their mean" if several else "bars: 95%, bootstrap over scenarios"
-    )
+    one_run = "bars: 95%, bootstrap over scenarios"
+    shown = "thin: one seed, thick: their mean" if several else one_run
     return kit.finish(
         fig,
         f"Own run{'s' * several}: {source}. {int(table['n'].iloc[0])} synthetic tasks "
@@ -143,8 +137,10 @@ def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
 
 
 def coverage_bars(table: pd.DataFrame) -> Figure:
-    """Errors by tool class: with a hint, clear as they are, open. `table` as
-    hints.coverage.coverage() gives it."""
+    """Errors by tool class: vague with a hint, clear without one, vague without one.
+
+    `table` comes from `hints.coverage.coverage`.
+    """
     counts = table.groupby(["class", "state"]).size().unstack(fill_value=0)
     states = {
         "hinted": ("vague, with a hint", kit.COLOURS["with a hint"]),
@@ -166,19 +162,18 @@ def coverage_bars(table: pd.DataFrame) -> Figure:
 
 
 def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
-    """Recovered errors by category, without and with hints, with 95% intervals and n. `events` as
-    recovery.errors gives them.
+    """Share of errors recovered, by category, without and with hints, with 95% intervals and n.
 
-    A group without an error has no bar.
+    `events` come from `recovery.errors`. A group without an error has no bar.
     """
     hints = ("without a hint", "with a hint")
     events = events.sort_values("category").assign(hint=events["hinted"].map(hints.__getitem__))
     fig, [[ax]] = kit.canvas(1, 1, (8, 3.8))
     kit.bars(ax, events, "category", "recovered", "hint", hints, kit.wilson95)
     places = list(dict.fromkeys(events["category"]))
-    for row in recovery.rates(events, by=["category", "hinted"]).itertuples():
-        at = places.index(row.category) + (0.2 if row.hinted else -0.2)
-        ax.text(at, row.high + 0.015, f"n={row.n}", ha="center", fontsize=7)
+    for row in recovery.rates(events, by=["category", "hinted"]).to_dict("records"):
+        at = places.index(row["category"]) + (0.2 if row["hinted"] else -0.2)
+        ax.text(at, row["high"] + 0.015, f"n={row['n']}", ha="center", fontsize=7)
     ax.set_ylabel("errors recovered")
     return kit.finish(
         fig,
@@ -188,15 +183,16 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
 
 
 def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
-    """Accuracy and recovery against the share of corrupted hints, a line a kind, dots are seeds.
+    """Accuracy and recovery against the share of corrupted hints: a line per kind, a dot per seed.
 
-    `data`: a sweep's summary with corruption, corruption_rate, accuracy and last_recovery_rate;
-    rate 0 is the library as it is and starts every line.
+    `data` is the summary of a sweep with the columns corruption, corruption_rate, accuracy and
+    last_recovery_rate. Every line starts at rate 0, the unchanged library.
     """
     data = data.assign(kind=data["corruption"].map(kit.label))
-    clean, spoilt = data[data["corruption_rate"] == 0], data[data["corruption_rate"] > 0]
-    kinds = list(dict.fromkeys(spoilt["kind"]))
-    data = pd.concat([spoilt, *(clean.assign(kind=kind) for kind in kinds)])
+    clean = data.loc[data["corruption_rate"] == 0]
+    corrupted = data.loc[data["corruption_rate"] > 0]
+    kinds = list(dict.fromkeys(corrupted["kind"]))
+    data = pd.concat([corrupted, *(clean.assign(kind=kind) for kind in kinds)])
     fig, axes = kit.canvas(1, 2, (9, 3.6), sharex=True)
     quantities = {
         "accuracy": "accuracy at the end (greedy)",

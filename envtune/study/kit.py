@@ -1,4 +1,4 @@
-"""Drawing helpers that every figure shares: one colour for one thing, curves, bars, captions.
+"""Drawing helpers that all figures share: one colour per method, curves, bars, captions.
 
 >>> fig, [[ax]] = kit.canvas(1, 1, (5, 3), "Figure 6")
 >>> kit.panel(ax, curves, "accuracy", hue="case")
@@ -8,6 +8,7 @@
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +43,7 @@ LABELS = {
     "entropy": "entropy (nats per token)",
     "recovery_rate": "errors recovered",
 }
-"""What the axis of a metric is called."""
+"""Axis label of each metric."""
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
 _METHOD = ("four stages", "curriculum", "Environment Tuning", "with hints", "progress")
@@ -60,17 +61,17 @@ COLOURS = {
     "tool-call reward": PURPLE,
     "episodes with a call": ORANGE,
 }
-"""The method as it is has one blue everywhere; stages are shades of it, light to dark."""
+"""The unchanged method is blue in every figure; its stages are shades of blue, light to dark."""
 for _shade, _stage in zip(sns.light_palette(BLUE, 6)[2:], STAGE_LABELS.values(), strict=True):
     COLOURS |= {_stage: _shade, f"+ stage {_stage[0]}": _shade}
 
 
 def colours(names: Iterable) -> dict:
-    """A colour for each name: the one in COLOURS, else the next that nothing here has."""
+    """A colour for each name: its own in COLOURS, else the next one that none of them has."""
     names = list(dict.fromkeys(names))
     taken = [COLOURS[name] for name in names if name in COLOURS]
-    every = (GREEN, PURPLE, ORANGE, BROWN, RED, SKY, GREY, BLUE, PINK, YELLOW)
-    free = itertools.cycle([c for c in every if c not in taken] or every)
+    palette = (GREEN, PURPLE, ORANGE, BROWN, RED, SKY, GREY, BLUE, PINK, YELLOW)
+    free = itertools.cycle([c for c in palette if c not in taken] or palette)
     return {name: COLOURS[name] if name in COLOURS else next(free) for name in names}
 
 
@@ -82,38 +83,41 @@ def label(name) -> str:
 def canvas(
     rows: int, columns: int, size: tuple[float, float], title: str = "", **shared
 ) -> tuple[Figure, np.ndarray]:
-    """A figure in the look of all figures here, and its axes as a rows x columns array."""
-    look = {
+    """A figure in the common style, and its axes as a rows x columns array."""
+    style = {
         "axes.grid": True,
         "grid.alpha": 0.3,
         "legend.frameon": False,
         "axes.titlesize": 9,
         "axes.labelsize": 8.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
     }
-    spines = {"axes.spines.top": False, "axes.spines.right": False}
-    sns.set_theme(style="ticks", context="paper", rc=look | spines)
+    sns.set_theme(style="ticks", context="paper", rc=style)
     shape = {"figsize": size, "squeeze": False, "layout": "constrained"}
     fig, axes = plt.subplots(rows, columns, **shape, **shared)
-    fig.suptitle(title or None, fontsize=10)
+    fig.suptitle(title, fontsize=10)
     return fig, axes
 
 
 def finish(fig: Figure, text: str) -> Figure:
-    """Lines under a figure that say where its numbers come from."""
-    width = int(19 * fig.get_figwidth())  # of seven-point letters
+    """Write under a figure where its numbers come from."""
+    width = int(19 * fig.get_figwidth())  # letters of seven points that fit on a line
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
     height = (0.1 + 0.125 * len(lines)) / fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, height, 1, 1 - height))
+    fig.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
     fig.text(0.01, 0.01, "\n".join(lines), va="bottom", fontsize=7, color="0.35")
     return fig
 
 
 def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str = "at", **how):
-    """A line for each value of `hue`, in the order of `names` [default: as they come]. `how` goes
-    to seaborn."""
+    """One line per value of `hue`, in the order of `names` (default: as in the data).
+
+    `how` is passed to seaborn.
+    """
     names = list(names) or list(dict.fromkeys(data[hue]))
-    look = {"linewidth": 1.4, "markersize": 4, "markeredgewidth": 0, "ax": ax}
-    look["zorder"] = 3  # above the axis, on which a line at 0 lies
+    look: dict[str, Any] = {"linewidth": 1.4, "markersize": 4, "markeredgewidth": 0, "ax": ax}
+    look["zorder"] = 3  # above the axis, which would hide a line at 0
     if "estimator" not in how:
         look["err_kws"] = {"alpha": 0.15, "linewidth": 0}
     shades = {"hue": hue, "hue_order": names, "palette": colours(names)}
@@ -123,18 +127,21 @@ def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str
 
 
 SMOOTH = 5
-"""Training curves of several runs are drawn as means over so many steps [steps]."""
+"""Window of the running mean that smooths the training curves of several runs [steps]."""
 
 
 def panel(
     ax, data: pd.DataFrame, column: str, hue: str, names: Sequence = (), band=True, legend=True
 ):
-    """One metric over the steps. Of several runs (a column `seed`) the mean and, with `band`, the
-    range from the least to the largest seed; of one run its own numbers, with a gap where one is
-    missing."""
+    """One metric over the steps.
+
+    Several runs (a column `seed`) are drawn as their mean and, with `band`, the range from the
+    lowest to the highest seed. One run is drawn as it is, with a gap where a value is missing.
+    """
     validated, own = column.startswith("accuracy"), "kind" in data
     if own:
-        data = data[data["kind"] == ("validation" if validated else "train")]
+        data = data.loc[data["kind"] == ("validation" if validated else "train")]
+    how: dict[str, Any]
     if "seed" in data:
         how = {"errorbar": ("pi", 100) if band else None}
         if not validated:
@@ -152,13 +159,15 @@ def panel(
 
 
 def wilson95(values) -> tuple[float, float]:
-    """seaborn's `errorbar` for a column of 0 and 1."""
+    """95% interval of a column of 0 and 1, as an `errorbar` function for seaborn."""
     return wilson(int(values.sum()), len(values))
 
 
 def bars(ax, data: pd.DataFrame, x: str, y: str, hue: str, names: Sequence = (), errorbar=None):
-    """Bars side by side, a group for each `x` and a colour for each `hue`: means of a share [0..1].
-    A dot marks each bar's end, or each seed where there is a column `seed`."""
+    """Bars of mean shares [0..1], one group per `x`, one colour per `hue`.
+
+    A dot marks the end of each bar, or each seed where there is a column `seed`.
+    """
     names = list(names) or list(dict.fromkeys(data[hue]))
     ticks = list(dict.fromkeys(data[x]))
     what = {"x": x, "y": y, "hue": hue, "order": ticks, "hue_order": names, "ax": ax}

@@ -1,11 +1,10 @@
-"""The paper's tables and figures, each as published, from our own runs, or both; nothing here
-trains.
+"""The paper's tables and figures: its published values, our own runs, or both. Nothing here trains.
 
     >>> draw_all(paths.figures() / "paper")      # PNG and PDF of Tables 1-3 and Figures 4a-7
 
-The paper's tables are exact, its curves digitised from its images and labelled so; Figures 5 and 7
-are unavailable as images. Our runs are sweeps and reference runs, chosen by name. Where a run is
-missing there is no panel, and the text under the figure says so; a line is never made up.
+The values of the paper's tables are exact; its curves were digitised from its images and are
+labelled so. The images of Figures 5 and 7 are not available. A panel is drawn only from values
+that exist: where a run is missing there is no panel, and the caption says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +22,8 @@ OURS = "tiny-agent (no evidence about large models)"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The runs that our panels are drawn from: sweeps under runs/ or data/reference_runs, by
-    name."""
+class SourceRuns:
+    """Names of the sweeps and runs, in runs/ or data/reference_runs, that our panels show."""
 
     curriculum: str = "ablation_curriculum"
     augmentation: str = "ablation_augmentation"
@@ -35,7 +33,7 @@ class Chosen:
     baselines: str = "baselines"
     dynamics: str = "cpu_tiny_seed0"  # one run with all four stages
     model: str = OURS
-    own_runs_first: bool = False  # take a sweep of runs/ before the committed one of the same name
+    own_runs_first: bool = False  # prefer a sweep in runs/ to the committed one of that name
 
     @property
     def ablations(self) -> tuple[str, ...]:
@@ -44,37 +42,39 @@ class Chosen:
         return (*plain, f"{self.kl}_scale", self.robustness)
 
 
-def sweep(
-    name: str, chosen: Chosen, cases: Sequence[str] = ()
+def finished_sweep(
+    name: str, runs: SourceRuns, cases: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """(summary, curves) of a sweep's finished runs, of these cases if some are named; None where
-    there is none. ValueError for a sweep whose points have no `case`."""
+    """(summary, curves) of a sweep's finished runs, None where there is none.
+
+    `cases` selects some of its cases. ValueError for a sweep whose points have no `case`.
+    """
     try:
-        summary, curves = ablations.load(name, chosen.own_runs_first)
+        summary, curves = ablations.load_sweep(name, runs.own_runs_first)
     except FileNotFoundError:
         return None
     if "case" not in summary:
         raise ValueError(
-            f"the sweep {name!r} cannot be drawn here: its points have no `case`, the word that "
-            f"names what each does (it has {', '.join(summary)})"
+            f"the sweep {name!r} cannot be drawn here: its points have no `case`, the name of "
+            f"what each of them does (it has {', '.join(summary)})"
         )
-    summary = summary[summary["state"] == "done"]
+    summary = summary.loc[summary["state"] == "done"]
     if cases:
-        summary, curves = (table[table["case"].isin(cases)] for table in (summary, curves))
+        summary, curves = (table.loc[table["case"].isin(cases)] for table in (summary, curves))
     return (summary, curves) if len(summary) else None
 
 
 def _published(name: str, **only: str) -> pd.DataFrame:
-    """A file of data/paper, or those of its rows that have these values."""
+    """The rows of a file in data/paper that have these values."""
     table = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
     for column, value in only.items():
-        table = table[table[column] == value]
+        table = table.loc[table[column] == value]
     return table
 
 
-def _source(summary: pd.DataFrame, chosen: Chosen) -> str:
+def _source(summary: pd.DataFrame, runs: SourceRuns) -> str:
     return (
-        f"Own runs: {chosen.model}; {summary['run'].nunique()} runs, "
+        f"Own runs: {runs.model}; {summary['run'].nunique()} runs, "
         f"{ablations.seeds_of(summary)}, n = {int(summary['n'].iloc[0])} tasks per seed, "
         "BFCL's checker."
     )
@@ -95,9 +95,11 @@ def _bars(
     text: str = QWEN,
     **how,
 ) -> Figure:
-    """The published values, and ours beside them where there are runs: `published` has a column
-    `case` and a column of percents for each group of bars, `own` has case, split and accuracy
-    [0..1], a row a bar or a seed."""
+    """The published values, and ours beside them where there are runs.
+
+    `published` has a column `case` and a column per group of bars [percent]; `own` has case, split
+    and accuracy [0..1], one row per bar or per seed.
+    """
     fig, axes = kit.canvas(1, 1 if own is None else 2, (7.2, 3.2), title, sharey=True)
     long = published.melt("case", var_name="split", value_name="accuracy")
     kit.bars(axes[0, 0], long.assign(accuracy=long["accuracy"] / 100), "split", "accuracy", "case")
@@ -109,35 +111,39 @@ def _bars(
 
 
 def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns case, seed, split and accuracy, of a table with a column accuracy_<split> for
-    each."""
-    table = rows.set_index(["case", "seed"])[[f"accuracy_{split}" for split in SPLITS]]
+    """The columns accuracy_<split> as one column accuracy, beside case, seed and split."""
+    table = rows.set_index(["case", "seed"]).loc[:, [f"accuracy_{split}" for split in SPLITS]]
     table = table.set_axis(SPLITS, axis=1).reset_index()
     return table.melt(["case", "seed"], var_name="split", value_name="accuracy")
 
 
 def _table1_published() -> pd.DataFrame:
     table = _published("table1_bfcl_v3", model="Qwen2.5-7B-Instruct")
-    return table.rename(columns={"method": "case"})[["case", *SPLITS]]
+    return table.rename(columns={"method": "case"}).loc[:, ["case", *SPLITS]]
 
 
-def table1(chosen: Chosen) -> Figure:
-    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct; ours of notebook 08, and what of
-    them the curriculum's sweep has too."""
+def table1(runs: SourceRuns) -> Figure:
+    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct beside ours.
+
+    Our runs are those of notebook 08; direct GRPO and the four stages come from the curriculum's
+    sweep.
+    """
     title, own = "Table 1: in-distribution, BFCL V3 multi-turn", None
     text = _missing("notebook 08, over seeds")
-    if found := sweep(chosen.baselines, chosen):
+    if found := finished_sweep(runs.baselines, runs):
         rows = found[0]
-        if other := sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR):
+        if other := finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR):
             rows = pd.concat([rows, other[0]])
         own = _by_split(rows)
-        text = _source(rows, chosen) + " Dots: seeds. Trained and judged on the same tasks."
+        text = _source(rows, runs) + " Dots: seeds. Trained and judged on the same tasks."
     return _bars(title, _table1_published(), own, "own runs (greedy)", f"{QWEN}\n{text}")
 
 
 def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
-    """Accuracy by split, a bar a method: the paper's Table 1 beside one run. `results`: method ->
-    evaluation.evaluate(...)."""
+    """Accuracy by split, a bar per method: the paper's Table 1 beside one run.
+
+    `results` maps a method to its `evaluation.evaluate(...)`.
+    """
     tasks = pd.concat(results, names=["case"]).reset_index("case")
     tasks = tasks.assign(accuracy=tasks["valid"].astype(float))
     counts = sorted(set(next(iter(results.values()))["split"].value_counts()))
@@ -151,8 +157,8 @@ def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
     return _bars(title, _table1_published(), tasks, "own run (greedy)", text, **how)
 
 
-def table2(chosen: Chosen) -> Figure:
-    """Out of distribution: the paper's values; not run here."""
+def table2(runs: SourceRuns) -> Figure:
+    """Out of distribution: the paper's values only, since these benchmarks are not run here."""
     names = {
         "method": "case",
         "bfcl_v4_average": "BFCL V4",
@@ -161,7 +167,7 @@ def table2(chosen: Chosen) -> Figure:
     }
     table = _published("table2_ood", model="Llama-3.1-8B-Instruct").rename(columns=names)
     text = "Paper: published averages, Llama-3.1-8B-Instruct.\nOwn runs: not run here."
-    return _bars("Table 2: out of distribution", table[list(names.values())], text=text)
+    return _bars("Table 2: out of distribution", table.loc[:, list(names.values())], text=text)
 
 
 DIRECT_AND_FOUR = ("direct GRPO", "four stages")
@@ -169,10 +175,12 @@ STEPS_OF_TABLE3 = ("none", "direct GRPO", "+ stage 1", "+ stage 2", "+ stage 3",
 
 
 def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
-    """Table 3's rows from the curriculum sweep's validations: before training, after each stage of
-    "four stages", after direct GRPO."""
+    """Table 3's rows from the validations of the curriculum's sweep.
+
+    Before training, after each stage of "four stages", and after direct GRPO.
+    """
     rows = []
-    validations = curves[curves["kind"] == "validation"]
+    validations = curves.loc[curves["kind"] == "validation"]
     for (case, _), run in validations.groupby(["case", "seed"], sort=False):
         ends = run.drop_duplicates("stage", keep="last")
         if case == "four stages":
@@ -182,16 +190,16 @@ def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def table3(chosen: Chosen) -> Figure:
+def table3(runs: SourceRuns) -> Figure:
     """Stage by stage and direct GRPO."""
     published = _published("table3_curriculum", model="Qwen2.5-7B-Instruct")
-    published = published.rename(columns={"training": "case"})[["case", *SPLITS]]
+    published = published.rename(columns={"training": "case"}).loc[:, ["case", *SPLITS]]
     own, text = None, _missing("notebook 12")
-    if found := sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR):
+    if found := finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR):
         rows = after_each_stage(found[1])
         own = _by_split(rows)
         text = (
-            f"Own runs: {chosen.model}; validations (a sampled episode per task) of "
+            f"Own runs: {runs.model}; validations (a sampled episode per task) of "
             f"{rows['seed'].nunique()} curricula and of direct GRPO, {ablations.seeds_of(rows)}, "
             f"n = {int(rows['episodes'].iloc[0])} tasks per seed, BFCL's checker. Dots: seeds."
         )
@@ -207,8 +215,7 @@ def _curves(
     hue: str = "case",
     sharey: str | bool = False,
 ) -> Figure:
-    """A panel for each column of curves, and a row for each (titles, data) of `rows` that has
-    data."""
+    """One panel per column of curves, one row per (titles, data) in `rows` that has data."""
     rows = [(titles, data) for titles, data in rows if data is not None]
     if not rows:
         fig, [[ax]] = kit.canvas(1, 1, (7.2, 0.9), f"{title}: nothing to draw yet")
@@ -232,81 +239,79 @@ HINTS = {"with_augmentation": "with hints", "without_augmentation": "without hin
 
 
 def _four_splits(
-    name: str, title: str, own: str, cases: Sequence[str], notebook: int, chosen: Chosen
+    name: str, title: str, own: str, cases: Sequence[str], notebook: int, runs: SourceRuns
 ) -> Figure:
-    """Figure 4: validation accuracy on each split, two cases."""
+    """Figure 4: validation accuracy on each split, of two cases."""
     data = _published(name).replace({"series": HINTS})
     stages = data.groupby("panel")["stage"].first()
     theirs = data.pivot(index=["series", "step"], columns="panel", values="accuracy")
     theirs = theirs.add_prefix("accuracy_").loc[list(cases)].reset_index()
     theirs = theirs.rename(columns={"series": "case", "step": "at"})
-    found = sweep(own, chosen, cases)
+    found = finished_sweep(own, runs, cases)
     text = f"{DIGITISED}; a gap could not be read off the image.\n" + (
-        f"{_source(found[0], chosen)} One sampled episode per task. Bands: least to largest seed."
+        f"{_source(found[0], runs)} One sampled episode per task. Bands: least to largest seed."
         if found
         else _missing(f"notebook {notebook}")
     )
-    splits = [kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS]
-    heads = [
-        f"{said}\nthe paper, stage {stages[s]}" for s, said in zip(SPLITS, splits, strict=True)
-    ]
-    rows = [(heads, theirs), ([f"{said}\nown runs" for said in splits], found and found[1])]
+    labels = {split: kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS}
+    heads = [f"{label}\nthe paper, stage {stages[split]}" for split, label in labels.items()]
+    own_heads = [f"{label}\nown runs" for label in labels.values()]
+    rows = [(heads, theirs), (own_heads, found and found[1])]
     columns = [f"accuracy_{split}" for split in SPLITS]
     return _curves(title, columns, rows, text, sharey="row")
 
 
-def figure4a(chosen: Chosen) -> Figure:
-    """Hints against none."""
+def figure4a(runs: SourceRuns) -> Figure:
+    """Training with hints against training without."""
     title, cases = "Figure 4a: with and without augmentation", tuple(HINTS.values())
-    return _four_splits("fig4a_augmentation", title, chosen.augmentation, cases, 13, chosen)
+    return _four_splits("fig4a_augmentation", title, runs.augmentation, cases, 13, runs)
 
 
-def figure4b(chosen: Chosen) -> Figure:
-    """Progress against binary reward."""
+def figure4b(runs: SourceRuns) -> Figure:
+    """The progress reward against the binary reward."""
     title, cases = "Figure 4b: progress and binary reward", ("progress", "binary")
-    return _four_splits("fig4b_reward", title, chosen.reward, cases, 14, chosen)
+    return _four_splits("fig4b_reward", title, runs.reward, cases, 14, runs)
 
 
 UNAVAILABLE = "Paper figure unavailable."
 
 
-def dynamics(chosen: Chosen) -> pd.DataFrame | None:
-    """Metrics of the run with all four stages, with `at`, or None."""
-    file = paths.DATA / "reference_runs" / f"{chosen.dynamics}.parquet"
-    if (paths.runs() / chosen.dynamics / "metrics.jsonl").exists():
-        return files.load_metrics(paths.runs() / chosen.dynamics)
+def dynamics(runs: SourceRuns) -> pd.DataFrame | None:
+    """Metrics of the run with all four stages, or None; `at` counts steps over all stages."""
+    file = paths.DATA / "reference_runs" / f"{runs.dynamics}.parquet"
+    if (paths.runs() / runs.dynamics / "metrics.jsonl").exists():
+        return files.load_metrics(paths.runs() / runs.dynamics)
     return pd.read_parquet(file) if file.exists() else None
 
 
-def _dynamics(title: str, columns: Sequence[str], stages: int, chosen: Chosen) -> Figure:
-    """The first stages of the run with all four, a colour a stage."""
-    data, text = dynamics(chosen), f"{UNAVAILABLE} {_missing('notebook 00')}"
+def _dynamics(title: str, columns: Sequence[str], stages: int, runs: SourceRuns) -> Figure:
+    """The first `stages` stages of the run with all four, a colour per stage."""
+    data, text = dynamics(runs), f"{UNAVAILABLE} {_missing('notebook 00')}"
     if data is not None:
-        data = data[data["stage"].isin(data["stage"].unique()[:stages])]
+        data = data.loc[data["stage"].isin(list(dict.fromkeys(data["stage"]))[:stages])]
         data = data.replace({"stage": kit.STAGE_LABELS})
-        text = f"{UNAVAILABLE} Own run: {chosen.model}, {chosen.dynamics}."
+        text = f"{UNAVAILABLE} Own run: {runs.model}, {runs.dynamics}."
     return _curves(title, columns, [([""] * len(columns), data)], text, hue="stage")
 
 
-def figure5a(chosen: Chosen) -> Figure:
-    """Stage 1: format reward, tool-call reward, share of episodes with a call, steps per
-    episode."""
+def figure5a(runs: SourceRuns) -> Figure:
+    """Stage 1: rewards for format and tool calls, episodes with a call, steps per episode."""
     columns = ("format_reward", "tool_call_reward", "share_with_call", "steps_per_episode")
-    return _dynamics("Figure 5a: stage 1", columns, 1, chosen)
+    return _dynamics("Figure 5a: stage 1", columns, 1, runs)
 
 
-def figure5b(chosen: Chosen) -> Figure:
+def figure5b(runs: SourceRuns) -> Figure:
     """The whole curriculum: accuracy and gradient norm."""
-    return _dynamics("Figure 5b: the whole curriculum", ("accuracy", "grad_norm"), 4, chosen)
+    return _dynamics("Figure 5b: the whole curriculum", ("accuracy", "grad_norm"), 4, runs)
 
 
-def figure6(chosen: Chosen) -> Figure:
+def figure6(runs: SourceRuns) -> Figure:
     """Single-stage GRPO: accuracy and gradient norm."""
     table = _published("fig6_single_stage").pivot(index="step", columns="series", values="value")
     theirs = table.rename_axis(index="at").reset_index().assign(case="direct GRPO")
-    found = sweep(chosen.curriculum, chosen, DIRECT_AND_FOUR[:1])
+    found = finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR[:1])
     own = (
-        f"{_source(found[0], chosen)} Bands: least to largest seed."
+        f"{_source(found[0], runs)} Bands: least to largest seed."
         if found
         else _missing("notebook 12")
     )
@@ -315,11 +320,11 @@ def figure6(chosen: Chosen) -> Figure:
     return _curves("Figure 6: one stage alone (direct GRPO)", columns, rows, text, sharey="col")
 
 
-def figure7(chosen: Chosen) -> Figure:
+def figure7(runs: SourceRuns) -> Figure:
     """KL weights: entropy and accuracy."""
     text = f"{UNAVAILABLE} Its text: without a strong KL entropy collapses.\n"
-    if found := sweep(chosen.kl, chosen):
-        text += f"{_source(found[0], chosen)} Bands: least to largest seed."
+    if found := finished_sweep(runs.kl, runs):
+        text += f"{_source(found[0], runs)} Bands: least to largest seed."
     else:
         text += _missing("notebook 15")
     curves = found and found[1].sort_values("beta", kind="stable")
@@ -327,11 +332,11 @@ def figure7(chosen: Chosen) -> Figure:
     return _curves(title, columns, [(["own runs"] * 2, curves)], text)
 
 
-FIGURES: dict[str, Callable[[Chosen], Figure]] = {
+FIGURES: dict[str, Callable[[SourceRuns], Figure]] = {
     f.__name__: f
     for f in (table1, table2, table3, figure4a, figure4b, figure5a, figure5b, figure6, figure7)
 }
-"""Every table and figure by name."""
+"""The tables and figures of the paper, by name."""
 
 
 def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
@@ -341,14 +346,13 @@ def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
     return drawn
 
 
-def draw_all(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
-    """Draw all and return their PNG files by name; a PDF lies beside each."""
-    return _draw(folder, {name: draw(chosen or Chosen()) for name, draw in FIGURES.items()})
+def draw_all(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
+    """Draw every table and figure as PNG and PDF; returns the PNG files by name."""
+    return _draw(folder, {name: draw(runs or SourceRuns()) for name, draw in FIGURES.items()})
 
 
 def draw_learning(folder: Path) -> Path | None:
-    """Draw what `make bench` measured: held-out accuracy over the four stages, a line a seed. None
-    where it has not been run."""
+    """Draw the held-out accuracy that `make bench` measured; None where it has not been run."""
     file = paths.DATA / "reference_runs" / "learning_check.csv"
     if not file.exists():
         return None
@@ -357,13 +361,12 @@ def draw_learning(folder: Path) -> Path | None:
     return _draw(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
 
 
-def draw_sweeps(folder: Path, chosen: Chosen | None = None) -> dict[str, Path]:
-    """Draw every ablation's whole sweep, as notebooks 12 to 16 do; those that were not run are left
-    out."""
-    chosen = chosen or Chosen()
+def draw_sweeps(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
+    """Draw every finished ablation as notebooks 12 to 16 do; returns the PNG files by name."""
+    runs = runs or SourceRuns()
     made = {}
-    for name, panels in zip(chosen.ablations, ablations.PANELS.values(), strict=True):
-        if found := sweep(name, chosen):
-            source = f"{chosen.model}, {int(found[0]['steps'].max())} steps"
+    for name, panels in zip(runs.ablations, ablations.PANELS.values(), strict=True):
+        if found := finished_sweep(name, runs):
+            source = f"{runs.model}, {found[0]['steps'].max():.0f} steps"
             made[name] = ablations.figure(*found, "case", panels, source)
     return _draw(folder, made)
