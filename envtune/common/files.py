@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -32,7 +33,7 @@ def write_json(path: Path, data) -> None:
         unfinished.write_text(json.dumps(data, indent=1))
 
 
-def read_json(path: Path, missing=None):
+def read_json(path: Path, missing=None) -> Any:
     """The content of a JSON file, `missing` if there is none. ValueError if it is damaged."""
     try:
         return json.loads(path.read_text())
@@ -42,7 +43,7 @@ def read_json(path: Path, missing=None):
         raise ValueError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
 
-def read_lines(path: Path, reopened: bool = False) -> Iterator[dict]:
+def read_lines(path: Path, reopened: bool = False) -> Iterator[Any]:
     """The lines of a .jsonl or .jsonl.gz file. A last line cut short by a kill is left out.
 
     ValueError for damage anywhere else. reopened: the file is appended to after a kill, so lines
@@ -84,9 +85,11 @@ def load_metrics(run_dir: Path):
             f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)"
         )
     data = pd.DataFrame(read_lines(file))
-    last = data.groupby("stage", sort=False)["step"].max()
-    data["at"] = data["step"] + data["stage"].map(last.cumsum() - last)
-    return pd.concat([rows for _, rows in data.groupby("stage", sort=False)], ignore_index=True)
+    stages, before = [], 0
+    for _, rows in data.groupby("stage", sort=False):
+        stages.append(rows.assign(at=before + rows["step"]))
+        before += max(rows["step"])
+    return pd.concat(stages, ignore_index=True)
 
 
 def save_figure(figure, path: Path) -> tuple[Path, Path]:

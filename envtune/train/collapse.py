@@ -24,14 +24,12 @@ KINDS = ("gradient_explosion", "entropy_collapse", "no_signal", "kl_blowup", "fo
 class Guard:
     """What counts as a collapse, and what to do then."""
 
-    action: str = (
-        "warn"  # off, warn, stop or rollback (to a good checkpoint, smaller learning rate)
-    )
+    action: str = "warn"  # one of ACTIONS; rollback: to a good checkpoint, smaller learning rate
     window: int = 8  # steps that a level is a mean over; no alarm before two windows
     # gradient explosion: the gradient norm is this multiple of the stage's calmest window, ...
     gradient_factor: float = 2.0
     # ... and validation accuracy (training reward, if the window has no validation) fell from its
-    # best by this share, and by so many standard errors, so few tasks give no alarm by chance
+    # best by this share and by so many standard errors; else chance gives alarms when tasks are few
     accuracy_drop: float = 0.25
     accuracy_errors: float = 2.0
     # entropy collapse: entropy is below this share of the first window's, or this floor [nats]
@@ -41,9 +39,7 @@ class Guard:
     # its maximum (else the stage is solved)
     silent_share: float = 0.95
     solved_share: float = 0.95
-    kl_ceiling: float = (
-        1.0  # KL blow-up: the KL to the stage's start is above this [nats per token]
-    )
+    kl_ceiling: float = 1.0  # KL blow-up: KL to the stage's start above this [nats per token]
     format_drop: float = 0.3  # format regression: by so much below the stage's best window [0..1]
     learning_rate_factor: float = 0.5  # what a rollback multiplies the learning rate with
     max_rollbacks: int = 3  # after so many in one stage the next alarm stops the run
@@ -165,4 +161,5 @@ def alarms(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> li
             "kl_blowup": _kl(train, guard),
             "format_regression": _format(train, guard),
         }
-    return [Alarm(kind, train[-1]["step"], why[kind]) for kind in KINDS if why.get(kind)]
+    step = train[-1]["step"]
+    return [Alarm(kind, step, sentence) for kind in KINDS if (sentence := why.get(kind))]

@@ -1,4 +1,4 @@
-"""What a whole run takes, from what a few of its steps took on this machine.
+"""The time that a whole run takes, estimated from a few of its steps on this machine.
 
     $ python -m envtune run notebooks/90_experiment.ipynb -p preset gpu-80gb -p stage_steps '[4]' \\
         -p run_name try
@@ -25,19 +25,21 @@ def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     ValueError without a preset.
     """
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
-    config = files.read_json(run / "config.json") if run.is_dir() else None
-    if not preset and not config:
-        raise ValueError(
-            f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
-        )
-    return metrics, presets.get(preset or config["preset"]["name"])
+    if not preset:
+        config = files.read_json(run / "config.json") if run.is_dir() else None
+        if not config:
+            raise ValueError(
+                f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
+            )
+        preset = config["preset"]["name"]
+    return metrics, presets.get(preset)
 
 
 def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
     """One row per stage and `all`: steps, seconds_a_step, validations, hours and more.
 
     tokens_per_second is that of generation, device_hours are hours times processes. measured is
-    False where the stage was not in the metrics and has the mean of those that were. ValueError
+    False where the metrics lack the stage, which then gets the mean of the others. ValueError
     without a training step.
     """
     train, validated = metrics[metrics["kind"] == "train"], metrics[metrics["kind"] == "validation"]

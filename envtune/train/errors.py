@@ -20,4 +20,4 @@ class Collapsed(RuntimeError):
 
 
 class CannotWrite(OSError):
-    """The disk took no more; the message says where the run stands."""
+    """The disk is full; the message says at which step the run goes on."""

@@ -41,7 +41,7 @@ def result_row(record: EpisodeRecord) -> dict:
         "steps": len(record.steps),
         "ending": str(record.ending),
         "errors": len(events),
-        "recovered": int(events["recovered"].sum()),
+        "recovered": sum(events["recovered"]),
     }
 
 
@@ -117,7 +117,9 @@ def by_way(results: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for way, group in results.groupby("way", sort=False):
-        mean, low, high = clustered(group["valid"], group["task_id"].map(splits.scenario_of))
+        mean, low, high = clustered(
+            list(group["valid"]), list(map(splits.scenario_of, group["task_id"]))
+        )
         row = {"way": way, "n": len(group), "accuracy": mean, "low": low, "high": high}
         rows.append(row | group[["format_reward", "progress"]].mean().to_dict())
     return pd.DataFrame(rows)
@@ -137,10 +139,10 @@ def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
 
     Accuracies [0..1], greedy and sampled, before and after training and after each stage; seconds.
     """
-    found = [
-        {"stage": name, **{row.way: round(row.accuracy, 4) for row in part.itertuples()}}
-        for name, part in table.groupby("after", sort=False)
-    ]
+    found = []
+    for name, part in table.groupby("after", sort=False):
+        ways = zip(part["way"], part["accuracy"], strict=True)
+        found.append({"stage": name, **{way: round(accuracy, 4) for way, accuracy in ways}})
     ends = [{way: policy[way] for way in WAYS} for policy in (found[0], found[-1])]
     return {
         "held_out": {"n": int(table["n"].iloc[0]), "before": ends[0], "after": ends[1]},

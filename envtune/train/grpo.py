@@ -27,7 +27,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from trl import GRPOConfig
+from trl import GRPOConfig  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
 from envtune.common import progress
 from envtune.common.files import read_json, write_json
@@ -145,7 +145,7 @@ class StageControl(TrainerCallback):
         self.learning_rate = preset.learning_rate * preset.guard.learning_rate_factor**attempt
         self.alarm: collapse.Alarm | None = None  # what ended the training early
 
-    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **_):
+    def on_train_begin(self, args, state, control, optimizer, lr_scheduler, **_):
         if not self.attempt:
             return
         # a checkpoint brings back the learning rate of the attempt that wrote it
@@ -155,12 +155,11 @@ class StageControl(TrainerCallback):
             group["initial_lr"] = self.learning_rate
             group["lr"] = self.learning_rate * factor(schedule.last_epoch)
 
-    def on_log(self, args, state, control, logs=None, **_):
-        line = self.log.rows[-1] if self.log.rows else {"kind": None}
-        if "loss" in logs and line["kind"] == "train":
+    def on_log(self, args, state, control, logs, **_):
+        if "loss" in logs:
             self._guard(control)
-        elif "eval_reward" in logs and line["kind"] == "validation" and line["step"] > 0:
-            self._transition(line["step"], control)
+        elif "eval_reward" in logs and state.global_step > 0:
+            self._transition(state.global_step, control)
 
     def _guard(self, control) -> None:
         rows = self.log.rows
@@ -222,7 +221,8 @@ class StageTrainer(PackedGRPOTrainer):
             set_random_states(states)
 
     def _issue_warnings_after_load(self, load_result):
-        tied = self.model.all_tied_weights_keys  # saved once, under their other name
+        # tied weights are saved once, under their other name
+        tied = self.model.all_tied_weights_keys  # pyright: ignore[reportOptionalMemberAccess]
         load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
         super()._issue_warnings_after_load(load_result)
 
@@ -411,7 +411,9 @@ def train_stage(
         return launch.launch_stage(stage, preset, steps, start, run_dir, seed, on_row)
     out = run_dir / stage.name
     policy, start = out / "policy", runconfig.start_of(run_dir, stage, start)
-    grpo_config(stage, preset, steps, out, seed)  # TRL's own refusals
+    grpo_config(
+        stage, preset, steps, out, seed
+    )  # TRL checks its settings before anything is written
     with full_disk_explained(run_dir if run_dir.exists() else run_dir.parent):
         if PartialState().is_main_process:
             runconfig.register(run_dir, stage, preset, steps, start, seed)

@@ -24,7 +24,7 @@ def random_states() -> tuple:
 
 
 def set_random_states(states: tuple) -> None:
-    """Put back what `random_states` gave."""
+    """Restore what `random_states` gave."""
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
@@ -37,7 +37,7 @@ class Interrupts(TrainerCallback):
 
     def __init__(self):
         self.states: tuple | None = None  # None while a step is being finished
-        self._handler = None  # the handler of SIGINT before it was replaced
+        self._handler = None  # of SIGINT, before it was replaced
         self._held = False
 
     def on_step_begin(self, args, state, control, **_):
@@ -66,7 +66,7 @@ class Interrupts(TrainerCallback):
             raise KeyboardInterrupt
 
     def off(self) -> None:
-        """Give SIGINT back."""
+        """Restore the handler that SIGINT had before."""
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None

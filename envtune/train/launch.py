@@ -6,7 +6,7 @@
 
 A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with
 `replace` can be one too. grpo.train_stage writes the job and runs the second command itself if the
-preset has more than one process; for a notebook it is as if it trained itself.
+preset has more than one process; in a notebook it looks the same as training in one process.
 """
 
 import json
@@ -63,7 +63,7 @@ def write_job(
 
 
 def read_job(file: Path) -> dict:
-    """The arguments of grpo.train_stage. ValueError when the file is no job."""
+    """The arguments of grpo.train_stage. ValueError when the file is not a job."""
     try:
         job = json.loads(file.read_text())
         stage, preset = job["stage"], job["preset"]
@@ -120,11 +120,11 @@ def launch_stage(
         env={
             **os.environ,
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # finds "module:name"
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # for "module:name"
         },
     )
     try:
-        for line in process.stdout:
+        for line in process.stdout:  # pyright: ignore[reportOptionalIterable]  # it is a pipe
             if line.startswith(LINE):
                 on_row(json.loads(line.removeprefix(LINE)))
             else:
@@ -137,7 +137,7 @@ def launch_stage(
             "command goes on from its last checkpoint"
         ) from None
     finally:
-        if process.poll() is None:  # the notebook was interrupted: its processes must not train on
+        if process.poll() is None:  # interrupted: the processes must not go on training
             process.terminate()
         process.wait()
     if process.returncode:

@@ -1,4 +1,4 @@
-"""What a preset needs, in GiB per GPU, against the GPU found; and all reasons why it cannot work.
+"""The memory that a preset needs per GPU, what was found, and every reason why it cannot work.
 
     >>> estimate(presets.GPU_24GB, SHAPES["Qwen/Qwen2.5-3B-Instruct"])["weights"]     # GiB
     1.6
@@ -32,7 +32,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a decoder-only transformer with gated feed-forward layers."""
+    """The shape of a decoder-only transformer with gated feed-forward layers."""
 
     layers: int
     hidden: int
@@ -151,7 +151,7 @@ def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict
 
 
 def found() -> tuple[str, int, float]:
-    """What there is: its name, how many, and GiB of memory of one."""
+    """The device found: its name, how many there are, and the memory of one [GiB]."""
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         return gpu.name, torch.cuda.device_count(), gpu.total_memory / GIB
@@ -170,16 +170,17 @@ def _missing(preset: Preset) -> list[str]:
     """Packages that the preset needs and that are missing, or have a wrong version."""
     problems, have = [], _installed("vllm")
     least, most = map(Version, VLLM_RANGE)
-    if preset.use_vllm and have is None:
-        problems.append(
-            "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set "
-            "use_vllm=False"
-        )
-    elif preset.use_vllm and not least <= Version(Version(have).base_version) <= most:
-        problems.append(
-            f"vLLM {have} is installed and TRL takes {least} to {most}: install the version of "
-            "constraints.txt"
-        )
+    if preset.use_vllm:
+        if not have:
+            problems.append(
+                "vLLM is not installed: pip install -c constraints.txt -e '.[gpu]', or set "
+                "use_vllm=False"
+            )
+        elif not least <= Version(Version(have).base_version) <= most:
+            problems.append(
+                f"vLLM {have} is installed and TRL takes {least} to {most}: install the version of "
+                "constraints.txt"
+            )
     wanted = {
         "bitsandbytes": (preset.four_bit, "gpu"),
         "deepspeed": (preset.parallel == "zero3" and preset.processes > 1, "sweep"),
@@ -196,7 +197,7 @@ def _missing(preset: Preset) -> list[str]:
 
 
 def report(preset: Preset) -> tuple[str, list[str]]:
-    """A table as text, and the reasons why the preset cannot work here."""
+    """A table as text, and every reason why the preset cannot work here."""
     name, count, gib = found()
     shape, problems = shape_of(preset.model), _missing(preset)
     gpu = torch.cuda.is_available()
@@ -265,7 +266,7 @@ def report(preset: Preset) -> tuple[str, list[str]]:
 
 
 def check(preset: Preset) -> None:
-    """Print what a preset needs and what is here. ValueError with all reasons to refuse it."""
+    """Print what a preset needs and what was found. ValueError if it cannot work, saying why."""
     table, problems = report(preset)
     print(table)
     if problems:

@@ -11,15 +11,16 @@ only where the policy wrote. TRL 1.16: _get_per_token_logps_and_entropies, _comp
 import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
 CHUNK_TOKENS = 4_096
-"""Rows go through the model together up to so many tokens, in a single process on a CPU."""
+"""How many tokens go through the model at a time in a single process on a CPU."""
 
 
 class PackedGRPOTrainer(GRPOTrainer):
     """GRPOTrainer without padding. Images, and losses that need every logit, use TRL's own code."""
 
+    args: GRPOConfig
     _sampled: torch.Tensor | None = None  # (B, C): where the policy wrote, while computing its loss
 
     def _compute_loss(self, model, inputs):
@@ -97,12 +98,10 @@ class PackedGRPOTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             outputs = model(input_ids=ids, labels=labels, fused_lm_head=True)
         logps, entropy = outputs.log_probs, outputs.entropy
-        entropy = (
-            torch.zeros_like(logps) if entropy is None else entropy
-        )  # the reference's has none
-        return pad(logps.float(), (1, 0)), pad(
-            entropy.float(), (1, 0)
-        )  # nothing predicts the first
+        if entropy is None:  # the reference model's
+            entropy = torch.zeros_like(logps)
+        # nothing predicts the first token
+        return pad(logps.float(), (1, 0)), pad(entropy.float(), (1, 0))
 
 
 def _chunks(

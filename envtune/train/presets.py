@@ -78,9 +78,7 @@ class Preset:
     parallel: str = "ddp"
     """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate. cpu: several
     processes without a GPU, for tests."""
-    validate_every: int = (
-        10  # optimiser steps between validations, besides one at each end of a stage
-    )
+    validate_every: int = 10  # optimiser steps between validations; each end of a stage has one too
     validation_tasks: int = 100
     save_every: int = 10  # optimiser steps between checkpoints
     fixed_length: bool = False
@@ -92,7 +90,7 @@ class Preset:
     def __post_init__(self):
         if problem := self._combination_problem() or self._value_problem():
             raise ValueError(f"preset {self.name!r}: {problem}")
-        self.training_limits  # noqa: B018 -- Limits says itself what is wrong with its numbers
+        self.training_limits  # noqa: B018 -- Limits checks its own numbers
 
     def _value_problem(self) -> str | None:
         if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):

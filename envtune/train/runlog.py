@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from accelerate import PartialState
@@ -38,30 +38,33 @@ from envtune.record import EpisodeRecord
 from envtune.train.errors import CannotWrite
 
 
-class MetricsRow(TypedDict, total=False):
-    """One row of metrics.jsonl. Every row has the first three fields, the others depend on `kind`.
+class _Row(TypedDict):
+    """What every row of metrics.jsonl has."""
 
-    Validations also have accuracy_<split>, decisions the numbers of transition.Decision.evidence.
-    """
+    stage: str
+    step: int
 
-    stage: Required[str]
-    step: Required[int]
-    kind: Required[str]  # train, validation, decision, alarm, rollback or sft
-    seconds: float
-    # train and validation: means over episodes, see rollout.metrics
+
+class _Batch(_Row):
+    """Means over a batch of episodes; rollout.metrics has all of them."""
+
     episodes: int
+    seconds: float
     format_reward: float
     tool_call_reward: float
     progress: float
     binary: float
     steps_per_episode: float
     errors_per_episode: float
-    recovery_rate: float
-    # train and sft: from TRL
+    recovery_rate: NotRequired[float]  # where there was an error
+
+
+class TrainRow(_Batch):
+    kind: Literal["train"]
     loss: float
     reward: float
     reward_std: float
-    kl: float
+    kl: NotRequired[float]  # where beta is not 0
     entropy: float
     grad_norm: float
     learning_rate: float
@@ -69,15 +72,53 @@ class MetricsRow(TypedDict, total=False):
     sampled_tokens: int
     generation_seconds: float
     environment_seconds: float
-    accuracy: float  # validation
-    move_on: bool  # decision
-    why: str  # decision, alarm, rollback
-    alarm: str  # alarm, rollback
-    rollback: int  # its number
-    steps: int  # the stage's length; only in rows that `OnRow` gets and the file does not
 
 
-OnRow = Callable[[MetricsRow], None]
+class ValidationRow(_Batch):
+    kind: Literal["validation"]
+    accuracy: float  # also accuracy_<split>
+
+
+class DecisionRow(_Row):
+    kind: Literal["decision"]
+    move_on: bool
+    why: str  # also the numbers of transition.Decision.evidence
+
+
+class AlarmRow(_Row):
+    kind: Literal["alarm"]
+    alarm: str
+    why: str
+    action: str
+
+
+class RollbackRow(_Row):
+    kind: Literal["rollback"]
+    rollback: int  # its number in the stage, from 1
+    at_step: int
+    to_step: int
+    alarm: str
+    why: str
+    learning_rate: float
+
+
+class SFTRow(_Row):
+    kind: Literal["sft"]
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+class Notice(_Row):
+    """Passed to `OnRow` and not written to the file."""
+
+    kind: Literal["resumed", "finished", "stopped"]
+    steps: int  # the stage's length
+
+
+MetricsRow = TrainRow | ValidationRow | DecisionRow | AlarmRow | RollbackRow | SFTRow
+"""One row of metrics.jsonl; `kind` says which."""
+OnRow = Callable[[MetricsRow | Notice], None]
 """A callback for every row of metrics.jsonl as it is written, and for three kinds not in it:
 "resumed" (`step`: where a stage resumes), "finished" (`step`: its last one; sent again when a
 finished stage is called again) and "stopped" (by an interrupt or an error)."""
@@ -252,8 +293,8 @@ class MetricsLog(TrainerCallback):
             self._read()
         return max((row["step"] for row in self.rows if row["kind"] == "train"), default=0)
 
-    def notify(self, kind: str, step: int) -> None:
-        """Call `on_row` with a row that the file does not have."""
+    def notify(self, kind: Literal["resumed", "finished", "stopped"], step: int) -> None:
+        """Call `on_row` with a Notice."""
         if PartialState().is_main_process:
             self.on_row({"stage": self.stage, "step": step, "kind": kind, "steps": self.steps})
 
@@ -263,7 +304,8 @@ class MetricsLog(TrainerCallback):
         """Append one row of metrics, and the episodes that it summarises."""
         head = {"stage": self.stage, "step": step, "kind": kind}
         means = {**rollout.metrics(records), "episodes": len(records)} if records else {}
-        [row] = broadcast_object_list([{**head, **values, **means}])  # the first process's, for all
+        rows: list[Any] = [{**head, **values, **means}]
+        [row] = broadcast_object_list(rows)  # all processes get the first one's
         self.rows.append(row)
         if PartialState().is_main_process:
             if records:
@@ -283,7 +325,7 @@ class MetricsLog(TrainerCallback):
         before, self.last = self.last, time.monotonic()
         return {"seconds": round(self.last - before, 3)}
 
-    def on_log(self, args, state, control, logs=None, **_):
+    def on_log(self, args, state, control, logs, **_):
         step = state.global_step
         if "loss" in logs:
             values = {ours: logs[trl] for trl, ours in _LOGGED.items() if trl in logs}
@@ -301,10 +343,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn a failed write of any library into CannotWrite, which says what to do.
-
-    Other errors pass.
-    """
+    """Turn a failed write of any library into CannotWrite, which says what to do."""
     # safetensors and torch give the errno of a failed write as text, or only say that it failed
     signs = ["PytorchStreamWriter failed", "unexpected pos", *(f"os error {n}" for n in _FULL)]
     try:

@@ -19,7 +19,7 @@ import datasets
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
 from envtune import bfcl
 from envtune.env.episode import Episode
@@ -119,7 +119,7 @@ class _Log(TrainerCallback):
     def __init__(self, log: MetricsLog):
         self.log = log
 
-    def on_log(self, args, state, control, logs=None, **_):
+    def on_log(self, args, state, control, logs, **_):
         if "loss" in logs:
             names = ("loss", "grad_norm", "learning_rate")
             values = {name: logs[name] for name in names if name in logs}

@@ -104,7 +104,7 @@ class Script:
         return Message(text, right)
 
     def _choose(self, episode: Episode, failed: Step | None) -> tuple[str, bool]:
-        """The next message and whether it is right; `failed` is the last step if it had an error."""
+        """The next message and whether it is right. failed: the last step, if it had an error."""
         truth = episode.task.ground_truth[episode.turn]
         habits, draw = self.habits, self.draw
         if not truth:
