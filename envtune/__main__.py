@@ -54,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "the paper's claims, the evidence here, and a verdict, from the committed runs"
     claims = command("claims", _claims, text)
-    claims("--write", action="store_true", help="write docs/claims.md anew")
+    claims("--write", action="store_true", help="rewrite docs/claims.md")
 
     text = "train the stage of a job file (envtune.train.launch); what `accelerate launch` runs"
     command("train", _train, text)("job", type=Path)
 
-    spent = command("cost", _cost, "what a whole run of a preset takes, from a few steps")
+    spent = command("cost", _cost, "estimate what a whole run of a preset costs, from a few steps")
     spent("run_folder", metavar="run", type=Path, help="a run folder, or a parquet file of metrics")
     spent("--preset", default="", help="default: the run's own")
     spent("--json", action="store_true", help="print the table as JSON")
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     pairs(sweep, "a parameter that is the same for all", *parameter)
     sweep("--workers", type=int, help="runs at once (default: as many as GPUs, or one)")
     text = "run on Ray: local, auto, or a cluster's address"
-    sweep("--ray", default="", metavar="ADDRESS", help=text)
+    sweep("--ray", metavar="ADDRESS", help=text)
     text = "on Ray: how often a run whose worker died is started again (default 3)"
     sweep("--retries", type=int, default=3, help=text)
     sweep("--dry-run", action="store_true", help="check the parameters and list the runs")
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "every error of the tools: vague with its hint, or clear with a reason"
     report = command("coverage", _coverage, text, actions)
     report("--json", action="store_true", help="print one JSON object: summary and sites")
-    report("--write", action="store_true", help="write data/hints/coverage.csv anew")
+    report("--write", action="store_true", help="rewrite data/hints/coverage.csv")
     text = "what keeps failing in a run's episodes, by tool and error"
     mine = command("mine", _mine, text, actions)
     text = "write and judge hints for it (ENVTUNE_LLM_BASE_URL, ENVTUNE_LLM_MODEL)"
@@ -196,7 +196,7 @@ def _sweep(options) -> int:
     result = sweeps.sweep(book, options.name, choices, fixed, **how, quiet=options.json)
     where = f"summary: {paths.runs() / options.name / 'summary.parquet'}"
     print(result.to_json(orient="records") if options.json else where)
-    return 0 if (result["state"] == "done").all() else 1
+    return 0 if set(result["state"]) == {"done"} else 1
 
 
 def _coverage(options) -> None:
@@ -212,8 +212,9 @@ def _coverage(options) -> None:
         f"{totals['sites']} errors, {totals['clear']} clear as they are, {totals['hinted']} of "
         f"{totals['vague']} vague ones with a hint"
     )
-    for row in table[table["state"] == "open"].itertuples():
-        print(f"open: {row.tool}: {row.error}")
+    for row in table.to_dict("records"):
+        if row["state"] == "open":
+            print(f"open: {row['tool']}: {row['error']}")
 
 
 def _failures(options) -> list:

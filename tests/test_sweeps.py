@@ -209,17 +209,15 @@ def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, a
 
 
 def test_a_running_run_counts_by_its_steps():
-    states = pd.DataFrame(
-        [
-            ("waiting", 0, 10),
-            ("running", 2, 10),
-            ("running", 3, 0),
-            ("done", 9, 0),
-            ("failed", 1, 9),
-        ],
-        columns=["state", "step", "of"],
-    )
-    assert sweeps._shares(states).tolist() == [0, 0.2, 0, 1, 1]
+    runs = [
+        ("waiting", 0, 10),
+        ("running", 2, 10),
+        ("running", 3, 0),
+        ("done", 9, 0),
+        ("failed", 1, 9),
+    ]
+    states = [dict(zip(("state", "step", "of"), run, strict=True)) for run in runs]
+    assert [sweeps._share(state) for state in states] == [0, 0.2, 0, 1, 1]
 
 
 @pytest.mark.slow

@@ -558,7 +558,7 @@ def test_a_world_of_ones_own_makes_sound_tasks_and_leaves_fixed_ids_as_they_are(
 def test_a_world_that_cannot_be_is_refused(restaurant):
     with pytest.raises(ValueError, match="has its world already"):
         synthetic.add_world(synthetic.WORLDS["MathAPI"])
-    with pytest.raises(ValueError, match=r"make it known first, with domains.add"):
+    with pytest.raises(ValueError, match=r"add it first: domains.add"):
         synthetic.add_world(type("Nowhere", (restaurant,), {"class_name": "NowhereAPI"}))
     with pytest.raises(ValueError, match="every phrasing fills the same slots"):
         synthetic.Family(("Do {a}.", "Do it."), (), ("Do something.",), "a")

@@ -1,4 +1,4 @@
-"""Whether a turn or an episode is right: BFCL's own checks, and the state that is right.
+"""Whether a turn or an episode is right: BFCL's own checks, and the right state of every turn.
 
 >>> task = load_task("multi_turn_base_3")
 >>> [len(turn.results) for turn in ground_truth(task)]
@@ -19,7 +19,7 @@ from envtune.bfcl.toolbox import Copies, Toolbox
 
 
 @cache
-def _checker():
+def _checker() -> types.ModuleType:
     _package()
     from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker
 
@@ -129,11 +129,13 @@ class TurnTruth:
     public: tuple[tuple[str, Callable, tuple], ...]
 
     def same_state(self, instances: dict) -> bool:
-        """Whether every public attribute is right: BFCL's state check without its report."""
-        return all(public_of(instances[name]) == values for name, public_of, values in self.public)
+        """Whether every public attribute is equal: BFCL's state check without its report."""
+        return all(
+            [public_of(instances[name]) == values for name, public_of, values in self.public]
+        )
 
     def among(self, results: list[str]) -> bool:
-        """Whether these hold every right result as often: BFCL's response check without report."""
+        """Whether `results` contain every right one, as often: BFCL's response check, no report."""
         left = results.copy()
         try:
             for result in self.results:
@@ -153,7 +155,7 @@ def _public(instance) -> tuple[Callable, tuple]:
 
 @lru_cache(maxsize=1024)
 def ground_truth(task: Task, skipped: tuple[int, ...] = ()) -> tuple[TurnTruth, ...]:
-    """Ground truth of a task, executed once and shared by all episodes. No tool gets these states.
+    """Ground truth of a task, executed once and shared by all episodes, so no tool may run on it.
 
     `skipped` turns are not executed: the authors' environment leaves out a turn in which the agent
     made no call, so later turns are compared from where the agent stands.

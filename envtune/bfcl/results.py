@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 EXECUTION_ERROR = "Error during execution: "
 # The constants that long_context tools print in every episode, already as JSON, by identity. The
-# toolbox fills this with the first task. Printing them anew takes most of the time of long_context.
+# toolbox fills this with the first task. Encoding them at every call would take most of the time
+# of a long_context episode.
 PRINTED: dict[int, str] = {}
 _DEFAULT = json.JSONEncoder()
 # json.dumps makes such an encoder at each call, which takes longer than encoding most results
-_ENCODE = json.encoder.c_make_encoder(
+_ENCODE = json.encoder.c_make_encoder(  # pyright: ignore[reportAttributeAccessIssue] not in typeshed
     None,
     _DEFAULT.default,
     json.encoder.encode_basestring_ascii,
@@ -33,11 +34,11 @@ def _json(value) -> str:
 
 
 def as_text(result) -> str:
-    """A tool's return value as BFCL prints it: a dict as JSON if possible, all else by str()."""
+    """A tool's return value as BFCL prints it: a dict as JSON if possible, others by str()."""
     if type(result) is not dict:
         return str(result)
     try:
-        if PRINTED.keys().isdisjoint(map(id, result.values())):
+        if not any([id(value) in PRINTED for value in result.values()]):
             return _json(result)
         items = [f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}" for k, v in result.items()]
         return f"{{{', '.join(items)}}}"

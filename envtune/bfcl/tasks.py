@@ -85,7 +85,7 @@ def _package() -> Path:
         raise BFCLUnavailable(
             f"bfcl-eval {PACKAGE_VERSION} is expected, {installed} is installed; run: {command}"
         )
-    return Path(importlib.import_module("bfcl_eval").__file__).parent
+    return Path(importlib.import_module("bfcl_eval").__path__[0])
 
 
 def _data_files() -> dict[str, Path]:
@@ -226,6 +226,5 @@ def docs_of(classes: tuple[str, ...], hidden: tuple[str, ...] = ()) -> list[dict
 
 def tool_docs(task: Task, turn: int) -> list[dict]:
     """The tool docs that the model may read in a turn: all but those still withheld."""
-    return docs_of(
-        task.classes, task.withheld if task.withheld and turn < task.withheld_until else ()
-    )
+    hidden = task.withheld_until is not None and turn < task.withheld_until
+    return docs_of(task.classes, task.withheld if hidden else ())

@@ -16,7 +16,7 @@ process. It is started at the first such call (about 0.2 s), serves one process,
 import atexit
 import json
 import os
-import select
+import socket
 import subprocess
 import sys
 import threading
@@ -37,20 +37,19 @@ class Ended(RuntimeError):
 
 
 class _Worker:
-    """A live worker process and the two pipes to it."""
+    """A live worker process and the connection to it."""
 
     def __init__(self):
         where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from envtune.bfcl import worker; worker.serve()"],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": where},
-        )
-        self.answer = self.process.stdout.fileno()
-        self.waiting = select.poll()
-        self.waiting.register(self.answer, select.POLLIN)
+        self.connection, theirs = socket.socketpair()
+        self.connection.settimeout(WALL_SECONDS)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", "from envtune.bfcl import worker; worker.serve()"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                env={**os.environ, "PYTHONPATH": where},
+            )
         try:
             self._read()  # "ready": the time of its imports counts for no call
         except Ended:
@@ -63,7 +62,10 @@ class _Worker:
         """One line of the worker. Ended when it dies first, or is silent for WALL_SECONDS."""
         line = b""
         while not line.endswith(b"\n"):
-            part = os.read(self.answer, 65_536) if self.waiting.poll(WALL_SECONDS * 1000) else b""
+            try:
+                part = self.connection.recv(65_536)
+            except OSError:  # silent, or dead before it had read the request
+                part = b""
             if not part:
                 self.end()
                 raise Ended("the calculation took too long or too much memory and was ended")
@@ -72,7 +74,7 @@ class _Worker:
 
     def ask(self, request: bytes) -> bytes:
         try:
-            self.process.stdin.write(request)
+            self.connection.sendall(request)
         except OSError:
             self.end()
             raise Ended("the calculation could not be started") from None
@@ -81,8 +83,7 @@ class _Worker:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.connection.close()
 
 
 _lock = threading.Lock()

@@ -20,7 +20,7 @@ _phase = {"name": "", "start": 0.0, "end": 1.0}
 
 @contextlib.contextmanager
 def phase(name: str, start: float, end: float) -> Iterator[None]:
-    """Name what runs now and the share of the whole it takes."""
+    """Name the current phase and its share of the whole run."""
     before = dict(_phase)
     _phase.update(name=name, start=start, end=end)
     report(0, 1)
@@ -32,7 +32,7 @@ def phase(name: str, start: float, end: float) -> Iterator[None]:
 
 
 def bar(total: int, description: str, unit: str, quiet: bool = False, initial: int = 0) -> tqdm:
-    """A bar with the time left, for a notebook or a terminal; silent where `envtune run` draws one.
+    """A progress bar for a notebook or a terminal; silent under `envtune run`, which draws its own.
 
     Plain tqdm, because tqdm.auto freezes under papermill. It redraws every two seconds only,
     because papermill keeps every redraw as a line.
@@ -49,7 +49,7 @@ def bar(total: int, description: str, unit: str, quiet: bool = False, initial: i
 
 
 def report(done: float, total: float, text: str = "") -> None:
-    """Say how far the current phase is, in these words or as a count."""
+    """Report how far the current phase is; `text` replaces its name and the count."""
     target = os.environ.get("ENVTUNE_PROGRESS")
     if not target:
         return

@@ -45,7 +45,7 @@ def clustered(
 
 
 def sign_test(differences: Iterable[float]) -> tuple[int, int, float]:
-    """(above 0, below 0, two-sided p) of paired differences without ties. Without any, p is 1."""
+    """(above 0, below 0, two-sided p) of paired differences; ties are left out. p is 1 for none."""
     differences = list(differences)
     above, below = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     n = above + below

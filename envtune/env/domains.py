@@ -64,7 +64,7 @@ def docs_of_class(cls: type) -> list[dict]:
 
 
 def forget() -> None:
-    """Empty the caches of tool classes and tasks: they have changed."""
+    """Empty the caches that depend on tool classes and tasks, after these have changed."""
     for cached in (
         bfcl.tool_class,
         toolbox._owners,

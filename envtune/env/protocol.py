@@ -49,9 +49,9 @@ _COMPACT_RULES = "Missing? Look, else ask."
 
 
 class Parsed(NamedTuple):
-    """An agent message: `calls`, `answer`, or in `error` the rule it broke; the others are None."""
+    """An agent message: its calls, or its answer, or in `error` the rule it broke."""
 
-    calls: tuple[Call, ...] | None = None
+    calls: tuple[Call, ...] = ()
     answer: str | None = None
     error: str | None = None
 
@@ -78,7 +78,7 @@ def compact_lines() -> tuple[str, str]:
 
 
 def system_prompt(docs: list[dict], rules: bool = False, compact: bool = False) -> str:
-    """The system message: role, format, with `rules` the two extra ones of stages 3-4, tools."""
+    """The system message: role, format, the two extra rules of stages 3-4 if `rules`, and tools."""
     tools = describe_tools(docs, compact)
     if compact:
         return "\n".join([_COMPACT, *([_COMPACT_RULES] if rules else []), tools])
@@ -110,8 +110,6 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 def _too_deep(text: str) -> bool:
     """Whether brackets outside strings nest too deep, found before the JSON parser recurses."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
     depths = (
         1 if found[0] in "[{" else -1 if found[0] in "]}" else 0
         for found in _STRING_OR_BRACKET.finditer(text)
@@ -121,7 +119,7 @@ def _too_deep(text: str) -> bool:
 
 def _calls(text: str) -> Parsed:
     text = text.strip(" \t\n\r")  # JSON's own white space
-    if _too_deep(text):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
         return Parsed(error=f"the tool_call JSON nests more than {MAX_DEPTH} levels deep")
     try:
         payload, end = _STRICT.raw_decode(text)
@@ -206,10 +204,10 @@ def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
 def within(
     results: Sequence[str], result_chars: int, observation_chars: int
 ) -> tuple[tuple[str, ...], int]:
-    """Results as an agent may read them, and how many characters are left out.
+    """Results as the agent reads them, and how many characters are left out.
 
-    Each is cut to `result_chars`, and all together to `observation_chars`; what is cut ends in a
-    mark that says how much is missing.
+    Each is cut to `result_chars`, and all together to `observation_chars`; a result that is cut
+    ends with how much is missing.
     """
     if sum(map(len, results)) <= min(result_chars, observation_chars):
         return tuple(results), 0

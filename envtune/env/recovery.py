@@ -61,8 +61,10 @@ def rates(events: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     rows = []
     for key, group in events.groupby(list(by)) if by else [((), events)]:
         if n := len(group):
-            recovered, won = group["recovered"], group["turn_won"]
-            recovery = (recovered.mean(), *wilson(int(recovered.sum()), n))
-            victory = (won.mean(), *wilson(int(won.sum()), n))
-            rows.append((*key, n, group["retried"].mean(), *recovery, *victory))
+            retried, recovered, won = (
+                list(group[name]).count(True) for name in ("retried", "recovered", "turn_won")
+            )
+            recovery, victory = (recovered / n, *wilson(recovered, n)), (won / n, *wilson(won, n))
+            # pandas declares any key, and makes tuples of a list of columns
+            rows.append((*key, n, retried / n, *recovery, *victory))  # pyright: ignore[reportGeneralTypeIssues]
     return pd.DataFrame(rows, columns=[*by, *RATES])

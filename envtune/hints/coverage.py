@@ -181,7 +181,8 @@ def _reason_why_clear(site: Site) -> str:
 
 def totals(table: pd.DataFrame) -> dict[str, int | float]:
     """Sites of a coverage table by state, and the share of the vague ones with a hint [0..1]."""
-    count = {s: int((table["state"] == s).sum()) for s in ("clear", "hinted", "open")}
+    states = list(table["state"])
+    count = {state: states.count(state) for state in ("clear", "hinted", "open")}
     vague = count["hinted"] + count["open"]
     covered = count["hinted"] / vague if vague else 1.0
     return {"sites": len(table), "vague": vague, **count, "covered": covered}

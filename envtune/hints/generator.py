@@ -31,7 +31,7 @@ from envtune import bfcl
 from envtune.common import progress
 from envtune.common.files import read_lines
 from envtune.hints import constitution
-from envtune.hints.library import CATEGORIES, TYPES, load_hints
+from envtune.hints.library import CATEGORIES, TYPES, Category, Type, load_hints
 from envtune.hints.mining import Failure
 
 ATTEMPTS = 3
@@ -46,8 +46,8 @@ class Draft(pydantic.BaseModel):
 
     reasoning: str
     need_augmentation: bool
-    error_category: Literal[CATEGORIES]
-    augmentation_type: Literal[TYPES]
+    error_category: Category
+    augmentation_type: Type
     augmented_feedback: str
 
 
@@ -165,7 +165,7 @@ def record_of(failure: Failure, draft: Draft, provenance: dict) -> dict:
 
 
 class _Run:
-    """The shared side of a generation: client, log of attempts, tally."""
+    """What all failures of one generation share: the client and the log of attempts."""
 
     def __init__(self, endpoint: Endpoint, folder: Path, few_shot: int):
         self.endpoint, self.few_shot = endpoint, few_shot

@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import yaml
 
@@ -32,14 +33,15 @@ from envtune.common import paths
 from envtune.hints import constitution
 from envtune.hints.corruption import NONE, Corruption
 
-CATEGORIES = (
+Category = Literal[
     "dependency_missing",
     "parameter_constraint",
     "state_prerequisite",
     "format_mismatch",
     "resource_unavailable",
-)
-TYPES = ("clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format")
+]
+Type = Literal["clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format"]
+CATEGORIES, TYPES = get_args(Category), get_args(Type)
 _NO_RECORDS = {"clear.yaml", "unjudged.yaml"}  # what coverage.py and corruption.py read
 _FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
 _CONDITIONS = {"error", "any_argument", "of", "arguments"}

@@ -25,7 +25,7 @@ class Failure:
     class_name: str
     tool: str
     error: str  # the text in the example
-    pattern: str  # a regular expression for the errors of this cluster: values are left open
+    pattern: str  # a regular expression that the errors of this cluster match
     call: Call
     question: str  # what the user had asked in that turn
     trajectory: str  # the agent's messages and what it read, from the turn's start to the error
@@ -41,7 +41,7 @@ class Failure:
 
 
 def pattern_of(error: str) -> str:
-    """A regular expression for an error: quoted texts, numbers and paths in it are left open."""
+    """A regular expression for an error, with wildcards for quoted texts, numbers and paths."""
     parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
     return "".join(
         ".*?" if number % 2 else re.escape(part).replace("\\ ", " ")

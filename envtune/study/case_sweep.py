@@ -38,18 +38,20 @@ def split_steps(total: int, parts: int) -> list[int]:
 
 
 def _hours(measured: pd.DataFrame, setup: Preset, run: dict) -> float:
-    """One run: its steps and validations by train/cost.py, and the evaluation at its end."""
+    """Hours of one run: steps and validations by train/cost.py, and the evaluation at its end."""
     steps = dict.fromkeys((stage.name for stage in STAGES), 0)
     for name, count in zip(run["stages"], run["stage_steps"], strict=True):
         steps[name if name in steps else STAGES[-1].name] += count  # the baselines resemble stage 4
     preset = replace(setup, stage_steps=tuple(steps.values()), validate_every=run["validate_every"])
     table = cost.cost(measured, preset)
     checks = measured[measured["kind"] == "validation"]
-    an_episode = checks["seconds"].sum() / checks["episodes"].sum() / 3600
-    return (
-        table[(table["stage"] != "all") & (table["steps"] > 0)]["hours"].sum()
-        + len(evaluation_tasks(setup, run["test_tasks"])) * an_episode
+    hours_per_episode = sum(checks["seconds"]) / sum(checks["episodes"]) / 3600
+    training = sum(
+        row["hours"]
+        for row in table.to_dict("records")
+        if row["stage"] != "all" and row["steps"] > 0
     )
+    return training + len(evaluation_tasks(setup, run["test_tasks"])) * hours_per_episode
 
 
 def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
@@ -64,14 +66,14 @@ def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
         )
     hours = sum(_hours(pd.read_parquet(MEASURED), setup, run) for run in runs)
     return (
-        f"{said}, about {hours:.1f} core-hours with evaluation, by the step times of a committed "
-        "run on one core of a small x86-64 machine."
+        f"{said}, about {hours:.1f} core-hours with evaluation, from the step times of a "
+        "committed run on one core of a small x86-64 machine."
     )
 
 
 def run(
     name: str, points: Sequence[dict], fixed: dict, workers: int | None, ray: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the sweep with a progress bar; returns its summary (a row a run) and training curves."""
+    """Run the sweep with a progress bar. Returns its summary, a row per run, and its curves."""
     summary = sweeps.sweep(BOOK, name, points, fixed, workers, ray)
     return summary, pd.read_parquet(paths.runs() / name / "curves.parquet")

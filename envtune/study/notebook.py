@@ -66,7 +66,7 @@ def declared_parameters(notebook: Path) -> dict[str, Parameter]:
 def _fits(value, parameter: Parameter) -> bool:
     if value is None:
         return parameter.default is None
-    if isinstance(value, bool):  # which Python also takes for an int
+    if isinstance(value, bool):  # for Python a bool is also an int
         return parameter.type not in TYPES or parameter.type == "bool"
     return isinstance(value, TYPES.get(parameter.type, object))
 
@@ -95,12 +95,13 @@ def check_injected(cells: list[str], values: dict) -> None:
     if places:
         declared = _parameters(cells[places[0] - 1])
         injected = ast.parse(cells[places[-1]]).body
-        names = [t.id for node in injected if isinstance(node, ast.Assign) for t in node.targets]
-        refuse_wrong({name: values[name] for name in names}, declared, "this notebook")
+        targets = [t for node in injected if isinstance(node, ast.Assign) for t in node.targets]
+        given = {t.id: values[t.id] for t in targets if isinstance(t, ast.Name)}
+        refuse_wrong(given, declared, "this notebook")
 
 
 def open_run(run_name: str) -> Path:
-    """First line of a notebook: check its parameters, and return the run folder, created.
+    """To be called first in a notebook: check its parameters, create and return the run folder.
 
     The training libraries' own warnings are silenced: they say nothing about a run.
     """

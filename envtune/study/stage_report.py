@@ -56,13 +56,13 @@ def rollouts(stage: Stage, setup: Preset) -> int:
 def change(metrics: pd.DataFrame, stage: Stage, column: str) -> tuple[pd.DataFrame, str]:
     """How a stage's training began and ended: a table of SHOWN, and a sentence on one column and
     on validation accuracy."""
-    own = metrics[metrics["stage"] == stage.name]
-    train, validation = own[own["kind"] == "train"], own[own["kind"] == "validation"]
-    accuracy = validation["accuracy"]
+    own = metrics["stage"] == stage.name
+    train = metrics.loc[own & (metrics["kind"] == "train")]
+    validations = metrics.loc[own & (metrics["kind"] == "validation")].to_dict("records")
+    first, last = validations[0], validations[-1]
     sentence = (
         f"{experiments.change(train, column)} Validation accuracy (sampled, without hints) went "
-        f"from {accuracy.iloc[0]:.2f} to {accuracy.iloc[-1]:.2f} on "
-        f"{int(validation['episodes'].iloc[-1])} tasks."
+        f"from {first['accuracy']:.2f} to {last['accuracy']:.2f} on {int(last['episodes'])} tasks."
     )
     return experiments.ends(train, SHOWN).round(3), sentence
 
@@ -76,7 +76,7 @@ def episodes(run_dir: Path, stage: Stage, step: int) -> list[EpisodeRecord]:
 def ends(metrics: pd.DataFrame, stage: Stage) -> tuple[int, int]:
     """The first and the last training step that a stage made."""
     made = metrics[(metrics["stage"] == stage.name) & (metrics["kind"] == "train")]["step"]
-    return int(made.min()), int(made.max())
+    return int(min(made)), int(max(made))
 
 
 def first_hint(run_dir: Path, stage: Stage) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def outcomes(run_dir: Path, stage: Stage, steps: tuple[int, int]) -> pd.DataFram
 
 
 def groups(run_dir: Path, stage: Stage, setup: Preset, step: int) -> list[pd.DataFrame]:
-    """The groups of one step, the one with the most different rewards first; a row an episode:
+    """The groups of one step, the one whose rewards differ most first; one row per episode:
     reward, advantage, turns won, messages, hints shown, and the record itself.
 
     An advantage is the reward minus the group's mean, divided by the group's standard deviation

@@ -39,10 +39,10 @@ from envtune.study import notebook
 PORT_RACE = re.compile(
     r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
 )
-"""Errors of a start that lost the race for a port (papermill#511): it is tried again."""
+"""Errors of a kernel that lost a race for a port (papermill#511): the run is tried again."""
 TRIES = 3
 REFRESH_SECONDS = 5.0
-"""How often the progress bar is brought up to date."""
+"""How often the progress bar is updated."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _note(point: Point, **state) -> dict:
 
 
 def _die_with_the_driver() -> None:
-    """Called in the child before it starts: it ends with this process, even a killed one."""
+    """Runs in the child before its program: it gets SIGTERM when this process dies, however."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -120,7 +120,7 @@ def finished(point: Point) -> bool:
 def _error_in(log: str, code: int) -> str:
     """What ended a run, from its output: the command's own message, else a traceback's last line.
 
-    Lines before do not count: a kernel also complains of a port that it can do without.
+    Earlier lines are ignored: a kernel also complains about a port that it does not need.
     """
     _, own, message = f"\n{log}".rpartition("\nenvtune: ")
     text = message if own else log.splitlines()[-1] if log else ""
@@ -195,15 +195,15 @@ def run_states(points: Sequence[Point]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _shares(states: pd.DataFrame) -> pd.Series:
-    """How much of each run is done [0..1]; of a running one by its steps, if it says how many."""
-    steps = (states["step"] / states["of"].where(states["of"] > 0)).fillna(0).clip(upper=1)
-    ended = states["state"].isin(["done", "failed"]).astype(float)
-    return steps.where(states["state"] == "running", ended)
+def _share(run: dict) -> float:
+    """How much of a run is done [0..1]; of a running one by its steps, if their number is known."""
+    if run["state"] == "running":
+        return min(1.0, run["step"] / run["of"]) if run["of"] else 0.0
+    return float(run["state"] in ("done", "failed"))
 
 
 def _bar(points: Sequence[Point]) -> Callable[[], None]:
-    """A progress bar over the runs, with a line for each that ends; each call brings it up to date.
+    """A progress bar over the runs, with a line for each that ends; each call updates it.
 
     Silent in a kernel of `envtune run`, which draws a bar itself from the share reported to it.
     """
@@ -218,17 +218,19 @@ def _bar(points: Sequence[Point]) -> Callable[[], None]:
     )
 
     def update() -> None:
-        states = run_states(points)
-        for run in states[states["state"].isin(["done", "failed"])].itertuples():
-            if run.run not in reported and not bar.disable:
-                bar.write(f"{run.run}: {run.state} in {run.minutes:.1f} min {run.error}")
-            reported.add(run.run)
-        running = states[states["state"] == "running"]
-        now = (f"{r.run.split('.', 1)[1]} {r.stage} {r.step}" for r in running.itertuples())
-        text = f"{len(reported)} of {len(points)} runs done"
-        bar.set_postfix_str("; ".join([text, *now]), refresh=False)
-        bar.update(_shares(states).sum() - bar.n)
-        progress.report(_shares(states).sum() / len(points), 1, text)
+        states, running = run_states(points).to_dict("records"), []
+        for run in states:
+            name = run["run"]
+            if run["state"] == "running":
+                running.append(f"{name.split('.', 1)[1]} {run['stage']} {run['step']}")
+            elif run["state"] in ("done", "failed"):
+                if name not in reported and not bar.disable:
+                    bar.write(f"{name}: {run['state']} in {run['minutes']:.1f} min {run['error']}")
+                reported.add(name)
+        text, done = f"{len(reported)} of {len(points)} runs done", sum(map(_share, states))
+        bar.set_postfix_str("; ".join([text, *running]), refresh=False)
+        bar.update(done - bar.n)
+        progress.report(done / len(points), 1, text)
         if len(reported) == len(points):
             bar.close()
 
@@ -268,16 +270,16 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
     for point in points:
         if finished(point) and (point.folder / "metrics.jsonl").exists():
             data = load_metrics(point.folder)
-            data = data[data["kind"].isin(["train", "validation"])]
-            data = data[[name for name in (*CURVES, "at") if name in data]]
-            parts.append(data.assign(run=point.name, **_flat(point.axes)))
+            rows = data["kind"].isin(["train", "validation"])
+            columns = [name for name in (*CURVES, "at") if name in data]
+            parts.append(data.loc[rows, columns].assign(run=point.name, **_flat(point.axes)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
 
 def provenance(book: Path, points: Sequence[Point]) -> dict:
     """Notebook, parameters and seconds of the finished runs; versions and device of the first."""
     done = [point for point in points if finished(point)]
-    # a run may contain runs
+    # a run folder may contain the folders of other runs
     made = [file for point in done for file in sorted(point.folder.rglob("versions.json"))]
     runs = [
         {"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters}
@@ -292,7 +294,7 @@ def provenance(book: Path, points: Sequence[Point]) -> dict:
 
 
 def _devices() -> list[str | None]:
-    """One entry for every run that may go on at once: GPUs, or one for the CPU."""
+    """One entry for every run that may run at once: each GPU, or None for the CPU."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [d for d in named.split(",") if d] or [None]
@@ -343,6 +345,7 @@ def _on_ray(
     checkpoint. Workers must see the same folders (one machine, or a shared disk).
     """
     import ray
+    from ray.exceptions import RayError
 
     where = None if address == "local" else address
     ray.init(where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
@@ -356,7 +359,7 @@ def _on_ray(
             for reference in ready:
                 try:
                     ray.get(reference)
-                except ray.exceptions.RayError as error:  # too many retries: the others go on
+                except RayError as error:  # too many retries: the others go on
                     print(f"a run was given up by Ray: {type(error).__name__}", file=sys.stderr)
     finally:
         ray.shutdown()
@@ -368,14 +371,14 @@ def sweep(
     choices: Sequence[dict],
     fixed: dict | None = None,
     workers: int | None = None,
-    ray: str = "",
+    ray: str | None = None,
     retries: int = 3,
     quiet: bool = False,
 ) -> pd.DataFrame:
     """Run every point and return the results, also written to runs/<name>/summary.parquet.
 
     workers: runs at once (default: as many as devices).
-    ray: "local", or the address of a cluster.
+    ray: "local", or the address of a cluster; None: without Ray.
     quiet: no progress bar.
     """
     points = plan(book, name, choices, fixed)

@@ -27,7 +27,7 @@ def step_bar(total: int) -> Callable[[Mapping], bool]:
         if kind in ("train", "resumed", "finished"):
             steps[stage] = line["step"]
             if kind == "finished":
-                planned -= line["steps"] - line["step"]  # its rule ended it
+                planned -= line["steps"] - line["step"]  # its stopping rule ended it early
             done = sum(steps.values())
             if bar is None:
                 bar = progress.bar(total, "training", "step", initial=done - (kind == "train"))
@@ -69,11 +69,12 @@ def live(run_dir: Path, source: str, total: int, every: int = 5) -> Callable[[Ma
         fig = figures.stage_dynamics(files.load_metrics(run_dir), source)
         fig.savefig(picture, dpi=90)
         kit.plt.close(fig)
-        if headless and over:
-            display(Image(picture))
-        elif not headless and handle is None:
+        if headless:
+            if over:
+                display(Image(picture))
+        elif handle is None:
             handle = display(Image(picture), display_id=True)
-        elif not headless:
+        else:
             handle.update(Image(picture))
 
     return on_row

@@ -1,4 +1,4 @@
-"""Tasks without end over BFCL's real tools, each from its id alone (docs/synthetic_tasks.md)."""
+"""Unlimited tasks over BFCL's real tools, each made from its id alone (docs/synthetic_tasks.md)."""
 
 from envtune.bfcl.synthetic.draw import Draw, Names
 from envtune.bfcl.synthetic.tasks import (

@@ -37,7 +37,8 @@ from envtune.bfcl.synthetic.world import Again, Family, Plan, World
 from envtune.bfcl.tasks import NEW_TOOLS_MESSAGE, OWN_CLASSES, SPLITS, Call, Task
 from envtune.bfcl.toolbox import Toolbox
 
-# tool class -> its world; the tasks of ids without classes are drawn from these alone, for ever
+# tool class -> its world. An id without classes draws from exactly these: another entry here would
+# change the tasks of all such ids.
 WORLDS: dict[str, type[World]] = {
     world.class_name: world
     for world in (Files, Numbers, Messages, Posting, Tickets, Trading, Travel, Vehicle)
@@ -118,7 +119,8 @@ def _parts(task_id: str) -> tuple[str, int, int | None, int | None, tuple[str, .
         )
     if len(set(chosen)) < len(chosen):
         raise KeyError(f"no task {task_id!r}: a class stands twice in it")
-    return variant, int(number), turns and int(turns), depth and int(depth), chosen
+    wanted = int(turns) if turns else None, int(depth) if depth else None
+    return variant, int(number), *wanted, chosen
 
 
 def make(task_id: str) -> Task:

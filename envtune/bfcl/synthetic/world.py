@@ -85,7 +85,7 @@ class World:
     config: dict
 
     def __init__(self, draw: Draw, names: Names, depth: int | None):
-        """depth: the most prerequisites per request; None: as drawn. 0 makes them all met."""
+        """depth: the most prerequisites per request; None: as drawn. 0: all are met."""
         self.draw, self.names, self.depth = draw, names, depth
         self.held_out = False
         self.also = ""
