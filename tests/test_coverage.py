@@ -133,7 +133,7 @@ def test_no_task_gets_a_leak_from_any_provoked_error():
 
 
 def test_hints_are_shown_in_nearly_every_task_that_meets_their_error():
-    """The guard drops a hint where it would leak; it must not drop the library."""
+    """A hint that would leak is dropped; that must stay rare."""
     dropped, met = 0, 0
     for task in bfcl.load_tasks().values():
         for _, class_name, call, result, _ in PLAYED:

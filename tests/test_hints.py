@@ -89,7 +89,7 @@ def test_every_record_is_short_and_leaks_no_ground_truth_of_any_task():
             assert not hints.leak(hint.render(call), task, call, ""), (hint.id, task.id)
 
 
-def test_the_guard_drops_a_hint_that_names_a_value_of_the_ground_truth(monkeypatch):
+def test_a_hint_that_names_a_value_of_the_ground_truth_is_dropped(monkeypatch):
     task = bfcl.load_task("multi_turn_base_3")
     leaking = library._hint(
         {

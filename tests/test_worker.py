@@ -27,7 +27,7 @@ LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
 def test_one_long_call_into_c_code_is_ended_by_the_kernel_and_the_next_is_answered(call):
     with pytest.raises(
         worker.Ended, match="was ended"
-    ):  # without the guards: they keep such calls from ever getting here
+    ):  # call_limits keeps such calls from getting here
         worker.run("MathAPI", call)
     assert worker.run("MathAPI", LOGARITHM) == "{'result': mpf('2.0')}"
 
