@@ -166,13 +166,15 @@ def test_a_reward_that_cannot_be_is_refused(function, maximum, what):
 
 @pytest.mark.parametrize("value", [None, "0.5", float("nan"), float("inf")])
 def test_a_value_that_is_no_number_is_named_with_its_task(value):
-    with pytest.raises(ValueError, match="reward <lambda> gave .* of multi_turn_base_3; it must"):
+    with pytest.raises(
+        ValueError, match="reward <lambda> returned .* of multi_turn_base_3; it must"
+    ):
         Reward(lambda record: value, 1.0)(replay("multi_turn_base_3", []))
 
 
 def test_a_value_above_the_maximum_is_warned_of():
     record = replay("multi_turn_base_3", [ANSWER])
-    with pytest.warns(UserWarning, match="reward brief gave more than its maximum of 0.5"):
+    with pytest.warns(UserWarning, match="reward brief returned more than its maximum of 0.5"):
         assert Reward(brief, maximum=0.5)(record) == 0.75
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -6,9 +6,9 @@
     >>> REWARDS["direct"](record), REWARDS["direct"].maximum
     (0.1, 1.0)
 
-Counts are per step, not per call, and a step that ended a turn counts for neither C_correct nor
-C_error, as in the authors' code. Progress is always over the task's T turns (a departure: the
-authors average over the turns reached). A reward of your own: docs/rewards.md.
+As in the authors' code, steps are counted, not calls, and a step that ended a turn counts neither
+as C_correct nor as C_error. Departure: progress is always over the task's T turns, while the
+authors average over the turns reached. How to add a reward of your own: docs/rewards.md.
 """
 
 import importlib
@@ -32,11 +32,8 @@ def _count(record: EpisodeRecord, outcome: Outcome) -> int:
 
 def format_reward(record: EpisodeRecord) -> float:
     """R_format = (N - C_format) / N over the N steps [0..1]; 0 for an episode without steps."""
-    return (
-        (len(record.steps) - _count(record, Outcome.FORMAT_ERROR)) / len(record.steps)
-        if record.steps
-        else 0.0
-    )
+    steps = len(record.steps)
+    return (steps - _count(record, Outcome.FORMAT_ERROR)) / steps if steps else 0.0
 
 
 def tool_call_reward(record: EpisodeRecord) -> float:
@@ -46,13 +43,13 @@ def tool_call_reward(record: EpisodeRecord) -> float:
 
 
 def attempted_call(record: EpisodeRecord) -> bool:
-    """I_tool: whether the episode holds any call that counts for R_tool."""
+    """I_tool: whether the episode has any call that counts for R_tool."""
     return _count(record, Outcome.CALLS) + _count(record, Outcome.CALLS_WITH_ERROR) > 0
 
 
 def stage1_reward(record: EpisodeRecord) -> float:
     """R = I_tool * (R_format + R_tool) [0..2]."""
-    return (format_reward(record) + tool_call_reward(record)) if attempted_call(record) else 0.0
+    return format_reward(record) + tool_call_reward(record) if attempted_call(record) else 0.0
 
 
 def progress_reward(record: EpisodeRecord) -> float:
@@ -62,9 +59,7 @@ def progress_reward(record: EpisodeRecord) -> float:
 
 def binary_reward(record: EpisodeRecord) -> float:
     """1 if all T turns succeed, else 0 (the ablation of the paper's Fig. 4b)."""
-    return float(
-        len(record.verdicts) == record.turns and all(verdict.success for verdict in record.verdicts)
-    )
+    return float(sum(verdict.success for verdict in record.verdicts) == record.turns)
 
 
 def direct_reward(record: EpisodeRecord) -> float:
@@ -72,24 +67,22 @@ def direct_reward(record: EpisodeRecord) -> float:
     return 0.9 * progress_reward(record) + 0.1 * format_reward(record)
 
 
-def _likeness(call: Call, truth: Call) -> float:
-    """Score of a call with the right name: Jaccard overlap of the argument names, plus one point
-    for each argument with the right value."""
+def _similarity(call: Call, truth: Call) -> float:
+    """Jaccard overlap of the argument names, plus one for each argument with the right value."""
     names = call.arguments.keys() | truth.arguments.keys()
     overlap = len(call.arguments.keys() & truth.arguments.keys()) / len(names) if names else 1.0
-    right = [
-        name
+    return overlap + sum(
+        name in call.arguments and call.arguments[name] == value
         for name, value in truth.arguments.items()
-        if name in call.arguments and call.arguments[name] == value
-    ]
-    return overlap + len(right)
+    )
 
 
 def call_correctness(calls: Sequence[Call], truth: Sequence[Call]) -> float:
     """ToolRL's R_correct of one turn [-3..3].
 
-    Overlap of tool names, then each true call against the best call not yet taken. A turn whose
-    ground truth is empty is worth 3 without a call and -3 with one.
+    The score adds the overlap of the tool names and the similarity of each true call to its best
+    match among the calls not yet matched. A turn whose ground truth is empty gives 3 without a
+    call and -3 with one.
     """
     if not truth:
         return -3.0 if calls else 3.0
@@ -97,15 +90,16 @@ def call_correctness(calls: Sequence[Call], truth: Sequence[Call]) -> float:
     score, left = len(made & wanted) / len(made | wanted), list(calls)
     for true in truth:
         if same := [i for i, call in enumerate(left) if call.name == true.name]:
-            score += _likeness(left.pop(max(same, key=lambda i: _likeness(left[i], true))), true)
+            best = max(same, key=lambda i: _similarity(left[i], true))
+            score += _similarity(left.pop(best), true)
     return 6 * score / (1 + len(truth) + sum(len(true.arguments) for true in truth)) - 3
 
 
 def toolrl_reward(record: EpisodeRecord) -> float:
     """ToolRL's R_format + R_correct [-3..4] (PAPER: rewards; arXiv 2504.13958, section 3.3).
 
-    It judges the calls and not what they did. ToolRL scores single turns; here R_correct is the
-    mean over all T turns, and a turn that was not reached counts -3.
+    It compares the calls with the ground truth's calls, not their effects. ToolRL scores single
+    turns; here R_correct is the mean over all T turns, and a turn that was not reached gives -3.
     """
     truth = bfcl.load_task(record.task_id).ground_truth
     calls: list[list[Call]] = [[] for _ in truth]
@@ -120,11 +114,11 @@ def toolrl_reward(record: EpisodeRecord) -> float:
 
 @dataclass(frozen=True)
 class Reward:
-    """A function that scores an episode, and the largest value it gives."""
+    """A function that scores an episode, and the largest value it can return."""
 
     function: Callable[[EpisodeRecord], float]
     maximum: float
-    """The collapse guard takes a mean reward near this value for a solved stage."""
+    """A stage whose mean reward is near this value counts as solved for the collapse guard."""
 
     def __post_init__(self):
         if not inspect.isfunction(self.function):
@@ -134,7 +128,7 @@ class Reward:
             )
         if not isinstance(self.maximum, Real) or not 0 <= self.maximum < math.inf:
             raise ValueError(
-                f"reward {self.name}: maximum is the largest value that it gives, "
+                f"reward {self.name}: maximum is the largest value that it can return, "
                 f"a number of at least 0, got {self.maximum!r}"
             )
 
@@ -147,20 +141,23 @@ class Reward:
         value = self.function(record)
         if not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(
-                f"reward {self.name} gave {value!r} for an episode of {record.task_id}; "
+                f"reward {self.name} returned {value!r} for an episode of {record.task_id}; "
                 "it must return a finite number"
             )
         if value > self.maximum + 1e-9:
             warnings.warn(
-                f"reward {self.name} gave more than its maximum of {self.maximum}; "
-                "the collapse guard needs the true one",
+                f"reward {self.name} returned more than its maximum of {self.maximum}; "
+                "the collapse guard needs the true maximum",
                 stacklevel=2,
             )
         return float(value)
 
     def source_digest(self) -> str:
-        """Tells two versions of the function apart: its source, and the numbers and texts that it
-        reads from outside. Changes in other functions that it calls are not seen."""
+        """Digest that tells versions of the function apart.
+
+        It covers the source and the global numbers and texts that the function reads, but not
+        other functions that it calls.
+        """
         used = inspect.getclosurevars(self.function)
         outside = {**used.globals, **used.nonlocals}
         constants = {k: v for k, v in outside.items() if isinstance(v, (bool, int, float, str))}
@@ -185,7 +182,7 @@ REWARDS = {
 
 
 def reward_of(given: str | Reward) -> Reward:
-    """A stage's reward: a built-in one by name, one of a module as "module:name", or as it is."""
+    """The Reward that a stage names: built in, or "module:name". A Reward is returned as it is."""
     if isinstance(given, Reward):
         return given
     if given in REWARDS:
@@ -193,7 +190,7 @@ def reward_of(given: str | Reward) -> Reward:
     if not isinstance(given, str) or ":" not in given:
         raise ValueError(
             f"reward is one of {', '.join(REWARDS)}, or Reward(function, maximum=...), "
-            f'or "module:name" of one in a module; got {given!r}'
+            f'or "module:name" of a Reward in a module; got {given!r}'
         )
     module, _, name = given.partition(":")
     try:
@@ -211,9 +208,9 @@ def reward_of(given: str | Reward) -> Reward:
     return found
 
 
-def reward_settings(given: str | Reward) -> str | dict:
-    """How config.json keeps a stage's reward: by name, and with a digest if it is not built in."""
-    if given in REWARDS:
+def reward_settings(given: str | Reward) -> str | dict[str, str | float]:
+    """A stage's reward in config.json: its name, and a digest if it is not built in."""
+    if isinstance(given, str) and given in REWARDS:
         return given
     reward = reward_of(given)
     return {

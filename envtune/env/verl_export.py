@@ -1,4 +1,4 @@
-"""The tasks as parquet files for the verl stack of the paper's authors, see data/verl_schema.md.
+"""Export of the tasks as parquet files for the paper authors' verl stack (data/verl_schema.md).
 
 >>> export_verl(Path("out"), of_tasks("synthetic"), "synthetic")
 """
@@ -14,7 +14,7 @@ from envtune.env import protocol
 
 
 def verl_row(task_id: str, split: str) -> dict:
-    """One task as their environment reads it: lists of turns; only `initial_config` is JSON."""
+    """A task as the authors' environment reads it: nested lists, only `initial_config` is JSON."""
     task = bfcl.load_task(task_id)
     later = []
     for turn, text in enumerate(task.user_turns[1:], start=1):

@@ -1,6 +1,6 @@
-"""The embedded agent's model card, the picture of its losses, and their place.
+"""The embedded agent's model card and loss curves, written from what `agent.build` measured.
 
-Both are written from the numbers that `agent.build` measured (made.json).
+The numbers are kept in data/tiny_agent/made.json.
 """
 
 import json
@@ -19,10 +19,10 @@ from envtune.policy.agent.train import Recipe
 from envtune.study import kit
 
 REBUILT = (
-    "On one machine the same recipe gives the same weights bit by bit, also when it was stopped "
-    "and went on (tests/test_agent.py). Another processor rounds otherwise."
+    "On one machine the same recipe gives the same weights bit by bit, also after an interruption "
+    "(tests/test_agent.py). Other processors round differently."
 )
-"""How far `make agent` gives an agent's weights again."""
+"""How exactly `make agent` reproduces the weights."""
 
 
 def curves(made: Mapping) -> Figure:
@@ -36,8 +36,7 @@ def curves(made: Mapping) -> Figure:
         ax.set(xlabel="million tokens", ylabel="loss (nats per token)", title=part, yscale="log")
     return kit.finish(
         fig,
-        "Pre-training of the embedded agent; habits are learnt with their chance, so their loss "
-        "stays high.",
+        "Pre-training of the embedded agent; habits are random choices, so their loss stays high.",
     )
 
 
@@ -62,8 +61,7 @@ def _phase(phase: Mapping) -> dict:
 
 
 def card(made: Mapping, size: int) -> str:
-    """README.md of the agent's folder. `made` as made.json holds it; `size` of its weights
-    [bytes]."""
+    """README.md of the agent's folder, from made.json and the size of the weights [bytes]."""
     recipe, start, hint = made["recipe"], made["start"], made["start"]["hint_effect"]
     every = next(row for row in made["competence"] if row["group"] == "all")
     last = {part: rows[-1] for part, rows in made["curves"].items()}
@@ -87,22 +85,22 @@ Licence: Apache-2.0, as the rest of the project.
 
 - It knows the sentences of synthetic tasks, the signatures of BFCL's tools, this project's
   protocol, and its hints.
-- It reads no free English: on BFCL's own tasks expect 0. What training does to it is **no evidence
-  about large models**.
-- *Competent*: before its habits it does **{every["accuracy"]:.0%}** of {every["n"]} held-out base \
-tasks (greedy).
-- *With its habits*, as training finds it: {start["greedy"]:.0%} greedy and {start["sampled"]:.0%} \
-sampled of {start["n"]}
+- It cannot read free English: expect 0 on BFCL's own tasks. What training does to it is **no
+  evidence about large models**.
+- *Competence*: before it learns its habits it solves **{every["accuracy"]:.0%}** of {every["n"]} \
+held-out base tasks (greedy).
+- *With its habits*, where training starts: {start["greedy"]:.0%} greedy and \
+{start["sampled"]:.0%} sampled of {start["n"]}
   held-out tasks in all four variants; format reward {start["sampled_format_reward"]:.2f}.
-- A hint beside a vague error raises the chance that its next message is the right step from
+- A hint with a vague error raises the probability that its next message is the right step from
   {hint["without"]:.0%} to {hint["with"]:.0%} ({hint["n"]} errors, sampled).
 
 ## Data and recipe
 
-Scripted episodes on tasks from number 1,000,000 on, each seen once; no test, validation or training
-task, and no request of one with its values, is among them (tests/test_agent.py). The script plays
-ground truth, stumbles, reads errors and hints and recovers; in the last phase it plays the habits
-below, and they are learnt too.
+The data are scripted episodes on tasks with numbers from 1,000,000, each seen once. They contain no
+test, validation or training task, and no request of one with its values (tests/test_agent.py). The
+script plays the ground truth, makes mistakes, reads errors and hints, and recovers; in the last
+phase it also shows the habits below, so that the agent learns them.
 
 {_table(phases, phases[0])}
 
@@ -114,9 +112,9 @@ thread each on two CPU cores. {made["rebuilt"]}
 
 ## Habits: the dials
 
-Above one half a habit is what greedy decoding shows. A result on this agent has to name its dials;
-another agent is a change of `HABITS` in envtune/policy/agent/script.py and ten minutes of
-`make agent`, which goes on from the competent one.
+A habit with a value above 0.5 shows in greedy decoding. State the dials with every result on this
+agent. For another agent, change `HABITS` in envtune/policy/agent/script.py and run `make agent`,
+which continues from the competent agent and takes ten minutes.
 
 {_table(habits, ("dial", "value"))}
 
@@ -129,7 +127,7 @@ Held-out base tasks, greedy, habits off; 95% intervals (bootstrap over tasks).
 
 
 def write(made: Mapping, folder: Path) -> None:
-    """README.md and curves.png into the agent's folder."""
+    """Write README.md and curves.png into the agent's folder."""
     fig = curves(made)
     fig.savefig(folder / "curves.png", dpi=110)
     kit.plt.close(fig)

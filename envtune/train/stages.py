@@ -39,7 +39,7 @@ class Stage:
     reward: str | Reward
     """A name in rewards.REWARDS, a Reward, or "module:name" of a Reward in a module of your own."""
     hint_rate: float
-    """Share of episodes whose vague errors carry hints [0..1], at the start of the stage."""
+    """Share of episodes whose vague errors have hints [0..1], at the start of the stage."""
     rules: bool
     """Whether the prompt has the two rules: look before asking, ask before inventing."""
     prompts_per_step: int
@@ -47,18 +47,18 @@ class Stage:
     completion_tokens: int
     """Completion length of an episode at the paper's size [tokens]."""
     reward_scale: float = 1.0
-    """Factor of the reward. Normalised within groups, as in the paper, it cancels out
-    (see Preset.scale_rewards)."""
+    """Factor of the reward. It cancels out when rewards are normalised within groups, as in the
+    paper (see Preset.scale_rewards)."""
     hint_schedule: str = "constant"
-    """How the share moves from hint_rate to hint_rate_end over the stage: one of SCHEDULES."""
+    """How the share changes from hint_rate to hint_rate_end over the stage: one of SCHEDULES."""
     hint_rate_end: float = 0.0
-    """The share that a schedule ends with [0..1]; a constant share does not use it."""
+    """The share at the end of the stage [0..1]; the constant schedule ignores it."""
     corruption: str = "none"
-    """How hints are spoilt, one of hints.KINDS (a study, not the method)."""
+    """How hints are corrupted, one of hints.KINDS (for studies; not part of the method)."""
     corruption_rate: float = 0.0
-    """Share of the shown hints that are spoilt [0..1]."""
+    """Share of the shown hints that are corrupted [0..1]."""
     transition: Transition = field(default_factory=Transition)
-    """When the stage ends, unless the preset gives it a fixed length."""
+    """When the stage ends, unless the preset fixes its number of steps."""
 
     def __post_init__(self):
         if self.tasks not in TASK_SETS:
@@ -83,7 +83,7 @@ class Stage:
         Corruption(self.corruption, self.corruption_rate)
 
     def hint_rate_at(self, done: float) -> float:
-        """The share of episodes with hints when so much of the stage is done [0..1]."""
+        """The share of episodes with hints after the fraction `done` of the stage [0..1]."""
         start, end = self.hint_rate, self.hint_rate_end
         return {
             "constant": start,
@@ -134,13 +134,13 @@ STAGES = (
 DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")
 """The paper's single-stage baseline: 0.9 progress + 0.1 format, no hints, no curriculum."""
 TOOLRL = replace(STAGES[3], name="toolrl", reward="toolrl")
-"""The same with ToolRL's reward, which compares calls with the ground truth's calls."""
+"""The same stage with ToolRL's reward, which compares calls with the ground truth's calls."""
 
 BY_NAME = {stage.name: stage for stage in (*STAGES, DIRECT_GRPO, TOOLRL)}
 
 
 def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
-    """Ids of the tasks a stage trains on, in the order of the splits."""
+    """Ids of the tasks that a stage trains on, in the order of the splits."""
     if stage.tasks == "stage1":
         return splits.stage1
     if stage.tasks == "train_base":
@@ -149,19 +149,16 @@ def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
 
 
 def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
-    """The tasks a stage trains on under a preset. Every run uses the split of seed 0."""
-    tasks = stage_tasks(stage, of_tasks(preset.tasks))
-    if preset.max_scenarios is None:
-        return tasks
-    few = set(shortest_scenario_tasks(preset))
-    return tuple(t for t in tasks if t in few)
+    """The tasks that a stage trains on with a preset. Every run uses the split of seed 0."""
+    selected = set(shortest_scenario_tasks(preset))
+    return tuple(t for t in stage_tasks(stage, of_tasks(preset.tasks)) if t in selected)
 
 
 def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` task ids: pass after pass over `tasks`, each pass shuffled anew.
+    """`count` task ids: repeated passes over `tasks`, each with its own shuffle.
 
-    A stage's whole order is one epoch to TRL, because TRL's own shuffling starts over when a run
-    resumes between epochs.
+    TRL gets the whole stage as one epoch, because its own shuffling restarts when a run resumes
+    between epochs.
     """
     draw, order = random.Random(f"order {seed}"), []
     while len(order) < count:
@@ -170,22 +167,24 @@ def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def shortest_scenario_tasks(preset: Preset) -> tuple[str, ...]:
-    """Training tasks, in all four variants, of the preset's few scenarios.
+    """Training tasks in all four variants of the preset's `max_scenarios` shortest scenarios.
 
-    The scenarios are those of stage-1 tasks, so that every stage has some of them. A mixture of
-    BFCL's and synthetic tasks has that many scenarios of each.
+    The scenarios are taken from the stage-1 tasks, so that every stage has some of them. A mixture
+    of BFCL's and synthetic tasks has that many of each. Without a maximum, all training tasks.
     """
+    if preset.max_scenarios is None:
+        return of_tasks(preset.tasks).train
     chosen: tuple[str, ...] = ()
     for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
         parts = of_tasks(tasks)
-        # ids of base tasks, which are those of their scenarios
+        # a scenario is named by the id of its base task
         scenarios = set(shortest_scenarios(parts.stage1, preset.max_scenarios))
         chosen += tuple(t for t in parts.train if scenario_of(t) in scenarios)
     return chosen
 
 
 def spread(tasks: Sequence[str], count: int) -> tuple[str, ...]:
-    """`count` of the tasks (or all, if fewer) in their order, with equal shares of the variants."""
+    """`count` of the tasks (all, if there are fewer), in order and balanced over the variants."""
     by_variant, count = sorted(tasks, key=lambda t: bfcl.load_task(t).split), min(count, len(tasks))
     chosen = {by_variant[i * len(tasks) // count] for i in range(count)}
     return tuple(t for t in tasks if t in chosen)
@@ -197,7 +196,7 @@ def validation_tasks(preset: Preset) -> tuple[str, ...]:
 
 
 def evaluation_tasks(preset: Preset, count: int | None = None) -> tuple[str, ...]:
-    """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of it."""
+    """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of them."""
     held_out = of_tasks(preset.tasks).test
     return spread(held_out, count) if count else held_out
 
@@ -213,7 +212,7 @@ def stages_of(
 ) -> list[Stage]:
     """The named stages with these changes; None changes nothing. ValueError for an unknown name.
 
-    Stage 1 keeps its reward, which has no progress in it to replace.
+    Stage 1 keeps its reward: `reward` replaces the progress reward, which stage 1 does not use.
     """
     unknown = [name for name in names if name not in BY_NAME]
     if unknown or not names:
@@ -238,10 +237,10 @@ def stages_of(
 
 
 def steps_of(stages: Sequence[Stage], steps: Sequence[int] | None, preset: Preset) -> list[int]:
-    """Steps of each stage: as given, or the preset's.
+    """Number of steps of each stage: `steps`, or the preset's.
 
-    A baseline of one stage takes the preset's steps of all four. ValueError when not every stage
-    has its number of steps.
+    A single-stage baseline gets the preset's steps of all four stages together. ValueError unless
+    `steps` has a number above 0 for each stage.
     """
     own = dict(zip((stage.name for stage in STAGES), preset.stage_steps, strict=True))
     found = list(steps or ()) or [own.get(stage.name, sum(preset.stage_steps)) for stage in stages]
