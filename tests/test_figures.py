@@ -10,7 +10,7 @@ from envtune.study import figures, kit, paper
 
 
 def drawn(ax):
-    """The curves of an axes by their name in the legend: seaborn labels an empty line for each."""
+    """The curves of an axes by legend name, which seaborn gives to an empty line of each colour."""
     lines = ax.get_lines()
     named = {line.get_color(): line.get_label() for line in lines if not len(line.get_xdata())}
     curves = {name: [] for name in named.values()}
@@ -21,7 +21,7 @@ def drawn(ax):
 
 
 def heights(ax):
-    """The bars of an axes, a list for each colour."""
+    """The heights of an axes' bars, a list per colour."""
     return [[bar.get_height() for bar in bars] for bars in ax.containers]
 
 
@@ -59,7 +59,7 @@ def metrics(tmp_path):
     return files.load_metrics(tmp_path)
 
 
-def test_steps_count_on_over_the_stages(metrics):
+def test_steps_are_counted_over_all_stages(metrics):
     assert metrics[metrics["kind"] == "train"]["at"].tolist() == list(range(1, 13))
     assert metrics[metrics["kind"] == "validation"]["at"].tolist() == [0, 3, 6, 9]
 
@@ -118,19 +118,17 @@ def test_held_out_accuracy_is_drawn_with_its_intervals_or_its_seeds():
     assert not several.collections
     *seeds, mean = drawn(several)["greedy"]  # a thin line a seed, and the mean
     assert len(seeds) == 3 and mean == pytest.approx([0.11, 0.21, 0.31])
-    assert (
-        "100 synthetic tasks" in fig.texts[-1].get_text()
-        and "three seeds" in fig.texts[-1].get_text()
-    )
+    caption = fig.texts[-1].get_text()
+    assert "100 synthetic tasks" in caption and "three seeds" in caption
 
 
 def evaluated():
-    """16 tasks, of each split the half valid."""
+    """16 tasks, half of them valid in each split."""
     splits = [split for split in kit.SPLIT_LABELS for _ in range(4)]
     return pd.DataFrame({"split": splits, "valid": [True, False] * 8})
 
 
-def test_our_bars_and_the_papers_are_apart_and_labelled():
+def test_our_bars_and_the_papers_have_panels_and_labels_of_their_own():
     fig = paper.method_bars({"before training": evaluated()}, "tiny-agent, seed 0")
     theirs, ours = fig.axes
     assert "own run (greedy)" in ours.get_title() and "paper" in theirs.get_title()
@@ -249,7 +247,7 @@ def test_a_method_has_one_colour_in_both_panels():
     assert ours["curriculum"] == theirs["Environment Tuning"]
 
 
-def test_cases_without_a_colour_of_their_own_get_one_that_nothing_beside_them_has():
+def test_cases_without_a_fixed_colour_get_distinct_ones():
     colours = kit.colours(["four stages", "one", "direct GRPO", "other"])
     assert len(set(colours.values())) == 4 and colours["four stages"] == kit.BLUE
     assert len(kit.colours(range(12))) == 12
@@ -287,7 +285,5 @@ def test_first_and_last_steps_do_not_overlap(steps, columns, words):
     from envtune.study import experiments
 
     train = pd.DataFrame({"progress": [0.1 * (i + 1) for i in range(steps)]})
-    assert (
-        list(experiments.ends(train, ["progress"])) == columns
-        and experiments.change(train, "progress") == words
-    )
+    assert list(experiments.ends(train, ["progress"])) == columns
+    assert experiments.change(train, "progress") == words

@@ -1,4 +1,4 @@
-"""Tables and figures are drawn from the files that they name, verdicts follow from numbers."""
+"""Tables and figures are drawn from the files they name; verdicts follow from the numbers."""
 
 import matplotlib
 
@@ -65,7 +65,7 @@ def closed():
 
 @pytest.fixture
 def sweeps_of(tmp_path, monkeypatch):
-    """Makes the sweeps given by name the only ones there are."""
+    """A function that replaces all sweeps by the given ones."""
     monkeypatch.setattr(
         ablations,
         "load_sweep",
@@ -84,7 +84,7 @@ def sweeps_of(tmp_path, monkeypatch):
 
 
 def heights(ax):
-    """The bars of an axes, a list for each colour."""
+    """The heights of an axes' bars, a list per colour."""
     return [[bar.get_height() for bar in bars] for bars in ax.containers]
 
 
@@ -120,7 +120,7 @@ def test_a_missing_run_has_no_panel_and_the_figure_says_so(sweeps_of, monkeypatc
     assert "no runs yet" in words(fig) or "not run here" in words(fig)
     assert not any("own run" in ax.get_title() for ax in fig.axes)
     drawn = [ax for ax in fig.axes if ax.axison]
-    assert all(ax.get_lines() or ax.patches for ax in drawn)  # an axis has something on it
+    assert all(ax.get_lines() or ax.patches for ax in drawn)  # no panel is empty
 
 
 def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_of):
@@ -188,7 +188,7 @@ def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(s
     assert colour["none"] == colour["before training"]
 
 
-def test_each_sweep_that_there_is_is_drawn_whole(sweeps_of, tmp_path, monkeypatch):
+def test_every_sweep_with_runs_is_drawn(sweeps_of, tmp_path, monkeypatch):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path / "no runs"))
     assert paper.draw_sweeps(tmp_path) == {}
     sweeps_of(**{name: made_up({"one": 0.5, "other": 0.4}) for name in ablations.PANELS})
@@ -206,7 +206,7 @@ def test_a_sweep_of_other_cases_is_not_drawn(sweeps_of, name):
     assert "no runs yet" in words(fig) and "seeds 0" not in words(fig)
 
 
-def test_a_sweep_without_words_for_its_cases_is_refused(sweeps_of):
+def test_a_sweep_without_names_of_its_cases_is_refused(sweeps_of):
     summary, curves = made_up({"a": 0.5})
     sweeps_of(kl_sweep=(summary.rename(columns={"case": "beta"}), curves))
     with pytest.raises(ValueError, match="its points have no `case`"):
@@ -275,12 +275,12 @@ def test_differences_are_taken_between_runs_of_one_seed():
     assert ablations.paired(summary, "case", "a", "b").to_dict() == {0: 0.25, 1: -0.25}
 
 
-def test_a_sweep_without_a_spoilt_hint_says_nothing_of_robustness(sweeps_of):
+def test_a_sweep_without_corrupted_hints_says_nothing_about_robustness(sweeps_of):
     sweeps_of(hint_robustness=made_up({"as they are": 0.5}))
     assert next(c for c in claims.claims() if "Robustness" in c.text).verdict == "not tested"
 
 
-def test_a_scale_that_counts_although_rewards_are_normalised_contradicts_theory(sweeps_of):
+def test_a_scale_that_matters_although_rewards_are_normalised_is_a_contradiction(sweeps_of):
     def verdict(scaled):
         sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))
         return next(c for c in claims.claims() if "cancels" in c.text).verdict
@@ -309,7 +309,7 @@ def test_verdicts_come_from_intervals(sweeps_of):
 
 def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps_of):
     summary, curves = made_up({"progress": 0.6, "binary": 0.3})
-    summary.loc[0, "accuracy"] = 0.2  # one seed of the better one fell below
+    summary.loc[0, "accuracy"] = 0.2  # one seed of the better case is below all of the other
     sweeps_of(ablation_reward=(summary, curves))
     table = ablations.pooled(summary, "case").set_index("value")
     assert table.loc["progress", "low"] > table.loc["binary", "high"]
@@ -332,7 +332,7 @@ def test_the_committed_claims_are_those_of_the_committed_runs(capsys):
     assert main(["claims"]) == 0 and "| claim or question |" in capsys.readouterr().out
 
 
-def test_the_ablation_figure_and_its_words_agree_with_the_summary():
+def test_the_ablation_figure_and_its_text_agree_with_the_summary():
     summary, curves = made_up({"beta 0": 0.3, "beta 0.1": 0.6})
     fig = ablations.figure(
         summary,

@@ -59,27 +59,27 @@ def call(name, **arguments):
             [call("cd", folder="a")],
             [call("cd", folder="a")],
             3.0,
-        ),  # name 1, names of arguments 1, value 1 of 3 points
-        ([call("cd", folder="b")], [call("cd", folder="a")], 6 * 2 / 3 - 3),  # the value is wrong
+        ),  # all 3 points: tool name, argument name, value
+        ([call("cd", folder="b")], [call("cd", folder="a")], 6 * 2 / 3 - 3),  # wrong value
         (
             [call("cd", path="a")],
             [call("cd", folder="a")],
             6 * 1 / 3 - 3,
-        ),  # the argument's name too
+        ),  # wrong argument name
         ([call("ls")], [call("cd", folder="a")], -3.0),  # another tool
         ([], [call("cd", folder="a")], -3.0),
         ([], [], 3.0),
-        ([call("ls")], [], -3.0),  # a turn whose right act is to ask
+        ([call("ls")], [], -3.0),  # the agent should have asked the user
         (
             [call("ls"), call("cd", folder="a")],
             [call("cd", folder="a")],
             6 * 2.5 / 3 - 3,
-        ),  # one tool too many: half of the names
+        ),  # one tool too many: the names overlap by half
         (
             [call("cd", folder="b"), call("cd", folder="a")],
             [call("cd", folder="a")],
             3.0,
-        ),  # the best of alike calls counts
+        ),  # the best of similar calls counts
     ],
 )
 def test_toolrls_correctness_of_a_turn(made, truth, value):
@@ -91,16 +91,13 @@ def test_toolrl_of_an_episode_is_format_plus_the_mean_over_all_turns():
     gold = replay(task.id, ground_truth_messages(task.id))
     assert rewards.toolrl_reward(gold) == pytest.approx(4.0) == rewards.REWARDS["toolrl"].maximum
     assert rewards.toolrl_reward(replay(task.id, ["?"])) == pytest.approx(-3.0)
-    half = replay(
-        task.id, ground_truth_messages(task.id)[:2]
-    )  # the first turn done, the second not reached
-    assert (
-        rewards.toolrl_reward(half) == pytest.approx(1.0 + (3.0 - 3.0) / 2) and task.ground_truth[0]
-    )
+    assert task.ground_truth[0]
+    half = replay(task.id, ground_truth_messages(task.id)[:2])  # the second turn is not reached
+    assert rewards.toolrl_reward(half) == pytest.approx(1.0 + (3.0 - 3.0) / 2)
 
 
 @pytest.mark.parametrize("name", rewards.REWARDS)
-def test_no_reward_exceeds_its_maximum_and_doing_right_reaches_it(name):
+def test_the_ground_truth_gets_the_maximum_of_every_reward(name):
     gold = replay("multi_turn_miss_param_3", ground_truth_messages("multi_turn_miss_param_3"))
     assert rewards.REWARDS[name](gold) == pytest.approx(rewards.REWARDS[name].maximum)
 
@@ -159,20 +156,20 @@ def test_a_reward_that_a_stage_cannot_use_is_refused(reward, what):
         (brief, -1.0, "a number of at least 0, got -1.0"),
     ],
 )
-def test_a_reward_that_cannot_be_is_refused(function, maximum, what):
+def test_an_invalid_reward_is_refused(function, maximum, what):
     with pytest.raises(ValueError, match=what):
         Reward(function, maximum)
 
 
 @pytest.mark.parametrize("value", [None, "0.5", float("nan"), float("inf")])
-def test_a_value_that_is_no_number_is_named_with_its_task(value):
+def test_the_error_for_a_value_that_is_no_number_names_the_task(value):
     with pytest.raises(
         ValueError, match="reward <lambda> returned .* of multi_turn_base_3; it must"
     ):
         Reward(lambda record: value, 1.0)(replay("multi_turn_base_3", []))
 
 
-def test_a_value_above_the_maximum_is_warned_of():
+def test_a_value_above_the_maximum_gives_a_warning():
     record = replay("multi_turn_base_3", [ANSWER])
     with pytest.warns(UserWarning, match="reward brief returned more than its maximum of 0.5"):
         assert Reward(brief, maximum=0.5)(record) == 0.75
@@ -225,7 +222,7 @@ def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_po
     kept = json.loads((tmp_path / "config.json").read_text())["stages"]["mine"]["reward"]
     assert kept == rewards.reward_settings(BRIEF)
     doubled = replace(MINE, reward=Reward(brief, 3.0), reward_scale=2.0)
-    assert grpo.StageControl(None, doubled, SMALL, 1, 0).reward_max == 6.0  # the collapse guard's
+    assert grpo.StageControl(None, doubled, SMALL, 1, 0).reward_max == 6.0  # used by the guard
 
     grpo.train_stage(replace(MINE, reward=Reward(brief, 1.0)), SMALL, 1, small_policy, tmp_path, 0)
     for other, what in (

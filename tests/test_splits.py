@@ -36,13 +36,13 @@ def test_sizes_and_containment(mode):
         assert sum(bfcl.load_task(t).split == split for t in parts.train) == 100
 
 
-def test_a_draw_made_per_task_leaks_scenarios():
+def test_splitting_by_task_leaks_scenarios():
     parts = splits.make_splits(0, "per_task")
     assert len(scenarios(parts.train) & scenarios(parts.test)) > 50
 
 
 @pytest.mark.parametrize("mode", splits.MODES)
-def test_committed_ids_are_the_draw(mode):
+def test_the_committed_ids_can_be_drawn_again(mode):
     assert splits.splits_file(0, mode).exists()
     assert splits.load_splits(0, mode) == splits.make_splits(0, mode)
 
@@ -72,10 +72,8 @@ def test_synthetic_tasks_come_in_the_same_sets():
     assert not (numbers[0] & numbers[1] or numbers[0] & numbers[2] or numbers[1] & numbers[2])
     assert set(parts.stage1) <= {t for t in parts.train if splits.is_base(t)}
     both = splits.of_tasks("both")
-    assert (
-        both.train == splits.load_splits().train + parts.train
-        and both.test == splits.load_splits().test + parts.test
-    )
+    assert both.train == splits.load_splits().train + parts.train
+    assert both.test == splits.load_splits().test + parts.test
     with pytest.raises(ValueError, match="bfcl, synthetic, both, got 'toys'"):
         splits.of_tasks("toys")
 
@@ -93,9 +91,8 @@ def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base)
     assert [len(stages.training_tasks(stage, preset)) for stage in stages.STAGES] == sizes
     assert all(splits.is_base(t) for t in stages.training_tasks(stages.STAGES[1], preset))
     held_out = splits.of_tasks(tasks)
-    assert len(stages.validation_tasks(preset)) == 100 and set(
-        stages.validation_tasks(preset)
-    ) <= set(held_out.validation)
+    validation = stages.validation_tasks(preset)
+    assert len(validation) == 100 and set(validation) <= set(held_out.validation)
     assert stages.evaluation_tasks(preset) == held_out.test
     few = [bfcl.load_task(t).split for t in stages.evaluation_tasks(preset, 8)]
     assert len(few) == 8 and {few.count(split) for split in bfcl.SPLITS} == {2}
@@ -106,14 +103,13 @@ def test_every_stage_takes_its_tasks_from_the_presets_source(tasks, sizes, base)
     )
 
 
-def test_a_few_scenarios_of_each_kind_are_practised():
+def test_a_preset_with_few_scenarios_has_as_many_of_each_kind():
     chosen = {
         tasks: stages.shortest_scenario_tasks(presets.get("cpu-tiny", tasks=tasks, max_scenarios=3))
         for tasks in splits.TASKS
     }
-    assert [len(ids) for ids in chosen.values()] == [12, 12, 24] and chosen["both"] == chosen[
-        "bfcl"
-    ] + chosen["synthetic"]
+    assert [len(ids) for ids in chosen.values()] == [12, 12, 24]
+    assert chosen["both"] == chosen["bfcl"] + chosen["synthetic"]
     assert {
         t
         for t in synthetic.task_ids(synthetic.TRAIN)
@@ -122,10 +118,8 @@ def test_a_few_scenarios_of_each_kind_are_practised():
 
 
 def test_a_notebooks_parameter_chooses_the_tasks():
-    assert (
-        presets.choose(presets.CPU_TINY).tasks == "synthetic"
-        and presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
-    )
+    assert presets.choose(presets.CPU_TINY).tasks == "synthetic"
+    assert presets.choose(presets.CPU_TINY, tasks="both").tasks == "both"
     with pytest.raises(ValueError, match="tasks is one of bfcl, synthetic, both, got 'toys'"):
         presets.choose(presets.CPU_TINY, tasks="toys")
 

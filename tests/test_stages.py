@@ -26,15 +26,12 @@ def test_hints_are_withdrawn_by_their_schedule(schedule, shares):
 
 def test_a_schedule_may_end_above_zero_or_rise():
     rising = replace(GRADUAL, hint_rate=0.2, hint_rate_end=0.8)
-    assert rising.hint_rate_at(0.5) == pytest.approx(0.5) and rising.hint_rate_at(
-        1
-    ) == pytest.approx(0.8)
+    assert [rising.hint_rate_at(done) for done in (0.5, 1)] == pytest.approx([0.5, 0.8])
 
 
 def test_the_papers_stage_four_withdraws_at_once():
-    assert [STAGES[3].hint_rate_at(d) for d in (0, 0.5, 1)] == [0, 0, 0] and [
-        STAGES[2].hint_rate_at(d) for d in (0, 1)
-    ] == [1, 1]
+    assert [STAGES[3].hint_rate_at(done) for done in (0, 0.5, 1)] == [0, 0, 0]
+    assert [STAGES[2].hint_rate_at(done) for done in (0, 1)] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +43,6 @@ def test_the_papers_stage_four_withdraws_at_once():
         {"corruption_rate": -1.0},
     ],
 )
-def test_a_stage_that_cannot_be_is_refused(changes):
+def test_an_invalid_stage_is_refused(changes):
     with pytest.raises(ValueError):
         replace(GRADUAL, **changes)
