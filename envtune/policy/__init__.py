@@ -1,4 +1,4 @@
-"""What acts: the sampler, rollouts as token ids, and the models that come with the project.
+"""The sampler, rollouts as token ids, and the models that come with the project.
 
-Nothing here encodes a message that it has decoded, or trains by reward.
+Nothing here tokenises a message again after decoding it, and nothing trains on rewards.
 """

@@ -1,4 +1,4 @@
-"""Many episodes at once, as token ids: in waves; only the environment's text is tokenised.
+"""Plays many episodes at once as token ids, in waves. Only the environment's text is tokenised.
 
     wave 1:  [system, user] -> generate -> ids of every episode's first message
     wave 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...

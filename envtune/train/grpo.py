@@ -211,7 +211,7 @@ def adapters(preset: Preset):
 
 
 class StageTrainer(PackedGRPOTrainer):
-    """TRL's trainer, whose validations restore the random state: they change no weight."""
+    """TRL's trainer. Validations restore the random state, so they do not affect training."""
 
     def evaluate(self, *args, **kwargs):
         states = random_states()

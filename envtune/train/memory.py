@@ -4,8 +4,8 @@
     1.6
 
 The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits,
-keys and values, vLLM's share) from the model's shape. It is arithmetic, meant to tell 12 GiB from
-30, and was not measured on a GPU: see docs/verified.md.
+keys and values, vLLM's share) from the model's shape. It is rough, enough to tell 12 GiB from 30,
+and was not measured on a GPU: see docs/verified.md.
 """
 
 import os

@@ -5,7 +5,7 @@
 
 TRL's SFTTrainer trains. The rows are made by the same rollout as GRPO's: ids are concatenated and
 never tokenised again, the loss is on the assistant's tokens alone. Ground truth has calls but no
-thoughts, so every message thinks the same sentence. Departure from the paper: its SFT baseline had
+thoughts, so every thought is the same sentence. Departure from the paper: its SFT baseline had
 trajectories of a stronger model, which are not published.
 
 The embedded agent knows the format; a model such as SmolLM2 learns it first by `warm_up_rows`.

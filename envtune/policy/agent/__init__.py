@@ -1,7 +1,7 @@
 """The embedded agent: a small language model that learnt BFCL's tools, with habits to unlearn.
 
-How it is made (tokens, script, data, train, build) and measured (measure). Nothing here is needed
-to train another model.
+How it is made (tokens, script, data, train, build) and measured (measure). Other models use only
+its script, for the warm-up of their format (train/sft.py).
 """
 
 from envtune.common import paths

@@ -9,7 +9,7 @@ from envtune.policy.agent.script import Habits, Script
 from envtune.policy.rollout import Chat
 
 FIRST_NUMBER = 1_000_000
-"""Tasks of pre-training have numbers from here on; no training, validation or test task has one."""
+"""Pre-training uses task numbers from here on; training, validation and tests use none of them."""
 READING = {"compact": True, "max_result_chars": 160}
 """What the agent reads: signatures instead of tool docs, short results."""
 VARIANTS = {"base": 0.5, "miss_param": 0.2, "miss_func": 0.15, "long_context": 0.15}
