@@ -1,1 +1,2 @@
-"""What is learnt from runs: notebooks as functions, sweeps, figures, the paper's tables and claims. Nothing here trains."""
+"""What is learnt from runs: notebooks as functions, sweeps, figures, the paper's tables and claims.
+Nothing here trains."""
