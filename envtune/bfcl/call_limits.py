@@ -67,7 +67,7 @@ for _bound in (bound for bound in BOUNDS if bound.tool != "*"):
 def _weigh(value, name: str, at_most: dict[str, int]) -> int:
     """Characters in a JSON value. Refused when it breaks a bound."""
     kind = type(value)
-    if kind in (str, list, dict):
+    if kind is str or kind is list or kind is dict:
         measure = "characters" if kind is str else "items"
         if len(value) > at_most[measure]:
             raise Refused(
@@ -97,9 +97,9 @@ def _weigh(value, name: str, at_most: dict[str, int]) -> int:
 
 def weigh(call: Call) -> int:
     """How many characters a call's arguments carry. Refused when one of BOUNDS is broken."""
-    own, weight = _OWN.get(call.name, {}), 0
+    own, weight = _OWN.get(call.name), 0
     for name, value in call.arguments.items():
-        weight += _weigh(value, name, own.get(name, _ANY))
+        weight += _weigh(value, name, own.get(name, _ANY) if own else _ANY)
     return weight
 
 

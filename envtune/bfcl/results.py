@@ -38,7 +38,7 @@ def as_text(result) -> str:
     if type(result) is not dict:
         return str(result)
     try:
-        if not any([id(value) in PRINTED for value in result.values()]):
+        if PRINTED.keys().isdisjoint(map(id, result.values())):
             return _json(result)
         items = [f"{_json(str(k))}: {PRINTED.get(id(v)) or _json(v)}" for k, v in result.items()]
         return f"{{{', '.join(items)}}}"

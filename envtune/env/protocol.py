@@ -151,6 +151,8 @@ def _calls(text: str) -> Parsed:
 
 
 _TAG = re.compile(r"(</?(?:think|tool_call|answer)>)")
+# what nearly every message looks like, and quick to tell: no other "<" than those of its four tags
+_PLAIN = re.compile(r"\s*<think>[^<]*</think>\s*<(tool_call|answer)>([^<]*)</\1>\s*")
 _CALLING, _ANSWERING = (
     ["<think>", "</think>", f"<{tag}>", f"</{tag}>"] for tag in ("tool_call", "answer")
 )
@@ -162,6 +164,10 @@ def parse(message: str) -> Parsed:
         return Parsed(
             error=f"the message has {len(message)} characters, at most {MAX_MESSAGE_CHARS} are read"
         )
+    plain = _PLAIN.fullmatch(message)
+    if plain:
+        kind, text = plain.groups()
+        return _calls(text) if kind == "tool_call" else Parsed(answer=text.strip())
     parts = _TAG.split(message)  # text before, <think>, thought, </think>, text between, <...
     tags, outside = parts[1::2], "".join(parts[::4])
     if tags not in (_CALLING, _ANSWERING) or outside.strip():
@@ -197,7 +203,8 @@ def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
     """What the agent reads after its calls: one `name: result` line per call, in order."""
     lines = "\n".join([f"{call.name}: {text}" for call, text in zip(calls, results, strict=True)])
     # half of a surrogate pair, which JSON can carry, can be neither tokenized nor written to a file
-    lines = lines.encode("utf-8", "replace").decode()
+    if not lines.isascii():
+        lines = lines.encode("utf-8", "replace").decode()
     return f"<tool_response>\n{lines}\n</tool_response>"
 
 
