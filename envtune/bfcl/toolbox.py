@@ -28,6 +28,7 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 
 from envtune.bfcl import call_limits, tasks, worker
+from envtune.bfcl.call_limits import EPISODE_ARGUMENT_CHARS, EPISODE_RESULT_CHARS, weigh
 from envtune.bfcl.results import EXECUTION_ERROR, PRINTED, as_text, printed, shorten
 from envtune.bfcl.tasks import Call, Task
 
@@ -164,15 +165,15 @@ class Toolbox:
         if owner is None:
             return f"{EXECUTION_ERROR}name {name!r} is not defined"
         try:
-            self._argument_chars += call_limits.weigh(call)
+            self._argument_chars += weigh(call)
             if (
-                self._argument_chars > call_limits.EPISODE_ARGUMENT_CHARS
-                or self._result_chars > call_limits.EPISODE_RESULT_CHARS
+                self._argument_chars > EPISODE_ARGUMENT_CHARS
+                or self._result_chars > EPISODE_RESULT_CHARS
             ):
                 raise call_limits.Refused(
                     "the calls of this episode carry more than "
-                    f"{call_limits.EPISODE_ARGUMENT_CHARS} characters, or their results more than "
-                    f"{call_limits.EPISODE_RESULT_CHARS}; no more are run"
+                    f"{EPISODE_ARGUMENT_CHARS} characters, or their results more than "
+                    f"{EPISODE_RESULT_CHARS}; no more are run"
                 )
             if name in worker.TOOLS:
                 result = worker.run(owner, call)
@@ -180,7 +181,7 @@ class Toolbox:
                 if name in _WALKERS:
                     self._check_tree(owner, call)
                 for value in arguments.values():
-                    if isinstance(value, (list, dict)):
+                    if type(value) is list or type(value) is dict:
                         # some tools keep what they are given, and the record keeps it too
                         arguments = copy.deepcopy(arguments)
                         break
@@ -190,7 +191,8 @@ class Toolbox:
             return f"{EXECUTION_ERROR}{error}"
         if name in _FROM_SETS:
             result = _ordered(call, result)
-        result = shorten(result, call_limits.RESULT_CHARS)
+        if len(result) > call_limits.RESULT_CHARS:
+            result = shorten(result, call_limits.RESULT_CHARS)
         self._result_chars += len(result)
         return result
 

@@ -238,8 +238,10 @@ class Episode:
             ]
             texts, hint_ids = zip(*hinted, strict=True)
         shown, truncated = protocol.within(texts, self.max_result_chars, self.max_observation_chars)
-        failed = any([result.startswith(EXECUTION_ERROR) for result in results])
-        outcome = _CALLS_WITH_ERROR if failed else _CALLS
+        outcome = _CALLS
+        for result in results:
+            if result.startswith(EXECUTION_ERROR):
+                outcome = _CALLS_WITH_ERROR
         feedback = protocol.tool_feedback(calls, shown)
         return False, outcome, feedback, (calls, results, shown, hint_ids, truncated)
 

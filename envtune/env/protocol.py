@@ -136,13 +136,13 @@ def _calls(text: str) -> Parsed:
         )
     calls = []
     for item in items:
-        name = item.get("name") if isinstance(item, dict) else None
-        if not isinstance(name, str):
+        name = item.get("name") if type(item) is dict else None
+        if type(name) is not str:
             return Parsed(
                 error='each call is an object {"name": "…", "arguments": {…}} with a text as name'
             )
         arguments = item.get("arguments")
-        if not isinstance(arguments, dict):
+        if type(arguments) is not dict:
             return Parsed(
                 error=f'call {name!r} needs "arguments": an object, {{}} if there are none'
             )
@@ -167,7 +167,7 @@ def parse(message: str) -> Parsed:
     plain = _PLAIN.fullmatch(message)
     if plain:
         kind, text = plain.groups()
-        return _calls(text) if kind == "tool_call" else Parsed(answer=text.strip())
+        return _calls(text) if kind == "tool_call" else Parsed((), text.strip())
     parts = _TAG.split(message)  # text before, <think>, thought, </think>, text between, <...
     tags, outside = parts[1::2], "".join(parts[::4])
     if tags not in (_CALLING, _ANSWERING) or outside.strip():
@@ -216,8 +216,8 @@ def within(
     Each is cut to `result_chars`, and all together to `observation_chars`; a result that is cut
     ends with how much is missing.
     """
-    if sum(map(len, results)) <= min(result_chars, observation_chars):
-        return tuple(results), 0
+    if sum(map(len, results)) <= result_chars <= observation_chars:
+        return tuple(results), 0  # nearly always
     shown, left = [], observation_chars
     for text in results:
         limit = min(result_chars, left)
