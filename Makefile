@@ -65,7 +65,7 @@ test: setup  ## the fast tests, notebooks 01 and 02 among them (five minutes on 
 	@$(BIN)/ruff check && $(BIN)/ruff format --check --quiet
 	@$(PYTEST) -m "not slow"
 
-test-all: types  ## every test and notebook, and the types (about a quarter of an hour on two cores)
+test-all: types  ## every test and notebook that needs no further install, and the types (about 20 minutes on two cores)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check --quiet
 	@$(PYTEST)
 
@@ -122,9 +122,9 @@ html: setup  ## run 00, 02 and 05 and write them with their results to docs/ (a 
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
-	@echo "  figures/paper/ and figures/ablations/: *.png and *.pdf"
+	@echo "  figures/paper/*.png and *.pdf; figures/ablations/ where sweeps were run"
 
-ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (with cpu-tiny many hours on two cores: `envtune cost` says how many)
+ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (with cpu-tiny many hours on two cores: each notebook says first what it costs)
 	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum 16_hint_robustness; do \
 	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done
 

@@ -5,8 +5,8 @@
     record = envtune.replay("multi_turn_base_0", messages)           # assistant messages, in order
     record.codes, envtune.rewards.progress_reward(record), envtune.bfcl.official_valid(record)
 
-The rooms, bottom up, each importing only those before it: common, bfcl, record, hints, env, policy,
-train, study. Importing envtune needs no torch.
+The layers, bottom up, each importing only those before it: common, bfcl, record, hints, env,
+policy, train, study. Importing envtune needs no torch.
 """
 
 from pathlib import Path
@@ -23,5 +23,5 @@ __all__ = ["Episode", "EpisodeRecord", "bfcl", "read_records", "replay", "reward
 def __getattr__(name: str):
     """AttributeError that says where a module of that name is."""
     found = [path.parent.name for path in Path(__file__).parent.glob(f"*/{name}.py")]
-    advice = f"; it is a module of a room: from envtune.{found[0]} import {name}" if found else ""
+    advice = f"; it has moved: from envtune.{found[0]} import {name}" if found else ""
     raise AttributeError(f"module 'envtune' has no attribute {name!r}{advice}")

@@ -1,6 +1,6 @@
 """The tasks (BFCL's and synthetic ones), their tools, results, splits and verdicts.
 
-Only this room imports bfcl_eval. None of its code is copied, and nothing is run by `eval`.
+Only this layer imports bfcl_eval. None of its code is copied, and nothing is run by `eval`.
 """
 
 from envtune.bfcl.checker import (

@@ -6,7 +6,7 @@
     'expected one <think>…</think> block, found 0'
 
 A message is one think block, then one tool_call or one answer, and nothing else but white space
-(PAPER: the protocol). A message that could be read in two ways is a format error, and the error
+(the paper's protocol). A message that could be read in two ways is a format error, and the error
 says which rule it broke. JSON is strict: no NaN, no duplicate keys, no nesting past MAX_DEPTH.
 Nothing here knows what a tool does.
 """

@@ -1,4 +1,4 @@
-"""Rewards: pure functions of an EpisodeRecord (PAPER: rewards; paper section 3.4 and appendix).
+"""Rewards: pure functions of an EpisodeRecord (paper section 3.4 and appendix).
 
     >>> record = replay("multi_turn_base_3", ["<think>x</think><answer>Done.</answer>"] * 2)
     >>> format_reward(record), tool_call_reward(record), progress_reward(record)
@@ -96,7 +96,7 @@ def call_correctness(calls: Sequence[Call], truth: Sequence[Call]) -> float:
 
 
 def toolrl_reward(record: EpisodeRecord) -> float:
-    """ToolRL's R_format + R_correct [-3..4] (PAPER: rewards; arXiv 2504.13958, section 3.3).
+    """ToolRL's R_format + R_correct [-3..4] (arXiv 2504.13958, section 3.3).
 
     It compares the calls with the ground truth's calls, not their effects. ToolRL scores single
     turns; here R_correct is the mean over all T turns, and a turn that was not reached gives -3.

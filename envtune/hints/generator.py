@@ -3,7 +3,7 @@
     >>> failures = mine(read_records(episodes))
     >>> results = generate(failures, Endpoint.from_environment(), Path("runs/hints"), library)
 
-(PAPER: augmentation.) Each failure gets at most three attempts; the Judge's suggestions, or what
+(Paper section 3.3.) Each failure gets at most three attempts; the Judge's suggestions, or what
 was wrong with the JSON, go into the next one. The Judge sees the ground truth, the Generator does
 not.
 Besides the Judge, code checks every approved text (constitution.py) against every task of the

@@ -1,4 +1,4 @@
-"""The hint library: records under data/hints/, shown beside errors (PAPER: augmentation).
+"""The hint library: records under data/hints/, shown beside errors (paper section 3.3).
 
     - id: vehicle-distance-by-zipcode         # unique
       class: VehicleControlAPI                # whose tools; "*": any class without a record for it

@@ -1,4 +1,4 @@
-"""The collapse guard: five signs that a run is breaking (PAPER: failure signatures; Fig. 6).
+"""The collapse guard: five signs that a run is breaking (paper Fig. 6).
 
     >>> row = {"kind": "train", "reward": 0.5, "reward_std": 0.1}
     >>> rows = [{**row, "step": i, "grad_norm": 0.3 if i < 15 else 9.0} for i in range(20)]

@@ -3,7 +3,7 @@
     >>> results = evaluate(policy_folder, splits.load_splits().test, presets.CPU_TINY)
     >>> accuracy_by_split(results)          # split, n, accuracy, low, high
 
-A task counts only if BFCL's multi_turn_checker says valid (PAPER: evaluation). Feedback is
+A task counts only if BFCL's multi_turn_checker says valid (as in the paper). Feedback is
 standard: no hints.
 """
 

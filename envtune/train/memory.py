@@ -21,7 +21,7 @@ from envtune.train import stages
 from envtune.train.presets import Preset
 
 OPENING_TOKENS = 8_192
-"""Longest opening: system prompt with tool docs, first user message (PAPER) [tokens]."""
+"""Longest opening: system prompt with tool docs, first user message [tokens]."""
 COMPACT_OPENING_TOKENS = 1_024
 """The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks
 (4,951 with full docs)."""

@@ -22,7 +22,7 @@ REPORTS = ("tensorboard", "wandb", "trackio")
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of a run besides its curriculum. Defaults are the paper's (PAPER: optimisation)."""
+    """Settings of a run besides its curriculum. Defaults are the paper's."""
 
     name: str = "paper-8x80gb"
     model: str = "Qwen/Qwen2.5-7B-Instruct"

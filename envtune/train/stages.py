@@ -1,4 +1,4 @@
-"""The four stages as data (PAPER: the four stages; paper section 3.1), and the tasks of a run.
+"""The four stages as data (paper section 3.1), and the tasks of a run.
 
 An ablation is a stage made with `replace`.
 

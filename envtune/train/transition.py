@@ -4,7 +4,7 @@
     >>> decide(Transition(), validations, norms=[0.4] * 20, step=20, max_steps=100).why
     'min_steps: 20 of at least 30 steps'
 
-The paper gives the two conditions without numbers (PAPER: the four stages); the numbers are this
+The paper gives the two conditions without numbers (section 3.1); the numbers are this
 project's, as fields. The decision is a pure function of the stage's metrics, so a resumed run
 decides as an uninterrupted one. It is taken after every validation:
 
