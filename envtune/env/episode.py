@@ -255,7 +255,7 @@ class Episode:
         return not why
 
     def _why_lost(self, outcome: Outcome) -> str:
-        """What differs from ground truth, state or results (r_state * r_exec, section 3.4), or ''."""
+        """What differs from ground truth in state or results, or '' (paper: r_state * r_exec)."""
         if not self.task.ground_truth[self._turn]:
             if self._called_in_turn:
                 return "a call was made where asking was right"
