@@ -125,15 +125,18 @@ class EpisodeRecord:
     def from_dict(cls, data: dict) -> "EpisodeRecord":
         """The record that `to_dict` wrote. ValueError for another version or a wrong field."""
         if data.get("version") not in READABLE_VERSIONS:
+            versions = " or ".join(map(str, READABLE_VERSIONS))
             raise ValueError(
-                f"expected an episode record of version {RECORD_VERSION}, "
-                f"got {data.get('version')!r}"
+                f"expected an episode record of version {versions}, got {data.get('version')!r}"
             )
         try:
             steps = []
             for step in data["steps"]:
-                lists = {k: tuple(v) for k, v in step.items() if isinstance(v, list)}
+                lists = {k: tuple(v) for k, v in step.items() if isinstance(v, (list, tuple))}
                 lists["calls"] = tuple(Call(**call) for call in step["calls"])
+                for field in ("results", "hints", *(["shown"] if data["version"] > 2 else [])):
+                    if field not in lists:
+                        raise ValueError(f"step without a list {field!r}")
                 steps.append(Step(**{**step, **lists, "outcome": Outcome(step["outcome"])}))
             verdicts = tuple(TurnVerdict(**verdict) for verdict in data["verdicts"])
             ending = Ending(data["ending"])
@@ -158,7 +161,8 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
 
     The lines of a run's episodes.jsonl.gz carry the tags stage, step and kind, and `tags` choose
     among them: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the
-    file and the line that is not a record of a readable version.
+    file and the line that is not a record of a readable version. A last line that was not written
+    to its end, as after a kill, is left out.
     """
     for number, data in enumerate(read_lines(Path(path)), 1):
         try:

@@ -266,3 +266,12 @@ def test_an_interrupted_command_ends_with_one_sentence(monkeypatch, capsys):
         capsys.readouterr().err
         == "envtune: interrupted; the same command goes on where this one stood\n"
     )
+
+
+def test_texts_with_a_hash_and_generic_types_are_declared():
+    source = 'colour: str = "#fff"  # a colour\nxs: list[int] = [1]\nsteps: int | None = None\n'
+    declared = notebook._parameters(source)
+    assert declared["colour"].default == "#fff" and declared["xs"].type == "list"
+    notebook.refuse_wrong({"steps": 3}, declared, "this notebook")
+    with pytest.raises(ValueError, match="xs is of type list"):
+        notebook.refuse_wrong({"xs": "oops"}, declared, "this notebook")

@@ -90,3 +90,13 @@ def test_no_error_gives_an_empty_table_with_its_columns():
         and rates(events, by=["hinted"]).empty
         and isinstance(rates(events), pd.DataFrame)
     )
+
+
+def test_half_a_surrogate_pair_in_a_call_stops_no_table():
+    message = (
+        '<think>x</think><tool_call>[{"name": "cd", "arguments": {"folder": "\\ud800"}}]'
+        "</tool_call>"
+    )
+    record = replay("multi_turn_base_3", [message])
+    events = errors([record])
+    assert len(events) == 1 and events["error"].iloc[0].isprintable()

@@ -263,3 +263,19 @@ def test_the_page_on_a_reward_of_your_own_runs(monkeypatch, capsys):
     assert capsys.readouterr().out == "-0.02\n"
     module = rewards.reward_of(names["stage"].reward)
     assert module(names["record"]) == names["reward"](names["record"])
+
+
+WEIGHT, steps = 2.0, 10
+
+
+def nested(record):
+    return sum(WEIGHT for _ in record.steps)
+
+
+def test_a_digest_covers_what_nested_code_reads_and_no_attribute_of_that_name(monkeypatch):
+    reward = Reward(nested, maximum=100.0)
+    digest = reward.source_digest()
+    monkeypatch.setitem(globals(), "steps", 20)
+    assert reward.source_digest() == digest
+    monkeypatch.setitem(globals(), "WEIGHT", 3.0)
+    assert reward.source_digest() != digest

@@ -2,6 +2,7 @@ import decimal
 import multiprocessing
 import os
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
@@ -42,7 +43,7 @@ def test_a_calculation_that_wants_too_much_memory_is_an_error():
 
 def test_an_ended_calculation_is_an_execution_error_and_the_episode_goes_on(monkeypatch):
     monkeypatch.setattr(
-        "envtune.bfcl.call_limits.weigh", lambda call: 1
+        "envtune.bfcl.toolbox.weigh", lambda call: 1
     )  # as if a bound of the table were wrong
     episode = Episode(MATHS)
     reply = episode.step(
@@ -101,3 +102,29 @@ def test_a_worker_that_cannot_start_stops_the_run_instead_of_teaching_the_agent_
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start with /bin/false"):
         Toolbox(MATHS).execute(LOGARITHM)
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next_one(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Worker, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.run("MathAPI", Call("logarithm", {"value": 1000, "base": 10, "precision": 5}))
+    ten_thousand = Call("logarithm", {"value": 10000, "base": 10, "precision": 5})
+    assert "4.0" in worker.run("MathAPI", ten_thousand)
+
+
+def interrupted(self):
+    raise KeyboardInterrupt
+
+
+def test_a_default_timeout_of_sockets_changes_no_result():
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        worker._end()
+        worker._worker = None
+        assert "3.0" in worker.run(
+            "MathAPI", Call("logarithm", {"value": 1000, "base": 10, "precision": 5})
+        )
+    finally:
+        socket.setdefaulttimeout(before)

@@ -43,6 +43,7 @@ class _Worker:
         where = os.pathsep.join(filter(None, (str(paths.ROOT), os.environ.get("PYTHONPATH", ""))))
         self.connection, theirs = socket.socketpair()
         self.connection.settimeout(WALL_SECONDS)
+        theirs.setblocking(True)  # whatever socket.setdefaulttimeout says
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", "from envtune.bfcl import worker; worker.serve()"],
@@ -117,7 +118,8 @@ def run(class_name: str, call: Call) -> str:
             _worker = _Worker()
         try:
             return json.loads(_worker.ask(request))
-        except Ended:
+        except BaseException:  # after an interrupt its late answer would be the next call's
+            _worker.end()
             _worker = None
             raise
 

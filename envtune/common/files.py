@@ -10,7 +10,7 @@ import contextlib
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,10 @@ def read_lines(path: Path, reopened: bool = False) -> Iterator[Any]:
         ) from None
 
 
-def load_metrics(run_dir: Path):
+def load_metrics(run_dir: Path, kinds: Sequence[str] = ()):
     """metrics.jsonl as a data frame, with `at`: the step counted over all stages.
+
+    `kinds`: only rows of these kinds are read.
 
     FileNotFoundError that says what to run.
     """
@@ -84,7 +86,7 @@ def load_metrics(run_dir: Path):
         raise FileNotFoundError(
             f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)"
         )
-    data = pd.DataFrame(read_lines(file))
+    data = pd.DataFrame(row for row in read_lines(file) if not kinds or row["kind"] in kinds)
     stages, before = [], 0
     for _, rows in data.groupby("stage", sort=False):
         stages.append(rows.assign(at=before + rows["step"]))

@@ -40,8 +40,9 @@ def docs_of_class(cls: type) -> list[dict]:
     for name, method in inspect.getmembers(cls, inspect.isfunction):
         if name.startswith("_"):
             continue
-        text, _, args = (inspect.getdoc(method) or "").partition("Args:")
-        if not text:
+        docstring = inspect.getdoc(method) or ""
+        text, _, args = docstring.partition("Args:")
+        if not docstring:
             raise ValueError(
                 f"{cls.__name__}.{name} has no docstring, which is what the agent reads about it"
             )

@@ -47,7 +47,9 @@ def errors(records: Iterable[EpisodeRecord]) -> pd.DataFrame:
             hint = hints.match(task.classes, call, error)
             category = hint.category if hint else "clear"
             retried, recovered = bool(later), bool(later) and not later[0]
-            of = (record.task_id, task.split, turn, number, call.name, error, category)
+            # half of a surrogate pair cannot be written to a table
+            name, text = (s.encode("utf-8", "replace").decode() for s in (call.name, error))
+            of = (record.task_id, task.split, turn, number, name, text, category)
             hinted = (shown is not None, shown or "")
             rows.append((*of, *hinted, retried, recovered, won.get(turn, False)))
     return pd.DataFrame(rows, columns=COLUMNS)

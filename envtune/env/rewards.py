@@ -11,9 +11,12 @@ as C_correct nor as C_error. Departure: progress is always over the task's T tur
 authors average over the turns reached. How to add a reward of your own: docs/rewards.md.
 """
 
+import contextlib
+import dis
 import importlib
 import inspect
 import math
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,6 +115,16 @@ def toolrl_reward(record: EpisodeRecord) -> float:
     return format_reward(record) + fmean(turns)
 
 
+def _names_read(code: types.CodeType) -> set[str]:
+    """Global names that a function and the functions inside it read; no attributes."""
+    instructions = dis.get_instructions(code)
+    names = {i.argval for i in instructions if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names_read(constant)
+    return names
+
+
 @dataclass(frozen=True)
 class Reward:
     """A function that scores an episode, and the largest value it can return."""
@@ -158,8 +171,13 @@ class Reward:
         It covers the source and the global numbers and texts that the function reads, but not
         other functions that it calls.
         """
-        used = inspect.getclosurevars(self.function)
-        outside = {**used.globals, **used.nonlocals}
+        read = _names_read(self.function.__code__)
+        outside = {k: v for k, v in self.function.__globals__.items() if k in read}
+        for name, cell in zip(
+            self.function.__code__.co_freevars, self.function.__closure__ or (), strict=True
+        ):
+            with contextlib.suppress(ValueError):  # not assigned yet
+                outside[name] = cell.cell_contents
         constants = {k: v for k, v in outside.items() if isinstance(v, (bool, int, float, str))}
         try:
             text = inspect.getsource(self.function) + repr(sorted(constants.items()))

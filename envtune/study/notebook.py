@@ -39,12 +39,16 @@ class Parameter(NamedTuple):
 
 
 def _parameters(source: str) -> dict[str, Parameter]:
-    """What a parameters cell declares, as papermill reads it (`papermill --help-notebook`)."""
-    from papermill.translators import PythonTranslator
-
-    found = PythonTranslator.inspect({"source": source})
+    """What a parameters cell declares; papermill's own reading stumbles over a "#" in a text."""
     try:
-        return {p.name: Parameter(p.inferred_type_name, ast.literal_eval(p.default)) for p in found}
+        return {
+            node.target.id: Parameter(
+                ast.unparse(node.annotation).partition("[")[0].partition(" |")[0],
+                ast.literal_eval(node.value),
+            )
+            for node in ast.parse(source).body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+        }
     except (ValueError, SyntaxError):
         raise ValueError(f"a parameters cell holds literals only, got:\n{source}") from None
 
@@ -94,6 +98,8 @@ def check_injected(cells: list[str], values: dict) -> None:
     places = [i for i, cell in enumerate(cells) if cell.startswith(INJECTED)]
     if places:
         declared = _parameters(cells[places[0] - 1])
+        if not declared:
+            return  # the injected cell was run by itself
         injected = ast.parse(cells[places[-1]]).body
         targets = [t for node in injected if isinstance(node, ast.Assign) for t in node.targets]
         given = {t.id: values[t.id] for t in targets if isinstance(t, ast.Name)}

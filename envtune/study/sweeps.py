@@ -186,7 +186,7 @@ def run_states(points: Sequence[Point]) -> pd.DataFrame:
                 "state": state["state"],
                 "stage": last.get("stage", ""),
                 "step": len(steps),
-                "of": sum(point.parameters.get("stage_steps", [])),
+                "of": sum(point.parameters.get("stage_steps") or []),
                 "progress": last.get("progress", float("nan")),
                 "minutes": round(spent / 60, 2),
                 "error": state.get("error", ""),
@@ -269,10 +269,9 @@ def curves(points: Sequence[Point]) -> pd.DataFrame:
     parts = []
     for point in points:
         if finished(point) and (point.folder / "metrics.jsonl").exists():
-            data = load_metrics(point.folder)
-            rows = data["kind"].isin(["train", "validation"])
+            data = load_metrics(point.folder, kinds=("train", "validation"))
             columns = [name for name in (*CURVES, "at") if name in data]
-            parts.append(data.loc[rows, columns].assign(run=point.name, **_flat(point.axes)))
+            parts.append(data[columns].assign(run=point.name, **_flat(point.axes)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
 
 

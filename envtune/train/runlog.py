@@ -187,7 +187,7 @@ def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
     """Why a checkpoint cannot be resumed from, or None."""
     try:
         listed = json.loads((checkpoint / COMPLETE_MARKER).read_text())
-        sizes, attempt = listed["files"], listed["attempt"]
+        sizes, attempt = dict(listed["files"]), int(listed["attempt"])
     except FileNotFoundError:
         return "it was not written to its end"
     except (ValueError, KeyError, TypeError):
