@@ -234,3 +234,18 @@ def test_prompts_differ_by_rules_and_doc_style():
 def test_long_results_are_cut_with_a_count():
     assert results.shorten("a" * 50, 50) == "a" * 50
     assert results.shorten("a" * 51, 50) == "a" * 50 + " … [1 more characters]"
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ('{"name": "a", "name": "a", "arguments": {}} x', "Extra data"),
+        ('{"name": "a", "name": "a", "arguments": {}', "Expecting ','"),
+        ('{"name": "a", "name": "a", "arguments": {}}', "a key occurs twice"),
+        ("[" * 33, "Expecting value"),
+    ],
+)
+def test_a_syntax_error_is_named_before_a_key_that_occurs_twice(body, rule):
+    """What an agent reads is part of a run: another text would change the tokens it trains on."""
+    error = protocol.parse(f"<think>x</think><tool_call>{body}</tool_call>").error
+    assert error and rule in error

@@ -105,6 +105,7 @@ def _no_constant(name: str):
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_PLAIN_JSON = json.JSONDecoder(parse_constant=_no_constant)
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
@@ -117,15 +118,26 @@ def _too_deep(text: str) -> bool:
     return max(itertools.accumulate(depths)) > MAX_DEPTH
 
 
+def _decode(decoder: json.JSONDecoder, text: str):
+    payload, end = decoder.raw_decode(text)
+    if end < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return payload
+
+
 def _calls(text: str) -> Parsed:
     text = text.strip(" \t\n\r")  # JSON's own white space
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+    brackets = text.count("[") + text.count("{")
+    if len(text) > 2 * MAX_DEPTH and brackets > MAX_DEPTH and _too_deep(text):
         return Parsed(error=f"the tool_call JSON nests more than {MAX_DEPTH} levels deep")
     try:
-        payload, end = _STRICT.raw_decode(text)
-        if end < len(text):
-            raise json.JSONDecodeError("Extra data", text, end)
-    except ValueError as error:  # also an integer of more digits than Python converts
+        payload = _decode(_STRICT, text)
+    except ValueError as found:  # also an integer of more digits than Python converts
+        error = found
+        try:
+            _decode(_PLAIN_JSON, text)
+        except ValueError as syntax:  # named before a key that occurs twice
+            error = syntax
         return Parsed(error=f"the tool_call block is not valid JSON: {error}")
     items = payload if isinstance(payload, list) else [payload]
     if not items:
