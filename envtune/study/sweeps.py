@@ -343,8 +343,9 @@ def _on_ray(
     A GPU is reserved for each. A task whose worker dies is started again and resumes at its
     checkpoint. Workers must see the same folders (one machine, or a shared disk).
     """
-    import ray
-    from ray.exceptions import RayError
+    # ray is an install of its own (make test-ray), which the type check does not ask for
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
     where = None if address == "local" else address
     ray.init(where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
