@@ -71,7 +71,7 @@ test-all: types  ## every test and notebook that needs no further install, and t
 
 types: setup  ## check the types with pyright (basic), in the build that needs no Node.js
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt basedpyright || { echo $(FAILED) >&2; exit 1; }
-	@$(BIN)/basedpyright
+	@$(BIN)/basedpyright -p pyproject.toml
 
 lock: setup  ## write requirements-lock.txt from what is installed; first `make clean setup`, or the old versions are written again
 	@{ grep '^#' requirements-lock.txt; $(PIP) freeze --exclude-editable | grep -v -E '^(bfcl|nvidia|cuda|triton)| @ ' | sed 's/+.*//'; } > $(VENV)/lock
