@@ -154,13 +154,19 @@ def _agent(options) -> None:
 
 
 def _train(options) -> None:
+    if launch.PARENT in os.environ:
+        launch.end_with_parent()
     from accelerate import PartialState
 
-    from envtune.train import grpo  # it needs torch
+    from envtune.policy import vllm_engine  # they need torch
 
     file = options.job
     job = launch.read_job(file)
     os.environ[launch.INSIDE] = "1"
+    if job["preset"].use_vllm:
+        os.environ.update(vllm_engine.environment())
+    from envtune.train import grpo  # TRL imports vLLM
+
     wanted = job["preset"].processes
     started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
     if started != wanted:
@@ -174,7 +180,13 @@ def _train(options) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
+    try:
+        say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
+    except tuple(launch.RAISED.values()) as error:
+        if launch.PARENT in os.environ and PartialState().is_main_process:
+            told = {"type": type(error).__name__, "message": str(error)}
+            say(launch.ERROR + json.dumps(told))
+        raise
 
 
 def _sweep(options) -> int:
@@ -246,6 +258,7 @@ EXPECTED = (
     bfcl.BFCLUnavailable,
     notebook.NotebookFailed,
     errors.JobFailed,
+    errors.RolledBack,
 )
 """What a command reports in one sentence; any other exception is a bug and keeps its traceback."""
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from envtune.common.files import write_json
 
+FILE = "ENVTUNE_PROGRESS"
 _phase = {"name": "", "start": 0.0, "end": 1.0}
 
 
@@ -44,13 +45,13 @@ def bar(total: int, description: str, unit: str, quiet: bool = False, initial: i
         initial=initial,
         mininterval=2,
         ncols=110,
-        disable=quiet or "ENVTUNE_PROGRESS" in os.environ,
+        disable=quiet or FILE in os.environ,
     )
 
 
 def report(done: float, total: float, text: str = "") -> None:
     """Report how far the current phase is; `text` replaces its name and the count."""
-    target = os.environ.get("ENVTUNE_PROGRESS")
+    target = os.environ.get(FILE)
     if not target:
         return
     share = _phase["start"] + (_phase["end"] - _phase["start"]) * done / max(1, total)

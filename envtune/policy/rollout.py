@@ -1,14 +1,18 @@
-"""Plays many episodes at once as token ids, in waves. Only the environment's text is tokenised.
+"""Plays many episodes at once as token ids. Only the environment's text is tokenised.
 
-    wave 1:  [system, user] -> generate -> ids of every episode's first message
-    wave 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...
+    message 1:  [system, user] -> generate -> ids of an episode's first message
+    message 2:  prompt ids + message ids + ids of the environment's reply -> generate -> ...
+
+With our sampler and with generation that several processes share, the episodes go in waves: one
+batched `generate` for all that still run (play). With a vLLM engine an episode goes on as soon as
+its own message is there (play_continuously).
 
 The tokens trained are the tokens sampled: ids are concatenated; a message is decoded once for the
 environment and never encoded again. `mask` is 1 for a token that the policy sampled and 0 for one
 that the environment wrote.
 
 This is the only file that uses TRL's internals for rollouts (TRL 1.16: rollout_func, env_mask,
-_generate_single_turn).
+_generate_single_turn, vllm_generation).
 """
 
 import contextlib
@@ -16,13 +20,15 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from accelerate.utils import gather_object
+from transformers import set_seed
 
 from envtune import bfcl
 from envtune.env import recovery, rewards
 from envtune.env.episode import EVALUATION, Episode, Limits
-from envtune.policy import sampler
+from envtune.policy import sampler, vllm_engine
 from envtune.record import Ending, EpisodeRecord, Outcome
 
 Generate = Callable[[list[list[int]]], tuple[list[list[int] | None], list[list[float]] | None]]
@@ -36,9 +42,11 @@ _SENTINEL = "\u2042sentinel\u2042"  # replaces a message while the chat template
 class Chat:
     """A chat template: what comes before and after a user message that follows an answer."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, end_ids: Sequence[int] = ()):
+        """end_ids: tokens of the model that end a message besides the tokenizer's EOS."""
         self.tokenizer = tokenizer
         self.eos_id: int = tokenizer.eos_token_id
+        self._end_ids = {self.eos_id, *end_ids}
         head, reply = f"{_SENTINEL}a", f"{_SENTINEL}b"
         text = tokenizer.apply_chat_template(
             [
@@ -86,8 +94,8 @@ class Chat:
         return [*self._encode(text), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A sampled message as text without its EOS; special tokens, such as tags, are kept."""
-        ids = ids[:-1] if ids and ids[-1] == self.eos_id else ids
+        """A sampled message as text without its end; special tokens, such as tags, are kept."""
+        ids = ids[:-1] if ids and ids[-1] in self._end_ids else ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -99,14 +107,15 @@ class Rollout:
     prompt_ids: list[int]
     completion_ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)  # 1 = the policy's, 0 = the environment's
-    logprobs: list[float] = field(default_factory=list)  # 0.0 where the sampler gives none
+    # 0.0 where the sampler gives none, None where vLLM could not score a token
+    logprobs: list[float | None] = field(default_factory=list)
 
     @property
     def record(self) -> EpisodeRecord:
         return self.episode.record
 
     def _extend(
-        self, ids: list[int], sampled: int, logprobs: Sequence[float] | None = None
+        self, ids: list[int], sampled: int, logprobs: Sequence[float | None] | None = None
     ) -> None:
         self.completion_ids += ids
         self.mask += [sampled] * len(ids)
@@ -116,7 +125,7 @@ class Rollout:
         self,
         chat: Chat,
         ids: list[int],
-        logprobs: Sequence[float] | None,
+        logprobs: Sequence[float | None] | None,
         budget_tokens: int,
         message_tokens: int,
     ) -> None:
@@ -166,6 +175,50 @@ def play(
     return rollouts
 
 
+class Engine(Protocol):
+    """Samples messages for many contexts at once and returns each when it is complete."""
+
+    def submit(self, number: int, context: list[int]) -> None:
+        """Ask for the message that follows a context; `number` names it in `collect`."""
+        ...
+
+    def collect(self) -> list[tuple[int, list[int], list[float | None] | None]]:
+        """Work on all that was asked for; messages that are complete now: number, ids, logprobs."""
+        ...
+
+
+def play_continuously(
+    episodes: Iterable[Episode],
+    chat: Chat,
+    engine: Engine,
+    budget_tokens: int,
+    message_tokens: int,
+    at_once: int | None = None,
+) -> Iterator[tuple[int, Rollout]]:
+    """Play episodes, `at_once` of them at a time (None: all), each at its own pace.
+
+    Yields (place of the episode, its rollout) as they end, in the order in which they end.
+    """
+    waiting = iter(enumerate(episodes))
+    running: dict[int, Rollout] = {}
+
+    def start(count: int | None) -> None:
+        for number, episode in itertools.islice(waiting, count):
+            running[number] = Rollout(episode, chat.opening(episode.messages))
+            engine.submit(number, running[number].prompt_ids)
+
+    start(at_once)
+    while running:
+        for number, ids, logprobs in engine.collect():
+            rollout = running[number]
+            rollout.advance(chat, ids, logprobs, budget_tokens, message_tokens)
+            if rollout.episode.done:
+                yield number, running.pop(number)
+                start(1)
+            else:
+                engine.submit(number, rollout.prompt_ids + rollout.completion_ids)
+
+
 def play_policy(
     model,
     tokenizer,
@@ -177,7 +230,7 @@ def play_policy(
 ) -> Iterator[EpisodeRecord]:
     """Records of all episodes, in order, `batch` played at once; temperature 0 is greedy."""
     generate = sampler.Sampler(model, tokenizer, message_tokens, temperature)
-    chat, left = Chat(tokenizer), iter(episodes)
+    chat, left = Chat(tokenizer, sampler.end_ids(model, tokenizer)), iter(episodes)
     while running := list(itertools.islice(left, batch)):
         for rollout in play(running, chat, generate, budget_tokens, message_tokens):
             yield rollout.record
@@ -230,6 +283,39 @@ CUT_SHORT = (
 """The limits that end an episode before its last turn, each counted in the metrics."""
 
 
+class Clock:
+    """Adds up the seconds that functions take."""
+
+    seconds = 0.0
+
+    def of(self, function: Callable) -> Callable:
+        """The same function, its time counted."""
+
+        def timed(*arguments):
+            began = time.monotonic()
+            try:
+                return function(*arguments)
+            finally:
+                self.seconds += time.monotonic() - began
+
+        return timed
+
+
+def _generate_together(trainer, contexts: list[list[int]]):
+    """TRL's generation where several processes take part in one.
+
+    TRL sends the contexts of all processes to a server and gives each as many messages as it sent
+    itself, counted from its own index: right only if all send equally many (trl#6673).
+    """
+    most = len(contexts)
+    if trainer.use_vllm and trainer.accelerator.num_processes > 1:
+        most = max(gather_object([most]))
+    padded = [*contexts, *contexts[:1] * (most - len(contexts))]
+    # the last argument is generations per prompt: 1, because contexts differ after a wave
+    sampled, logprobs = trainer._generate_single_turn(padded, None, {}, 1)
+    return sampled[: len(contexts)], logprobs[: len(contexts)] if logprobs else None
+
+
 @dataclass
 class TRLRollout:
     """`rollout_func` for GRPOTrainer: plays a batch; returns ids, mask, logprobs and rewards.
@@ -255,40 +341,36 @@ class TRLRollout:
     """Called after every batch with "train" or "eval", the records and this process's timings."""
 
     def _generate(self, trainer) -> Generate:
-        """TRL's own generation with vLLM or weights spread over processes, else our sampler."""
+        """TRL's own generation with weights spread over processes or a server, else our sampler."""
         if trainer.use_vllm or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            # the last argument is generations per prompt: 1, because contexts differ after a wave
-            return lambda ids: trainer._generate_single_turn(ids, None, {}, 1)
+            return lambda contexts: _generate_together(trainer, contexts)
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
         return sampler.Sampler(model, tokenizer, self.message_tokens, self.temperature)
 
-    def _play(self, episodes: Sequence[Episode], trainer) -> tuple[list[Rollout], dict[str, float]]:
-        """Play the episodes, `batch` at a time, and measure the seconds."""
-        accelerator, rollouts, size = trainer.accelerator, [], self.batch or len(episodes)
-        began, generating_seconds = time.monotonic(), 0.0
+    def _play(self, episodes: Sequence[Episode], trainer, seed: int, clock: Clock) -> list[Rollout]:
+        """Play the episodes: on a colocated vLLM all at their own pace, else `batch` in waves."""
+        accelerator, limits = trainer.accelerator, (self.budget_tokens, self.message_tokens)
+        if trainer.use_vllm and trainer.vllm_mode == "colocate":
+            # the engine draws from this process's generators; a resumed step draws the same
+            set_seed(seed % 2**32)
+            with vllm_engine.awake(trainer.vllm_generation) as llm:
+                engine = vllm_engine.VLLMEngine(
+                    llm, trainer.eos_token_ids, self.message_tokens, self.temperature
+                )
+                engine.submit, engine.collect = clock.of(engine.submit), clock.of(engine.collect)
+                ended = dict(play_continuously(episodes, self.chat, engine, *limits))
+            return [ended[number] for number in range(len(episodes))]
 
         def any_running(here: bool) -> bool:
             return here if accelerator.num_processes == 1 else any(gather_object([here]))
 
-        def timed(ids):
-            nonlocal generating_seconds
-            before = time.monotonic()
-            sampled = generate(ids)
-            generating_seconds += time.monotonic() - before
-            return sampled
-
-        with generating(trainer):
+        rollouts, size = [], self.batch or len(episodes)
+        with generating(trainer), accelerator.autocast():
             for start in range(0, len(episodes), size):
-                generate, batch = self._generate(trainer), episodes[start : start + size]
-                rollouts += play(
-                    batch, self.chat, timed, self.budget_tokens, self.message_tokens, any_running
-                )
-        rest = time.monotonic() - began - generating_seconds
-        return rollouts, {
-            "generation_seconds": round(generating_seconds, 4),
-            "environment_seconds": round(rest, 4),
-        }
+                generate, batch = clock.of(self._generate(trainer)), episodes[start : start + size]
+                rollouts += play(batch, self.chat, generate, *limits, any_running)
+        return rollouts
 
     def __call__(self, prompts: list, trainer) -> dict:
         """`prompts` are those of `prompt_row`: TRL's own type leaves out chat messages."""
@@ -303,9 +385,14 @@ class TRLRollout:
             Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
             for i, p in enumerate(prompts)
         ]
-        rollouts, seconds = self._play(episodes, trainer)
+        clock, began = Clock(), time.monotonic()
+        rollouts = self._play(episodes, trainer, seed, clock)
         records = [r.record for r in rollouts]
-        timings = {**seconds, "sampled_tokens": sum(sum(r.mask) for r in rollouts)}
+        timings = {
+            "generation_seconds": round(clock.seconds, 4),
+            "environment_seconds": round(time.monotonic() - began - clock.seconds, 4),
+            "sampled_tokens": sum(sum(r.mask) for r in rollouts),
+        }
         self.on_records("train" if training else "eval", records, timings)
         if training:
             scores = [self.reward_scale * self.reward(record) for record in records]

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.utils import logging
 
@@ -35,7 +40,36 @@ def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: 
     model = AutoModelForCausalLM.from_pretrained(policy, **settings)
     if device and not four_bit:
         model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
-    return model, AutoTokenizer.from_pretrained(policy)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    model.generation_config = plain_generation(end_ids(model, tokenizer), tokenizer.pad_token_id)
+    return model, tokenizer
+
+
+def end_ids(model, tokenizer) -> tuple[int, ...]:
+    """Every token that ends a message: the tokenizer's EOS first, then the model's own others."""
+    own = model.generation_config.eos_token_id
+    own = [own] if isinstance(own, int) else own or []
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *own]))
+
+
+def plain_generation(ends: Sequence[int], pad: int | None) -> GenerationConfig:
+    """Sampling from the model's distribution as it is, with nothing left to a model's own file.
+
+    Qwen2.5-Instruct's file has a repetition penalty of 1.05, which changes greedy messages too and
+    makes the sampled distribution another one than the trained. It is saved with a policy, so a
+    server that reads the file samples as training did.
+    """
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        typical_p=1.0,
+        repetition_penalty=1.0,
+        eos_token_id=list(ends),
+        pad_token_id=pad,
+    )
 
 
 @contextlib.contextmanager
@@ -143,7 +177,7 @@ class Sampler:
         wait: float = 0.5,
         waste: float = 0.15,
     ):
-        self.model, self.pad, self.eos = model, tokenizer.pad_token_id, tokenizer.eos_token_id
+        self.model, self.pad, self.ends = model, tokenizer.pad_token_id, end_ids(model, tokenizer)
         self.message_tokens, self.temperature = message_tokens, temperature
         self.wait, self.waste = wait, waste
         self.forget()
@@ -250,6 +284,7 @@ class Sampler:
                 layer.active_rows = None
             left, positions = left[:, -1:], positions[:, -1:]
         writing = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        ends = torch.tensor(self.ends, device=ids.device)
         new: list[torch.Tensor] = []
         while int((~writing).sum()) < self.wait * len(ids):
             logits = self._read(left, mask, positions)
@@ -264,7 +299,7 @@ class Sampler:
             token = torch.where(writing, token, self.pad)
             new.append(token)
             written = written + writing
-            writing = writing & (token != self.eos) & (written < self.message_tokens)
+            writing = writing & (token[:, None] != ends).all(1) & (written < self.message_tokens)
             left, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
         return torch.stack(new, 1), writing
@@ -298,7 +333,8 @@ class Sampler:
             pairs, new.tolist(), writing.tolist(), strict=True
         ):
             tokens = tokens[: self.message_tokens - len(row.message)]
-            tokens = tokens[: tokens.index(self.eos) + 1] if self.eos in tokens else tokens
+            end = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
+            tokens = tokens[: end + 1]
             message = row.message + tokens
             row.tokens, row.message = (context, message) if unfinished else (context + message, [])
             messages.append(None if unfinished else message)

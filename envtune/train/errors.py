@@ -19,5 +19,9 @@ class Collapsed(RuntimeError):
     """The collapse guard ended a stage; the message says by which sign and what can be done."""
 
 
+class RolledBack(RuntimeError):
+    """A stage with vLLM was rolled back and goes on in a new process, which the launcher starts."""
+
+
 class CannotWrite(OSError):
     """The disk is full; the message says at which step the run goes on."""

@@ -1,25 +1,33 @@
-"""Training on several GPUs: the same stage through `accelerate launch`, its lines streamed back.
+"""A stage in processes of its own: several GPUs, or vLLM; its lines are streamed back.
 
     $ python -m envtune train job.json                                     # one process
     $ accelerate launch --config_file envtune/train/accelerate/zero3.yaml --num_processes 8 \\
         -m envtune train job.json
 
 A job is a stage, a preset, a start, a seed and a run folder as JSON, so an ablation made with
-`replace` can be one too. grpo.train_stage writes the job and runs the second command itself if the
-preset has more than one process; in a notebook it looks the same as training in one process.
+`replace` can be one too. grpo.train_stage writes the job and runs the command itself; in a notebook
+it looks the same as training there.
+
+vLLM keeps its memory and its distributed state as long as its process lives, so every stage with
+it, and every attempt after a rollback, gets a new process.
 """
 
+import contextlib
 import json
 import os
+import queue
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from envtune.common import paths
+from envtune.common import paths, progress
 from envtune.common.files import write_json
+from envtune.train import errors
 from envtune.train.collapse import Guard
 from envtune.train.errors import Interrupted, JobFailed
 from envtune.train.presets import Preset
@@ -28,8 +36,22 @@ from envtune.train.transition import Transition
 
 CONFIGS = Path(__file__).parent / "accelerate"
 INSIDE = "ENVTUNE_INSIDE_JOB"
+PARENT = "ENVTUNE_JOB_OF_A_PARENT"
+"""Set in the environment of a job that ends when the process that launched it ends."""
 LINE = "envtune-metrics: "
 """How a metrics row begins in the output of a launched job."""
+ERROR = "envtune-error: "
+"""How the error that ended a launched job begins in its output: its type and message as JSON."""
+RAISED = {
+    error.__name__: error
+    for error in (ValueError, Interrupted, errors.Collapsed, errors.CannotWrite, errors.RolledBack)
+}
+"""Errors that are raised by a launched job as they would be without one."""
+
+
+def needed(preset: Preset) -> bool:
+    """Whether a stage of the preset runs in processes of its own."""
+    return preset.processes > 1 or preset.use_vllm
 
 
 def inside() -> bool:
@@ -84,11 +106,14 @@ def read_job(file: Path) -> dict:
 
 
 def command(preset: Preset, job: Path) -> list[str]:
-    """The `accelerate launch` command of a job; PyTorch's own on a CPU, where accelerate needs MPI.
+    """The command of a job: `accelerate launch`, or PyTorch's own on a CPU, where accelerate needs
+    MPI; plain Python for one process.
 
     On several machines run it on each, with accelerate's --machine_rank, --main_process_ip and
     --num_machines added.
     """
+    if preset.processes == 1:
+        return [sys.executable, "-m", "envtune", "train", str(job)]
     if preset.parallel == "cpu":
         launcher = ["torch.distributed.run", "--nproc_per_node", str(preset.processes)]
     else:
@@ -96,6 +121,73 @@ def command(preset: Preset, job: Path) -> list[str]:
         launcher = ["accelerate.commands.launch", "--config_file", config]
         launcher += ["--num_processes", str(preset.processes)]
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
+
+
+def run_job(
+    command: list[str],
+    on_line: Callable[[str], None],
+    environment: dict[str, str],
+    stop: signal.Signals = signal.SIGINT,
+) -> tuple[int, list[str], bool]:
+    """Run a command to its end: its exit code, its last lines, and whether it was interrupted.
+
+    stop: sent at an interrupt, so that the command can save what it has; a second interrupt ends it
+        at once (KeyboardInterrupt). Nothing of it lives on, also if this process is killed.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != progress.FILE}
+    process = subprocess.Popen(
+        command,
+        cwd=paths.ROOT,
+        stdin=subprocess.PIPE,  # closed when this process ends, see end_with_parent
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **kept,
+            **environment,
+            PARENT: "1",
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # for "module:name"
+        },
+        start_new_session=True,  # a terminal's Ctrl-C reaches it through this process alone
+    )
+    # read by a thread: an interrupt in the middle of a read would lose a part of a line
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    last, interrupted = [], False
+    try:
+        while True:
+            try:
+                while (line := lines.get()) is not None:
+                    last = [*last, line][-15:]
+                    on_line(line)
+                return process.wait(), last, interrupted
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                process.send_signal(stop)
+    finally:
+        for signal_ in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that launched it ends: its standard input closes then."""
+
+    def watch() -> None:
+        os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
+        os.killpg(0, signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def launch_stage(
@@ -107,42 +199,44 @@ def launch_stage(
     seed: int,
     on_row: Callable[[Any], None],
 ) -> Path:
-    """grpo.train_stage in `preset.processes` processes; all output but metrics rows is printed."""
-    job = run_dir / f"{stage.name}.job.json"
+    """grpo.train_stage in processes of its own; all output but metrics rows is printed."""
+    job, out = run_dir / f"{stage.name}.job.json", run_dir / stage.name
     write_job(job, stage, preset, steps, start, run_dir, seed)
-    last: list[str] = []
-    process = subprocess.Popen(
-        command(preset, job),
-        cwd=paths.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),  # for "module:name"
-        },
-    )
-    try:
-        for line in process.stdout:  # pyright: ignore[reportOptionalIterable]  # it is a pipe
-            if line.startswith(LINE):
-                on_row(json.loads(line.removeprefix(LINE)))
-            else:
-                print(line, end="", flush=True)
-                last = [*last, line][-15:]
-    except KeyboardInterrupt:
-        on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
-        raise Interrupted(
-            f"{stage.name} was interrupted on {preset.processes} processes; the same call or "
-            "command goes on from its last checkpoint"
-        ) from None
-    finally:
-        if process.poll() is None:  # interrupted: the processes must not go on training
-            process.terminate()
-        process.wait()
-    if process.returncode:
-        raise JobFailed(
-            f"{stage.name} on {preset.processes} processes ended with exit code "
-            f"{process.returncode}:\n{''.join(last)}"
-        )
-    return run_dir / stage.name / "policy"
+    failed: list[dict[str, str]] = []
+
+    def on_line(line: str) -> None:
+        if line.startswith(LINE):
+            row = json.loads(line.removeprefix(LINE))
+            on_row(row)
+            if row["kind"] == "train":
+                progress.report(row["step"], steps)
+        elif line.startswith(ERROR):
+            failed.append(json.loads(line.removeprefix(ERROR)))
+        else:
+            print(line, end="", flush=True)
+
+    several = preset.processes > 1
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if several else {}
+    how = (environment, signal.SIGTERM if several else signal.SIGINT)
+    while True:
+        failed.clear()
+        try:
+            code, last, interrupted = run_job(command(preset, job), on_line, *how)
+        except KeyboardInterrupt:
+            code, last, interrupted = -1, [], True
+        if code == 0:
+            return out / "policy"
+        error = RAISED.get(failed[0]["type"]) if failed else None
+        if interrupted and error is not Interrupted:
+            on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
+            raise Interrupted(
+                f"{stage.name} was interrupted in processes of its own; the same call or command "
+                "goes on from its last checkpoint"
+            ) from None
+        if error is None:
+            raise JobFailed(
+                f"{stage.name} on {preset.processes} process(es) ended with exit code {code}:\n"
+                f"{''.join(last)}"
+            )
+        if error is not errors.RolledBack:
+            raise error(failed[0]["message"]) from None

@@ -1,0 +1,80 @@
+"""TRL's colocated vLLM with three changes: seed and precision, CPU, and how LoRA weights reach it.
+
+TRL merges adapters into the base weights before it pushes them to vLLM, and subtracts them again
+afterwards. In bf16 that rounds (trl#6688): after 120 pushes a quarter of the base weights had
+changed, which moves the KL reference and makes the saved policy another one than the trained. Here
+the sum is made beside the weights, which stay as they are bit by bit.
+
+TRL 1.16: trl.generation.vllm_generation.VLLMGeneration, made by GRPOTrainer.__init__.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from trl.generation import vllm_generation
+from trl.trainer import grpo_trainer
+
+from envtune.policy import vllm_engine
+
+
+def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, weight) of a PEFT model as if its LoRA adapters were merged, in the base's precision.
+
+    Names are those of the model without adapters.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    adapted = {
+        f"{name}.base_layer.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name, weight in model.named_parameters():
+        if model.prefix in name:
+            continue
+        value = weight.data
+        if module := adapted.get(name):
+            for adapter in module.active_adapters:
+                value = value + module.get_delta_weight(adapter)
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        yield plain, value.to(weight.dtype)
+
+
+class Generation(vllm_generation.VLLMGeneration):
+    """VLLMGeneration with `engine_settings` for its engine, and adapters merged out of place."""
+
+    engine_settings: dict[str, Any] = {}  # noqa: RUF012 -- a subclass of one run sets it
+
+    def _init_vllm(self) -> None:
+        if self.mode != "colocate":
+            return super()._init_vllm()
+        vllm_engine.prepare()
+        theirs = vllm_generation.LLM
+
+        def build(**settings):
+            return theirs(**{**settings, **self.engine_settings})
+
+        vllm_generation.LLM = build
+        try:
+            return super()._init_vllm()
+        finally:
+            vllm_generation.LLM = theirs
+
+    def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
+        if vllm_generation.is_peft_model(self.model):
+            yield from merged_weights(self.model)
+        else:
+            yield from super()._iter_named_params()
+
+
+@contextlib.contextmanager
+def engine_settings(**settings) -> Iterator[None]:
+    """Within it, a GRPOTrainer makes our Generation with these settings for its engine."""
+    theirs = grpo_trainer.VLLMGeneration
+    grpo_trainer.VLLMGeneration = type("Generation", (Generation,), {"engine_settings": settings})
+    try:
+        yield
+    finally:
+        grpo_trainer.VLLMGeneration = theirs
