@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "train the stage of a job file (envtune.train.launch); what `accelerate launch` runs"
     command("train", _train, text)("job", type=Path)
 
+    text = "play the episodes of a folder that an evaluation with vLLM has written"
+    command("play", _play, text)("folder", type=Path)
+
     spent = command("cost", _cost, "estimate what a whole run of a preset costs, from a few steps")
     spent("run_folder", metavar="run", type=Path, help="a run folder, or a parquet file of metrics")
     spent("--preset", default="", help="default: the run's own")
@@ -180,13 +183,19 @@ def _train(options) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    try:
-        say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
-    except tuple(launch.RAISED.values()) as error:
-        if launch.PARENT in os.environ and PartialState().is_main_process:
-            told = {"type": type(error).__name__, "message": str(error)}
-            say(launch.ERROR + json.dumps(told))
-        raise
+    say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
+
+
+def _play(options) -> None:
+    if launch.PARENT in os.environ:
+        launch.end_with_parent()
+    os.environ[launch.INSIDE] = "1"
+    from envtune.policy import vllm_engine  # they need torch
+
+    os.environ.update(vllm_engine.environment())
+    from envtune.train import playing
+
+    playing.play_job(options.folder)
 
 
 def _sweep(options) -> int:
@@ -259,6 +268,7 @@ EXPECTED = (
     notebook.NotebookFailed,
     errors.JobFailed,
     errors.RolledBack,
+    errors.Collapsed,
 )
 """What a command reports in one sentence; any other exception is a bug and keeps its traceback."""
 
@@ -269,9 +279,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except EXPECTED as error:
+        launch.tell(error)
         print(f"envtune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
+        launch.tell(error)
         message = str(error) or "interrupted; the same command goes on where this one stood"
         print(f"envtune: {message}", file=sys.stderr)
         return 130

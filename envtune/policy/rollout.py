@@ -230,7 +230,7 @@ def play_policy(
 ) -> Iterator[EpisodeRecord]:
     """Records of all episodes, in order, `batch` played at once; temperature 0 is greedy."""
     generate = sampler.Sampler(model, tokenizer, message_tokens, temperature)
-    chat, left = Chat(tokenizer, sampler.end_ids(model, tokenizer)), iter(episodes)
+    chat, left = Chat(tokenizer, generate.ends), iter(episodes)
     while running := list(itertools.islice(left, batch)):
         for rollout in play(running, chat, generate, budget_tokens, message_tokens):
             yield rollout.record

@@ -41,13 +41,14 @@ def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: 
     if device and not four_bit:
         model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    model.generation_config = plain_generation(end_ids(model, tokenizer), tokenizer.pad_token_id)
+    ends = end_ids(model.generation_config, tokenizer)
+    model.generation_config = plain_generation(ends, tokenizer.pad_token_id)
     return model, tokenizer
 
 
-def end_ids(model, tokenizer) -> tuple[int, ...]:
+def end_ids(generation: GenerationConfig, tokenizer) -> tuple[int, ...]:
     """Every token that ends a message: the tokenizer's EOS first, then the model's own others."""
-    own = model.generation_config.eos_token_id
+    own = generation.eos_token_id
     own = [own] if isinstance(own, int) else own or []
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *own]))
 
@@ -177,7 +178,8 @@ class Sampler:
         wait: float = 0.5,
         waste: float = 0.15,
     ):
-        self.model, self.pad, self.ends = model, tokenizer.pad_token_id, end_ids(model, tokenizer)
+        self.model, self.pad = model, tokenizer.pad_token_id
+        self.ends = end_ids(model.generation_config, tokenizer)
         self.message_tokens, self.temperature = message_tokens, temperature
         self.wait, self.waste = wait, waste
         self.forget()

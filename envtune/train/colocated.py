@@ -9,14 +9,18 @@ TRL 1.16: trl.generation.vllm_generation.VLLMGeneration, made by GRPOTrainer.__i
 """
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from trl.generation import vllm_generation
-from trl.trainer import grpo_trainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 from envtune.policy import vllm_engine
+
+# as modules whose names are replaced for a moment below
+_generation: Any = importlib.import_module("trl.generation.vllm_generation")
+_trainer: Any = importlib.import_module("trl.trainer.grpo_trainer")
 
 
 def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -26,7 +30,7 @@ def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
     """
     from peft.tuners.lora import LoraLayer
 
-    adapted = {
+    adapted: dict[str, Any] = {
         f"{name}.base_layer.weight": module
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer)
@@ -42,7 +46,7 @@ def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
         yield plain, value.to(weight.dtype)
 
 
-class Generation(vllm_generation.VLLMGeneration):
+class Generation(VLLMGeneration):
     """VLLMGeneration with `engine_settings` for its engine, and adapters merged out of place."""
 
     engine_settings: dict[str, Any] = {}  # noqa: RUF012 -- a subclass of one run sets it
@@ -51,19 +55,19 @@ class Generation(vllm_generation.VLLMGeneration):
         if self.mode != "colocate":
             return super()._init_vllm()
         vllm_engine.prepare()
-        theirs = vllm_generation.LLM
+        theirs = _generation.LLM
 
         def build(**settings):
             return theirs(**{**settings, **self.engine_settings})
 
-        vllm_generation.LLM = build
+        _generation.LLM = build
         try:
             return super()._init_vllm()
         finally:
-            vllm_generation.LLM = theirs
+            _generation.LLM = theirs
 
     def _iter_named_params(self) -> Iterator[tuple[str, torch.Tensor]]:
-        if vllm_generation.is_peft_model(self.model):
+        if _generation.is_peft_model(self.model):
             yield from merged_weights(self.model)
         else:
             yield from super()._iter_named_params()
@@ -72,9 +76,9 @@ class Generation(vllm_generation.VLLMGeneration):
 @contextlib.contextmanager
 def engine_settings(**settings) -> Iterator[None]:
     """Within it, a GRPOTrainer makes our Generation with these settings for its engine."""
-    theirs = grpo_trainer.VLLMGeneration
-    grpo_trainer.VLLMGeneration = type("Generation", (Generation,), {"engine_settings": settings})
+    theirs = _trainer.VLLMGeneration
+    _trainer.VLLMGeneration = type("Generation", (Generation,), {"engine_settings": settings})
     try:
         yield
     finally:
-        grpo_trainer.VLLMGeneration = theirs
+        _trainer.VLLMGeneration = theirs

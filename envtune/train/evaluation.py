@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
-from transformers import set_seed
 
 from envtune import bfcl
 from envtune.bfcl import splits, synthetic
-from envtune.common import progress
 from envtune.common.stats import clustered, sign_test, wilson
 from envtune.env import recovery, rewards
-from envtune.env.episode import EVALUATION, Episode
-from envtune.policy import rollout, sampler
 from envtune.record import EpisodeRecord
+from envtune.train.playing import play
 from envtune.train.presets import Preset
 
 
@@ -43,42 +39,6 @@ def result_row(record: EpisodeRecord) -> dict:
         "errors": len(events),
         "recovered": sum(events["recovered"]),
     }
-
-
-def play(
-    policy: Path | str,
-    task_ids: Sequence[str],
-    preset: Preset,
-    rules: bool = True,
-    temperature: float = 0.0,
-    seed: int = 0,
-    completion_tokens: int = 24_576,
-    batch_size: int | None = None,
-) -> list[EpisodeRecord]:
-    """Play every task once with a policy (folder or hub id) under BFCL's limits: records, in order.
-
-    temperature: 0 is greedy and repeats exactly.
-    completion_tokens: the length of an episode where the preset has none.
-    batch_size: episodes played at once; None: 32, or more where the preset trains on more at once.
-
-    ValueError without a task.
-    """
-    if not task_ids:
-        raise ValueError("evaluation needs at least one task id, got none")
-    set_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, tokenizer = sampler.load_policy(policy, preset.bf16, preset.four_bit, device)
-    settings = {"seed": seed, "rules": rules, **preset.episode}
-    episodes = (Episode(bfcl.load_task(t), EVALUATION, **settings) for t in task_ids)
-    batch, budget = batch_size or max(32, preset.device_batch), preset.completion_tokens
-    budgets = budget or completion_tokens, preset.message_tokens
-    records: list[EpisodeRecord] = []
-    with progress.bar(len(task_ids), "evaluating", "task") as bar:
-        for record in rollout.play_policy(model, tokenizer, episodes, batch, *budgets, temperature):
-            records.append(record)
-            bar.update()
-            progress.report(len(records), len(task_ids))
-    return records
 
 
 def evaluate(

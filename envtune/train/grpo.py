@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -227,19 +228,20 @@ def adapters(preset: Preset):
 class StageTrainer(PackedGRPOTrainer):
     """TRL's trainer. Validations only play episodes, and do not affect training's random state."""
 
+    play: rollout.TRLRollout
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Play the episodes of a validation, without the forward passes of a loss."""
         if self.use_vllm and self.state.global_step != self._last_loaded_step:
             self.vllm_generation.sync_weights()
             self._last_loaded_step = self.state.global_step
         with torch.no_grad():
-            played = self.rollout_func([row["prompt"] for row in inputs], self)
+            played = self.play([row["prompt"] for row in inputs], self)
         for name in ("reward", *rollout.REPORTED):
             values = played["episode_reward" if name == "reward" else name]
-            mean = self.accelerator.gather(
-                torch.tensor(values, dtype=torch.float32, device=self.accelerator.device)
-            )
-            self._metrics["eval"][name].append(mean.mean().item())
+            here = torch.tensor(values, dtype=torch.float32, device=self.accelerator.device)
+            everywhere: Any = self.accelerator.gather(here)
+            self._metrics["eval"][name].append(everywhere.mean().item())
         return None, None, None
 
     def evaluate(self, *args, **kwargs):
@@ -271,7 +273,7 @@ def _trainer(
     bf16 = preset.bf16 and not float32_masters(preset)
     model, tokenizer = sampler.load_policy(start, bf16, preset.four_bit)
     play = rollout.TRLRollout(
-        chat=rollout.Chat(tokenizer, sampler.end_ids(model, tokenizer)),
+        chat=rollout.Chat(tokenizer, sampler.end_ids(model.generation_config, tokenizer)),
         reward=rewards.reward_of(stage.reward),
         reward_scale=stage.reward_scale,
         hint_rate_at=stage.hint_rate_at,
@@ -308,6 +310,7 @@ def _trainer(
             rollout_func=play,
             callbacks=callbacks,
         )
+    trainer.play = play
     trainer.remove_callback(PrinterCallback)  # it would print every row between the progress bars
     return trainer
 

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from envtune.common import paths, progress
 from envtune.common.files import write_json
@@ -123,16 +123,33 @@ def command(preset: Preset, job: Path) -> list[str]:
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
+def tell(error: BaseException) -> None:
+    """In a job, tell the process that launched it which error ends it."""
+    if PARENT in os.environ and type(error).__name__ in RAISED:
+        told = {"type": type(error).__name__, "message": str(error)}
+        sys.stdout.write(ERROR + json.dumps(told) + "\n")
+        sys.stdout.flush()
+
+
+class Ended(NamedTuple):
+    """How a job ended."""
+
+    code: int
+    interrupted: bool
+    error: BaseException | None  # what it told, one of RAISED
+    last: str  # its last lines
+
+
 def run_job(
     command: list[str],
-    on_line: Callable[[str], None],
+    on_row: Callable[[Any], None],
     environment: dict[str, str],
     stop: signal.Signals = signal.SIGINT,
-) -> tuple[int, list[str], bool]:
-    """Run a command to its end: its exit code, its last lines, and whether it was interrupted.
+) -> Ended:
+    """Run a command to its end; rows go to `on_row`, other lines are printed.
 
     stop: sent at an interrupt, so that the command can save what it has; a second interrupt ends it
-        at once (KeyboardInterrupt). Nothing of it lives on, also if this process is killed.
+        at once. Nothing of it lives on, also if this process is killed.
     """
     kept = {name: value for name, value in os.environ.items() if name != progress.FILE}
     process = subprocess.Popen(
@@ -159,17 +176,24 @@ def run_job(
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    last, interrupted = [], False
+    last: list[str] = []
+    error, interrupted = None, False
     try:
         while True:
             try:
                 while (line := lines.get()) is not None:
-                    last = [*last, line][-15:]
-                    on_line(line)
-                return process.wait(), last, interrupted
+                    if line.startswith(LINE):
+                        on_row(json.loads(line.removeprefix(LINE)))
+                    elif line.startswith(ERROR):
+                        told = json.loads(line.removeprefix(ERROR))
+                        error = error or RAISED[told["type"]](told["message"])
+                    else:
+                        print(line, end="", flush=True)
+                        last = [*last, line][-15:]
+                return Ended(process.wait(), interrupted, error, "".join(last))
             except KeyboardInterrupt:
                 if interrupted:
-                    raise
+                    return Ended(-1, True, None, "")
                 interrupted = True
                 process.send_signal(stop)
     finally:
@@ -202,41 +226,29 @@ def launch_stage(
     """grpo.train_stage in processes of its own; all output but metrics rows is printed."""
     job, out = run_dir / f"{stage.name}.job.json", run_dir / stage.name
     write_job(job, stage, preset, steps, start, run_dir, seed)
-    failed: list[dict[str, str]] = []
 
-    def on_line(line: str) -> None:
-        if line.startswith(LINE):
-            row = json.loads(line.removeprefix(LINE))
-            on_row(row)
-            if row["kind"] == "train":
-                progress.report(row["step"], steps)
-        elif line.startswith(ERROR):
-            failed.append(json.loads(line.removeprefix(ERROR)))
-        else:
-            print(line, end="", flush=True)
+    def row(values: dict) -> None:
+        on_row(values)
+        if values["kind"] == "train":
+            progress.report(values["step"], steps)
 
     several = preset.processes > 1
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if several else {}
     how = (environment, signal.SIGTERM if several else signal.SIGINT)
     while True:
-        failed.clear()
-        try:
-            code, last, interrupted = run_job(command(preset, job), on_line, *how)
-        except KeyboardInterrupt:
-            code, last, interrupted = -1, [], True
-        if code == 0:
+        ended = run_job(command(preset, job), row, *how)
+        if ended.code == 0:
             return out / "policy"
-        error = RAISED.get(failed[0]["type"]) if failed else None
-        if interrupted and error is not Interrupted:
+        if ended.interrupted and not isinstance(ended.error, Interrupted):
             on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
             raise Interrupted(
                 f"{stage.name} was interrupted in processes of its own; the same call or command "
                 "goes on from its last checkpoint"
-            ) from None
-        if error is None:
-            raise JobFailed(
-                f"{stage.name} on {preset.processes} process(es) ended with exit code {code}:\n"
-                f"{''.join(last)}"
             )
-        if error is not errors.RolledBack:
-            raise error(failed[0]["message"]) from None
+        if ended.error is None:
+            raise JobFailed(
+                f"{stage.name} on {preset.processes} process(es) ended with exit code "
+                f"{ended.code}:\n{ended.last}"
+            )
+        if not isinstance(ended.error, errors.RolledBack):
+            raise ended.error

@@ -72,6 +72,9 @@ class TrainRow(_Batch):
     sampled_tokens: int
     generation_seconds: float
     environment_seconds: float
+    # |log-probability of a sampled token in vLLM - in the trainer|, of a step; with vLLM alone
+    logprob_difference_mean: NotRequired[float]
+    logprob_difference_max: NotRequired[float]
 
 
 class ValidationRow(_Batch):
@@ -135,6 +138,8 @@ _LOGGED = {
     "frac_reward_zero_std": "share_of_groups_without_signal",
     "learning_rate": "learning_rate",
     "completions/mean_length": "sampled_tokens_per_episode",
+    "sampling/sampling_logp_difference/mean": "logprob_difference_mean",
+    "sampling/sampling_logp_difference/max": "logprob_difference_max",
 }
 """TRL's names -> ours, for what TRL computes; the rest of a row comes from rollout.metrics."""
 
