@@ -135,7 +135,17 @@ def write(made: Mapping, folder: Path) -> None:
 
 
 def publish(folder: Path) -> Path:
-    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers."""
+    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers.
+
+    ValueError before anything is written when the build is not finished.
+    """
+    needed = ("competence/log.jsonl", "habits/log.jsonl", "habits/model", "competence.json")
+    missing = [name for name in (*needed, "start.json") if not (folder / name).exists()]
+    if missing:
+        raise ValueError(
+            f"{folder} holds no finished agent: {', '.join(missing)} missing. Build it first, with "
+            "`make agent` (two hours and a half on two cores; a stopped one goes on)"
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
     for file in (folder / "habits" / "model").iterdir():
         shutil.copy(file, FOLDER / file.name)
