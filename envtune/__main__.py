@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "pre-train the embedded agent from nothing (2.5 hours on two cores; resumes)"
     agent = command("agent", _agent, text)
-    agent("--write", action="store_true", help="put its weights and card into data/tiny_agent")
+    text = "train nothing: put weights and card of the finished agent into data/tiny_agent"
+    agent("--write", action="store_true", help=text)
 
     text = "execute a notebook for every point of a grid, a process and a run folder each"
     sweep = command("sweep", _sweep, text)
@@ -151,9 +152,8 @@ def _agent(options) -> None:
     from envtune.policy.agent import build  # they need torch
     from envtune.study import agent_card
 
-    print(build.build(paths.runs() / "agent"))
-    if options.write:
-        print(agent_card.publish(paths.runs() / "agent"))
+    folder = paths.runs() / "agent"
+    print(agent_card.publish(folder) if options.write else build.build(folder))
 
 
 def _train(options) -> None:

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from envtune import Episode, bfcl, hints
+from envtune.__main__ import main
 from envtune.bfcl import synthetic
 from envtune.env import protocol, rewards
 from envtune.policy import agent, sampler
@@ -220,7 +221,7 @@ def test_the_committed_agent_is_what_its_card_says():
     assert (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
     assert (agent.FOLDER / "README.md").read_text() == agent_card.card(
         made, (agent.FOLDER / "model.safetensors").stat().st_size
-    ), "run: python -m envtune agent --write"
+    ), "write the card anew: agent_card.write(made, agent.FOLDER)"
     assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), (
         "the dials are not those of the committed weights"
     )
@@ -245,6 +246,18 @@ def test_the_committed_agent_is_what_its_card_says():
         0.7 <= start["sampled_format_reward"] <= 0.85
         and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
     )
+
+
+def test_writing_an_agent_that_is_not_built_is_refused_and_trains_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "competence.json").write_text("[]")
+    assert main(["agent", "--write"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "start.json missing. Build it first, with `make agent`" in said
+    assert [f.name for f in (tmp_path / "agent").iterdir()] == ["competence.json"]
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def hours(steps, seeds, stages=TWO, tests=None):
         presets.CPU_TINY, points, {**fixed, "validate_every": 6, "test_tasks": tests}
     )
     assert said.startswith(f"{len(seeds)} runs, {steps * len(seeds)} optimiser steps")
-    return float(re.search(r"about ([\d.]+) core-hours", said)[1])
+    return float(re.search(r"about ([\d.]+) device-hours", said)[1])
 
 
 def test_the_cost_counts_runs_steps_and_the_final_evaluation():

@@ -157,8 +157,24 @@ def test_each_limit_has_an_ending_of_its_own_and_the_score_stays_over_all_turns(
     assert episode.record.ending is Ending.EPISODE_STEP_LIMIT and episode.record.limits == "short"
     assert rewards.progress_reward(episode.record) == 0.5 and not episode.record.completed
     assert replay(BASE, [LS] * 21, limits="evaluation").ending is Ending.TURN_STEP_LIMIT
+    last_turn = replay(BASE, [messages[0], ANSWER, *[LS] * 21], limits="evaluation")
+    assert len(last_turn.verdicts) == 2 and last_turn.ending is Ending.TURN_STEP_LIMIT
     whole = Episode(BASE, replace(TRAINING, name="just enough", steps_per_episode=len(messages)))
     assert [whole.step(m) for m in messages][-1] is None and whole.record.ending is Ending.COMPLETED
+
+
+def test_an_interrupt_while_a_turn_is_judged_leaves_the_record_as_it_was(monkeypatch):
+    episode = Episode(BASE, EVALUATION)
+    for _ in range(20):
+        episode.step(LS)
+    before = episode.record
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "envtune.env.episode.ground_truth", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        episode.step(LS)
+    assert episode.record == before and not episode.done
+    assert episode.step(LS) is None and episode.record.ending is Ending.TURN_STEP_LIMIT
 
 
 @pytest.mark.parametrize("changes", [{"steps_per_turn": 0}, {"steps_per_episode": 0}])

@@ -67,15 +67,37 @@ MINE = [
 ]
 
 
-@pytest.mark.parametrize("given, part", [({"sed": 1}, "no parameter sed"), ({"steps": "x"}, "int")])
-def test_papermill_alone_cannot_smuggle_in_a_wrong_parameter(tmp_path, given, part):
+@pytest.mark.parametrize(
+    "head, given, part",
+    [
+        ("", {"sed": 1}, "no parameter sed"),
+        ("", {"steps": "x"}, "int"),
+        ("# Parameters\n", {"sed": 1}, "no parameter sed"),  # papermill's own first line
+    ],
+)
+def test_papermill_alone_cannot_smuggle_in_a_wrong_parameter(tmp_path, head, given, part):
     import papermill
 
-    book = write(tmp_path / "mine.ipynb", MINE)
+    book = write(tmp_path / "mine.ipynb", [head + MINE[0], *MINE[1:]])
     with pytest.raises(papermill.PapermillExecutionError, match=part):
         papermill.execute_notebook(
             book, tmp_path / "out.ipynb", given, kernel_name="python3", progress_bar=False
         )
+
+
+def test_a_parameters_cell_that_begins_as_papermills_does_is_not_taken_for_an_injected_one():
+    own, injected, values = (
+        "# Parameters\nsteps: int = 5  # [steps]",
+        "# Parameters\nsteps = 7\n",
+        {},
+    )
+    notebook.check_injected(["", "import os", own], values)
+    values["steps"] = 7
+    notebook.check_injected(["", own, injected], values)
+    notebook.check_injected(["", own, injected, own, injected], values)  # run twice
+    notebook.check_injected(["", injected], values)  # the injected cell alone
+    with pytest.raises(ValueError, match="steps is of type int"):
+        notebook.check_injected(["", own, injected], {"steps": "x"})
 
 
 def test_a_renamed_copy_with_one_more_parameter_runs(tmp_path):

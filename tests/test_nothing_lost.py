@@ -194,6 +194,26 @@ def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     assert json.loads(file.read_text()) == {"a": 1}
 
 
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(number):
+        synced.append((os.fstat(number).st_ino, os.fstat(number).st_size))
+        assert not (tmp_path / "file").exists() and not (tmp_path / "folder").exists()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with files.atomic(tmp_path / "file") as unfinished:
+        unfinished.write_text("abc")
+    assert synced == [((tmp_path / "file").stat().st_ino, 3)]
+    (tmp_path / "file").unlink()
+    with files.atomic(tmp_path / "folder") as unfinished:
+        (unfinished / "part").mkdir(parents=True)
+        (unfinished / "part" / "weights").write_text("abcd")
+    assert synced[1:] == [((tmp_path / "folder" / "part" / "weights").stat().st_ino, 4)]
+    files.write_json(tmp_path / "progress.json", {}, durable=False)
+    assert len(synced) == 2
+
+
 def test_an_error_that_is_no_full_disk_passes_as_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"), runlog.full_disk_explained(tmp_path):
         raise RuntimeError("shapes differ")

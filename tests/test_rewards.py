@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -189,18 +191,83 @@ def test_config_keeps_a_reward_by_name_with_a_digest_of_what_it_computes(monkeyp
     assert BRIEF.source_digest() != kept["source_digest"]  # a value that the function reads
 
 
-def test_a_function_of_a_notebook_cell_has_a_source_and_one_without_is_refused():
+def test_a_function_of_a_notebook_cell_has_a_digest_of_what_it_computes():
     from IPython.core.interactiveshell import InteractiveShell
 
     shell, digests = InteractiveShell(), []
-    for value in (0.5, 0.5, 0.75):
+    for value in ("0.5", "0.5  # half", "0.75"):
         shell.run_cell(f"def mine(record):\n    return {value}")
         digests.append(Reward(shell.user_ns["mine"], 1.0).source_digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+WRAPPED = """import functools
+def kept(function):
+    @functools.wraps(function)
+    def wrapper(record): return function(record)
+    return wrapper
+@kept
+def mine(record): return {}"""
+MADE = "def made(k):\n    def mine(record): return k\n    return mine\nmine = made({})"
+VERSIONS = [
+    *(f"def mine(record): return {value}" for value in ("1", "1.0", "True", "None", "-0.0", "0.0")),
+    *(f"def mine(record): return record.{name}" for name in ("turns", "steps", "turns > 1")),
+    *(f"def mine(record, k={value}): return k" for value in ("1", "2", "{'a': 1}", "{'a': 2}")),
+    *(f"def mine(record, *, k={value}): return k" for value in ("1", "2", "max")),
+    *(f"def mine(record): return sum({k} for _ in record.steps)" for k in (1, 2)),
+    *(f"def mine(record): return record.task_id in {{'a', 'b', {c!r}}}" for c in "cd"),
+    *(f"mine = lambda record: (lambda a, b: a - b)({given})" for given in ("1, 2", "a=1, b=2")),
+    "mine = lambda record: (lambda b, a: b - a)(a=1, b=2)",  # as the last, but for local names
+    *(MADE.format(k) for k in (1, 2)),
+    *(WRAPPED.format(k) for k in (1, 2)),
+]
+"""Sources of a reward `mine`, no two of which compute the same."""
+
+
+def digest_of(source, file="<test>"):
     names = {}
-    exec("def mine(record): return 1.0", names)
-    with pytest.raises(ValueError, match="the source of reward mine cannot be read"):
-        Reward(names["mine"], 1.0).source_digest()
+    exec(compile(source, file, "exec"), names)
+    return Reward(names["mine"], 1.0).source_digest()
+
+
+def test_a_digest_tells_versions_apart_and_does_not_ask_where_they_stand():
+    digests = [digest_of(source) for source in VERSIONS]
+    assert len(set(digests)) == len(VERSIONS)
+    assert digests == [digest_of(f"# moved\n\n{source}", "elsewhere.py") for source in VERSIONS]
+    one, two = (lambda record: 0.5), (lambda record: 0.25)  # on one line
+    assert Reward(one, 1.0).source_digest() != Reward(two, 1.0).source_digest()
+
+
+def test_a_digest_is_the_same_in_every_process():
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_rewards import VERSIONS, digest_of\n"
+        "print([digest_of(source) for source in VERSIONS])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=paths.ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    ]
+    assert said == [str([digest_of(source) for source in VERSIONS])] * 2
+
+
+def test_a_digest_is_of_what_was_imported_and_not_of_the_file_as_it_is_now(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_later.py"
+    file.write_text("def mine(record):\n    return 0.5\n")
+    import edited_later  # pyright: ignore[reportMissingImports]
+
+    before = Reward(edited_later.mine, 1.0).source_digest()
+    file.write_text("def mine(record):\n    return 0.25\n")
+    assert Reward(edited_later.mine, 1.0).source_digest() == before
+    assert digest_of(file.read_text()) != before == digest_of("def mine(record): return 0.5")
 
 
 def test_a_job_carries_a_reward_of_a_module_and_refuses_one_of_this_process(tmp_path):
@@ -234,7 +301,7 @@ def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_po
             grpo.train_stage(replace(MINE, reward=other), SMALL, 1, small_policy, tmp_path, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[__name__], "COST", 0.5)
-        with pytest.raises(ValueError, match="another version of the reward brief: its source"):
+        with pytest.raises(ValueError, match="another version of the reward brief: its code"):
             grpo.train_stage(MINE, SMALL, 1, small_policy, tmp_path, 0)
 
 

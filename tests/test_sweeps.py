@@ -185,6 +185,7 @@ def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
             False,
         ),
         ("ZMQError: Address already in use\nTraceback:\nValueError: no", False),
+        ("  3%|# |\renvtune: a.ipynb, cell 2: OSError: Address already in use", True),
         ("", False),
     ],
 )
@@ -226,6 +227,29 @@ def test_the_bar_names_each_run_that_ends(book, capsys):
     printed = capsys.readouterr()
     assert "s.x-13: failed in" in printed.out and "thirteen is refused" in printed.out
     assert "100%" in printed.err and "1 of 1 runs done" in printed.err
+
+
+def test_a_run_that_failed_before_waits_in_the_bar_until_it_is_tried_again(
+    book, monkeypatch, capsys
+):
+    points, told = sweeps.plan(book, "s", sweeps.grid({"x": [1, 2, 3, 4]})), []
+    monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
+    monkeypatch.setattr(
+        sweeps.progress, "report", lambda share, total, text: told.append((share, text))
+    )
+    for point in points:
+        point.folder.mkdir()
+    failed = {"state": "failed", "error": "last week's", "seconds": 60.0}
+    sweeps._note(points[0], **failed, since=1.0)
+    sweeps._note(points[1], state="running", since=1.0, attempt=1)  # its driver was killed
+    sweeps._note(points[2], state="done", since=1.0, seconds=60.0)
+    update = sweeps._bar(points)
+    update()
+    assert told == [(0.25, "1 of 4 runs done")] and "failed" not in capsys.readouterr().out
+    sweeps._note(points[0], **failed, since=2.0)  # it fails again, in the same way
+    update()
+    assert told[-1] == (0.5, "2 of 4 runs done")
+    assert "s.x-1: failed in 1.0 min last week's" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@
 import contextlib
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,20 +17,28 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
     """Write a file or a folder completely or not at all.
 
     The block writes to the path that it gets; when the block ends without an exception, the
     result is moved to `path`.
+
+    durable: the result is on the disk before it is moved (1 to 8 ms a file). Without it, a power
+        loss may leave an empty file under the new name; a kill never does.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     yield unfinished
+    if durable:
+        for file in unfinished.rglob("*") if unfinished.is_dir() else [unfinished]:
+            if file.is_file():
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
     unfinished.replace(path)
 
 
-def write_json(path: Path, data) -> None:
-    """Write a JSON file atomically."""
-    with atomic(path) as unfinished:
+def write_json(path: Path, data, durable: bool = True) -> None:
+    """Write a JSON file atomically; durable as in `atomic`."""
+    with atomic(path, durable) as unfinished:
         unfinished.write_text(json.dumps(data, indent=1))
 
 

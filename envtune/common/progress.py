@@ -56,4 +56,5 @@ def report(done: float, total: float, text: str = "") -> None:
         return
     share = _phase["start"] + (_phase["end"] - _phase["start"]) * done / max(1, total)
     text = text or (f"{_phase['name']} {done}/{total}" if total > 1 else _phase["name"])
-    write_json(Path(target), {"share": share, "text": text})
+    # written for every task of an evaluation and of no use after the run
+    write_json(Path(target), {"share": share, "text": text}, durable=False)

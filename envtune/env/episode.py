@@ -191,12 +191,15 @@ class Episode:
         turn, limits = self._turn, self.limits
         self._steps_in_turn += 1
         ends_turn, outcome, feedback, ran = self._play(protocol.parse(message))
-        if not ends_turn and self._steps_in_turn > limits.steps_per_turn:
+        limit_reached = not ends_turn and self._steps_in_turn > limits.steps_per_turn
+        if limit_reached:
             ends_turn, outcome = True, Outcome.FORCED_END
             feedback = f"{feedback}\n{protocol.FORCED_END_NOTICE}"
-            if limits.limit_ends_episode:
-                self._ending = Ending.TURN_STEP_LIMIT
         won = self._end_turn(outcome) if ends_turn else None
+        # after the verdict: it runs the ground truth's calls, and an interrupt there leaves the
+        # episode running. In the last turn this replaces COMPLETED.
+        if limit_reached and limits.limit_ends_episode:
+            self._ending = Ending.TURN_STEP_LIMIT
         self._steps.append(Step(turn, message, outcome, feedback, won, *ran))
         if len(self._steps) == limits.steps_per_episode:
             self.abort(Ending.EPISODE_STEP_LIMIT)

@@ -125,6 +125,36 @@ def _names_read(code: types.CodeType) -> set[str]:
     return names
 
 
+def _read_outside(function: types.FunctionType) -> dict[str, object]:
+    """Numbers and texts that a function reads from its module and from functions around it."""
+    read = _names_read(function.__code__)
+    outside = {k: v for k, v in function.__globals__.items() if k in read}
+    cells = function.__closure__ or ()
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        with contextlib.suppress(ValueError):  # not assigned yet
+            outside[name] = cell.cell_contents
+    return {k: v for k, v in outside.items() if isinstance(v, (bool, int, float, str))}
+
+
+def _stable(value: object) -> str:
+    """Compiled code, a constant or a default value as text that every process writes alike.
+
+    No addresses, files or line numbers; of an object that is not plain data, its type alone.
+    """
+    if isinstance(value, types.CodeType):
+        arguments = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount)
+        names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
+        code = (value.co_code, value.co_exceptiontable, value.co_flags, arguments, names)
+        return f"code {code} {_stable(value.co_consts)}"
+    if isinstance(value, (tuple, list, set, frozenset, dict)):
+        parts = [_stable(v) for v in (value.items() if isinstance(value, dict) else value)]
+        if isinstance(value, (set, frozenset)):
+            parts.sort()  # their order changes with Python's hash seed
+        return f"{type(value).__name__}({', '.join(parts)})"
+    plain = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
+    return repr(value) if isinstance(value, plain) else type(value).__qualname__
+
+
 @dataclass(frozen=True)
 class Reward:
     """A function that scores an episode, and the largest value it can return."""
@@ -168,25 +198,18 @@ class Reward:
     def source_digest(self) -> str:
         """Digest that tells versions of the function apart.
 
-        It covers the source and the global numbers and texts that the function reads, but not
-        other functions that it calls.
+        It covers the function as it was compiled, with its default values, and the numbers and
+        texts that it reads from outside, but not other functions that it calls. Comments do not
+        count; another Python version compiles to another digest.
         """
-        read = _names_read(self.function.__code__)
-        outside = {k: v for k, v in self.function.__globals__.items() if k in read}
-        for name, cell in zip(
-            self.function.__code__.co_freevars, self.function.__closure__ or (), strict=True
-        ):
-            with contextlib.suppress(ValueError):  # not assigned yet
-                outside[name] = cell.cell_contents
-        constants = {k: v for k, v in outside.items() if isinstance(v, (bool, int, float, str))}
-        try:
-            text = inspect.getsource(self.function) + repr(sorted(constants.items()))
-        except OSError:
-            raise ValueError(
-                f"the source of reward {self.name} cannot be read, so a run could not tell two "
-                "versions of it apart; define it in a notebook cell or in a module"
-            ) from None
-        return sha256(text.encode()).hexdigest()[:12]
+        # of a decorated function, the wrapper and what it wraps
+        functions = dict.fromkeys((self.function, inspect.unwrap(self.function)))
+        parts = [
+            (f.__code__, f.__defaults__, f.__kwdefaults__, sorted(_read_outside(f).items()))
+            for f in functions
+            if inspect.isfunction(f)
+        ]
+        return sha256(_stable(parts).encode()).hexdigest()[:12]
 
 
 REWARDS = {

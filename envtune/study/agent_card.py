@@ -88,10 +88,13 @@ Licence: Apache-2.0, as the rest of the project.
 - It cannot read free English: expect 0 on BFCL's own tasks. What training does to it is **no
   evidence about large models**.
 - *Competence*: before it learns its habits it solves **{every["accuracy"]:.0%}** of {every["n"]} \
-held-out base tasks (greedy).
+held-out base tasks (numbers 400-799, greedy).
 - *With its habits*, where training starts: {start["greedy"]:.0%} greedy and \
 {start["sampled"]:.0%} sampled of {start["n"]}
-  held-out tasks in all four variants; format reward {start["sampled_format_reward"]:.2f}.
+  held-out tasks (numbers 400-499 in all four variants); format reward \
+{start["sampled_format_reward"]:.2f}.
+  Runs are measured on other tasks, the test set (numbers 200-299), so the accuracy that they
+  start from is another number ([claims](../../docs/claims.md)).
 - A hint with a vague error raises the probability that its next message is the right step from
   {hint["without"]:.0%} to {hint["with"]:.0%} ({hint["n"]} errors, sampled).
 
@@ -120,7 +123,7 @@ which continues from the competent agent and takes ten minutes.
 
 ## Competence by group
 
-Held-out base tasks, greedy, habits off; 95% intervals (bootstrap over tasks).
+Held-out base tasks (numbers 400-799), greedy, habits off; 95% intervals (bootstrap over tasks).
 
 {_table(made["competence"], ("group", "n", "accuracy", "low", "high"))}
 """
@@ -135,7 +138,17 @@ def write(made: Mapping, folder: Path) -> None:
 
 
 def publish(folder: Path) -> Path:
-    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers."""
+    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers.
+
+    ValueError before anything is written when the build is not finished.
+    """
+    needed = ("competence/log.jsonl", "habits/log.jsonl", "habits/model", "competence.json")
+    missing = [name for name in (*needed, "start.json") if not (folder / name).exists()]
+    if missing:
+        raise ValueError(
+            f"{folder} holds no finished agent: {', '.join(missing)} missing. Build it first, with "
+            "`make agent` (two hours and a half on two cores; a stopped one goes on)"
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
     for file in (folder / "habits" / "model").iterdir():
         shutil.copy(file, FOLDER / file.name)

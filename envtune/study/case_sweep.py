@@ -66,8 +66,8 @@ def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
         )
     hours = sum(_hours(pd.read_parquet(MEASURED), setup, run) for run in runs)
     return (
-        f"{said}, about {hours:.1f} core-hours with evaluation, from the step times of a "
-        "committed run on one core of a small x86-64 machine."
+        f"{said}, about {hours:.1f} device-hours with evaluation, from the step times of a "
+        "committed run; the device is one core of a small x86-64 machine."
     )
 
 

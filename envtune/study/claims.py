@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from envtune.bfcl.synthetic import TEST
 from envtune.common import paths
 from envtune.common.stats import sign_test
 from envtune.study import ablations
@@ -160,7 +161,8 @@ def _learns() -> Finding:
         by_seed = ", ".join(f"{r:+.2f}" for r in rise)
         texts.append(f"{way} {start.mean():.1%} to {end.mean():.1%} (rise by seed {by_seed})")
     evidence = (
-        f"accuracy on {table['n'].iloc[0]} held-out tasks, before and after the four stages: "
+        f"accuracy on the {table['n'].iloc[0]} synthetic test tasks (numbers {TEST[0]}-{TEST[-1]}; "
+        "the agent's card has it on others), before and after the four stages: "
         f"{'; '.join(texts)}; figures/learning"
     )
     if len(set(table["seed"])) < 3:

@@ -11,6 +11,7 @@ itself, so a copy under another name, or with more parameters, works the same.
 import ast
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from envtune.common import files, paths
 
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it injects
+# and what it does not write there: `seed: int = 0`, by which a cell of one's own declares
+DECLARATION = re.compile(r"^\w+ *:", re.MULTILINE)
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
 
@@ -94,8 +97,13 @@ def check_injected(cells: list[str], values: dict) -> None:
     """Refuse what papermill injected but the cell before it does not declare.
 
     `cells` are the sources that ran so far, `values` the variables. Nothing injected: no check.
+    Papermill's tag is not seen from inside, and the user's own cell may have the same first line.
     """
-    places = [i for i, cell in enumerate(cells) if cell.startswith(INJECTED)]
+    places = [
+        i
+        for i, cell in enumerate(cells)
+        if cell.startswith(INJECTED) and not DECLARATION.search(cell)
+    ]
     if places:
         declared = _parameters(cells[places[0] - 1])
         if not declared:

@@ -163,11 +163,12 @@ def execute(
                 ).returncode
             seconds = round(time.time() - began, 1)
             if code == 0:
-                return _note(point, state="done", seconds=seconds)
+                return _note(point, state="done", since=began, seconds=seconds)
             error = _error_in(log.read_text(errors="replace"), code)
             if not PORT_RACE.search(error):
                 break
-        return _note(point, state="failed", error=error.split("\n")[0], seconds=seconds)
+        ended = {"error": error.split("\n")[0], "since": began, "seconds": seconds}
+        return _note(point, state="failed", **ended)
 
 
 def run_states(points: Sequence[Point]) -> pd.DataFrame:
@@ -205,9 +206,12 @@ def _share(run: dict) -> float:
 def _bar(points: Sequence[Point]) -> Callable[[], None]:
     """A progress bar over the runs, with a line for each that ends; each call updates it.
 
-    Silent in a kernel of `envtune run`, which draws a bar itself from the share reported to it.
+    A run that failed or was killed in an earlier sweep waits until it is tried again. Silent in a
+    kernel of `envtune run`, which draws a bar itself from the share reported to it.
     """
     reported = {point.name for point in points if finished(point)}
+    # `since` makes a state differ from the one before, also when a run fails twice in the same way
+    before = {point.name: _state(point) for point in points if point.name not in reported}
     bar = tqdm(
         total=len(points),
         initial=len(reported),
@@ -218,9 +222,12 @@ def _bar(points: Sequence[Point]) -> Callable[[], None]:
     )
 
     def update() -> None:
+        # read first: a run that begins in between waits until the next update
+        untried = {p.name for p in points if p.name in before and _state(p) == before[p.name]}
         states, running = run_states(points).to_dict("records"), []
         for run in states:
             name = run["run"]
+            run["state"] = "waiting" if name in untried else run["state"]
             if run["state"] == "running":
                 running.append(f"{name.split('.', 1)[1]} {run['stage']} {run['step']}")
             elif run["state"] in ("done", "failed"):

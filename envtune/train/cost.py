@@ -38,9 +38,9 @@ def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
 def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:
     """One row per stage and `all`: steps, seconds_a_step, validations, hours and more.
 
-    tokens_per_second is that of generation, device_hours are hours times processes. measured is
-    False where the metrics lack the stage, which then gets the mean of the others. ValueError
-    without a training step.
+    tokens_per_second is that of generation, device_hours are hours times processes: the device of
+    a process is its GPU, or the CPU. measured is False where the metrics lack the stage, which then
+    gets the mean of the others. ValueError without a training step.
     """
     train, validated = metrics[metrics["kind"] == "train"], metrics[metrics["kind"] == "validation"]
     if not len(train):

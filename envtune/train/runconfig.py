@@ -153,8 +153,8 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
         if found[0].startswith("reward.source_digest"):
             raise ValueError(
                 f"{run_dir} trained {stage.name} with another version of the reward "
-                f"{now['reward']['name']}: its source, or a value that it reads, has changed. "
-                f"{OR_ELSE}"
+                f"{now['reward']['name']}: its code, or a value that it reads, has changed, or the "
+                f"Python version, which compiles it differently. {OR_ELSE}"
             )
         raise ValueError(
             f"{run_dir} holds {stage.name} with other settings: {'; '.join(found)}. {OR_ELSE}"
