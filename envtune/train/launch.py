@@ -175,7 +175,13 @@ def run_job(
             lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
+    def clear_up() -> None:
+        process.wait()
+        with contextlib.suppress(ProcessLookupError):  # what it left would hold the pipe open
+            os.killpg(process.pid, signal.SIGKILL)
+
+    for work in (read, clear_up):
+        threading.Thread(target=work, daemon=True).start()
     last: list[str] = []
     error, interrupted = None, False
     try:
@@ -197,9 +203,9 @@ def run_job(
                 interrupted = True
                 process.send_signal(stop)
     finally:
-        for signal_ in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal_)
+        for deadly in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, deadly)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
 
