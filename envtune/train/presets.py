@@ -7,6 +7,7 @@ With one update per batch (num_iterations 1) the probability ratio is 1, so the 
 act; they are the paper's and matter once a batch is used more than once.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import TASKS
@@ -17,6 +18,8 @@ from envtune.train.collapse import Guard
 VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
 PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
+SHARDED = ("zero3", "fsdp")
+"""Of these the ones that spread weights, gradients and optimiser over the processes."""
 REPORTS = ("tensorboard", "wandb", "trackio")
 
 
@@ -38,7 +41,7 @@ class Preset:
     device_batch: int = 1  # sequences in one forward and backward pass of a device
     rollout_batch: int | None = None
     """Episodes that a process plays at once without vLLM, which bounds its keys and values; None:
-    all of a step."""
+    all of a step. With vLLM leave it at None: vLLM queues what does not fit."""
     context_tokens: int = 32_768  # opening and completion together; vLLM reserves it [tokens]
     message_tokens: int = 2_048  # longest agent message [tokens]
     completion_tokens: int | None = None  # longest episode after its opening; None: the stage's own
@@ -65,19 +68,21 @@ class Preset:
     gradient_checkpointing: bool = True
     use_vllm: bool = True
     vllm_mode: str = "colocate"
-    """colocate: vLLM on the training GPUs. server: on its own, started with `trl vllm-serve`."""
-    vllm_gpu_share: float = 0.35
-    """Share of a GPU's memory for a colocated vLLM and its copy of the weights [0..1]."""
+    """colocate: vLLM on the training GPUs. server: on its own, started as docs/training.md says."""
+    vllm_gpu_share: float = 0.5
+    """Share of a GPU's memory for a colocated vLLM: its copy of the weights, then keys and values
+    [0..1]. `check` says how many full episodes those hold; with fewer than are played, openings are
+    read again between waves. Awake while training, half of the GPU is the loss's; asleep, 0.7."""
     vllm_sleep: bool = False
-    """Free vLLM's memory while training; slower, as weights are pushed at every generation."""
+    """Free vLLM's memory while training; slower, as weights are pushed at every rollout."""
     vllm_server: str = ""  # base URL of the server, for vllm_mode "server"
     lora_rank: int | None = None  # LoRA, merged at the end of a stage; None: full fine-tuning
     four_bit: bool = False  # base weights in 4 bits (QLoRA, bitsandbytes NF4)
     processes: int = 1  # GPUs, one process each; more than one are started by `accelerate launch`
     gpu_gib: float = 80.0  # the GPU the preset is made for; used where none is found [GiB]
     parallel: str = "ddp"
-    """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate. cpu: several
-    processes without a GPU, for tests."""
+    """How processes share the model: ddp, zero3 or fsdp, files of train/accelerate; LoRA takes ddp.
+    cpu: several processes without a GPU, for tests."""
     validate_every: int = 10  # optimiser steps between validations; each end of a stage has one too
     validation_tasks: int = 100
     save_every: int = 10  # optimiser steps between checkpoints
@@ -118,8 +123,14 @@ class Preset:
             )
         if self.four_bit and not self.lora_rank:
             return "4-bit weights cannot be trained, only adapters on them; set lora_rank"
-        if self.four_bit and self.parallel in ("zero3", "fsdp"):
+        if self.four_bit and self.parallel in SHARDED:
             return "4-bit weights are not spread over GPUs here; set parallel='ddp'"
+        if self.lora_rank and self.parallel in SHARDED:
+            return (
+                "adapters are merged by one process at the end of a stage, and parallel="
+                f"{self.parallel!r} spreads the weights over all of them; set parallel='ddp', or "
+                "lora_rank=None for full fine-tuning"
+            )
         choices = {"vllm_mode": VLLM_MODES, "parallel": PARALLEL, "scale_rewards": SCALES}
         for name, allowed in (choices | {"tasks": TASKS}).items():
             if (value := getattr(self, name)) not in allowed:
@@ -127,7 +138,12 @@ class Preset:
         if unknown := sorted(set(self.report_to) - set(REPORTS)):
             return f"report_to holds any of {', '.join(REPORTS)}, got {', '.join(unknown)}"
         if self.use_vllm and self.vllm_mode == "server" and not self.vllm_server:
-            return "vllm_mode 'server' needs vllm_server, the base URL of `trl vllm-serve`"
+            return "vllm_mode 'server' needs vllm_server, the base URL of a running `vllm serve`"
+        if self.use_vllm and self.vllm_mode == "server" and self.vllm_sleep:
+            return (
+                "a vLLM server has GPUs of its own, so vllm_sleep=True frees nothing that training "
+                "could use; set vllm_sleep=False, or vllm_mode='colocate'"
+            )
         if self.processes < 1 or not 0 < self.vllm_gpu_share < 1 or (self.rollout_batch or 1) < 1:
             return (
                 "processes and rollout_batch are at least 1 and vllm_gpu_share is between 0 and 1, "
@@ -142,6 +158,11 @@ class Preset:
         return {name: getattr(self, name) for name in fields}
 
     @property
+    def checkpoints_kept(self) -> int:
+        """Checkpoints of a stage in training: the last two, and those that a rollback may go to."""
+        return 2 + math.ceil(2 * self.guard.window / max(1, self.save_every))
+
+    @property
     def training_limits(self) -> Limits:
         """The limits of training episodes: the authors' unless a field above changes them."""
         steps = {"steps_per_turn": self.steps_per_turn, "steps_per_episode": self.steps_per_episode}
@@ -149,7 +170,7 @@ class Preset:
         return limits if limits == TRAINING else replace(limits, name="training, changed")
 
 
-PAPER = Preset(processes=8, parallel="zero3", vllm_sleep=True)
+PAPER = Preset(processes=8, parallel="zero3", vllm_sleep=True, vllm_gpu_share=0.7)
 CPU_TINY = Preset(
     name="cpu-tiny",
     model="tiny-agent",
