@@ -210,6 +210,13 @@ def adapters(preset: Preset):
     )
 
 
+def adapters_in_float32(model) -> None:
+    """Undo TRL's cast of adapters on 4-bit weights to bf16, where small steps round to nothing."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
 class StageTrainer(PackedGRPOTrainer):
     """TRL's trainer. Validations restore the random state, so they do not affect training."""
 
@@ -275,6 +282,8 @@ def _trainer(
         rollout_func=play,
         callbacks=callbacks,
     )
+    if preset.four_bit:
+        adapters_in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # it would print every row between the progress bars
     return trainer
 
