@@ -37,7 +37,7 @@ def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: 
     for layer in model.modules() if four_bit else ():
         # else a forward pass in eval mode on a CPU with AVX512-BF16 repacks the weights for
         # bitsandbytes::gemv_4bit, which has no backward pass: gradients are silently wrong
-        layer.support_avx512bf16_for_cpu = False
+        layer.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
     if device and not four_bit:
         model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
     return model, AutoTokenizer.from_pretrained(policy)
