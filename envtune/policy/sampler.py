@@ -26,7 +26,6 @@ NF4 = {
     "load_in_4bit": True,
     "bnb_4bit_quant_type": "nf4",
     "bnb_4bit_use_double_quant": True,
-    "bnb_4bit_compute_dtype": torch.bfloat16,
 }
 """The 4-bit weights of QLoRA, as bitsandbytes takes them."""
 
@@ -36,8 +35,14 @@ def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: 
     logging.disable_progress_bar()  # one per load and save would hide the run's own
     settings: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32}
     if four_bit:
-        settings["quantization_config"] = BitsAndBytesConfig(**NF4)
+        settings["quantization_config"] = BitsAndBytesConfig(
+            **NF4, bnb_4bit_compute_dtype=settings["dtype"]
+        )
     model = AutoModelForCausalLM.from_pretrained(policy, **settings)
+    for layer in model.modules() if four_bit else ():
+        # else a forward pass in eval mode on a CPU with AVX512-BF16 repacks the weights for
+        # bitsandbytes::gemv_4bit, which has no backward pass: gradients are silently wrong
+        layer.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
     if device and not four_bit:
         model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
     tokenizer = AutoTokenizer.from_pretrained(policy)

@@ -96,8 +96,7 @@ def grpo_config(stage: Stage, preset: Preset, steps: int, out: Path, seed: int) 
         disable_tqdm=True,
         save_steps=preset.save_every,
         save_strategy="steps",  # and after the last step
-        # a rollback may go back two windows
-        save_total_limit=2 + math.ceil(2 * preset.guard.window / preset.save_every),
+        save_total_limit=preset.checkpoints_kept,
         eval_strategy="steps",
         eval_steps=preset.validate_every,
         eval_on_start=True,
@@ -225,6 +224,13 @@ def adapters(preset: Preset):
     )
 
 
+def adapters_in_float32(model) -> None:
+    """Undo TRL's cast of adapters on 4-bit weights to bf16, where small steps round to nothing."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
 class StageTrainer(PackedGRPOTrainer):
     """TRL's trainer. Validations only play episodes, and do not affect training's random state."""
 
@@ -311,6 +317,8 @@ def _trainer(
             callbacks=callbacks,
         )
     trainer.play = play
+    if preset.four_bit:
+        adapters_in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # it would print every row between the progress bars
     return trainer
 

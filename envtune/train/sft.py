@@ -27,7 +27,7 @@ from envtune.policy import sampler
 from envtune.policy.agent.script import Habits, Script, write
 from envtune.policy.rollout import Chat, Rollout
 from envtune.train import launch
-from envtune.train.grpo import adapters, hand_over
+from envtune.train.grpo import adapters, adapters_in_float32, hand_over
 from envtune.train.presets import Preset
 from envtune.train.runlog import (
     MetricsLog,
@@ -197,6 +197,8 @@ def train(
             peft_config=adapters(preset),
             callbacks=[_Log(log)],
         )
+        if preset.four_bit:
+            adapters_in_float32(trainer.model)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         hand_over(trainer, tokenizer, start, preset, out / "policy")
