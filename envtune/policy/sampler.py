@@ -119,6 +119,8 @@ class _RoomyLayer(DynamicLayer):
             if used:
                 room[:, :, :, :used] = self.room[:, :, :, :used]
         self._show(room, end)
+        # autocast computes values in bf16 and rotates keys in float32
+        key_states, value_states = key_states.to(room.dtype), value_states.to(room.dtype)
         if self.active_rows is None:
             self.keys[:, :, used:], self.values[:, :, used:] = key_states, value_states
             return self.keys, self.values
