@@ -199,7 +199,9 @@ def _train(options) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    say(str(grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))))
+    policy = grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))
+    if launch.PARENT not in os.environ:
+        say(str(policy))
 
 
 def _play(options) -> None:

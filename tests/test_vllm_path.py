@@ -133,6 +133,15 @@ if times < 3:
     assert count.read_text() == "3" and policy == tmp_path / "run" / "stage1_syntax" / "policy"
 
 
+def test_an_interrupt_at_the_very_end_of_a_stage_still_stops_a_curriculum(tmp_path, monkeypatch):
+    ended = launch.Ended(0, True, None, "")
+    monkeypatch.setattr(launch, "run_job", lambda *arguments: ended)
+    with pytest.raises(errors.Interrupted, match="has just ended"):
+        grpo.train_stage(
+            stages.STAGES[0], replace(SMALL, use_vllm=True), 2, "start", tmp_path / "run", 0
+        )
+
+
 def test_a_vllm_stage_that_is_rolled_back_asks_for_a_new_process(tmp_path, monkeypatch):
     alarm = SimpleNamespace(step=4, kind="entropy", why="low")
     monkeypatch.setattr(grpo, "_attempt", lambda *arguments: alarm)

@@ -243,8 +243,10 @@ def launch_stage(
     how = (environment, signal.SIGTERM if several else signal.SIGINT)
     while True:
         ended = run_job(command(preset, job), row, *how)
-        if ended.code == 0:
+        if ended.code == 0 and not ended.interrupted:
             return out / "policy"
+        if ended.code == 0:
+            raise Interrupted(f"{stage.name} has just ended; the same call or command goes on")
         if ended.interrupted and not isinstance(ended.error, Interrupted):
             on_row({"stage": stage.name, "step": 0, "kind": "stopped", "steps": steps})
             raise Interrupted(
