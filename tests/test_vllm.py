@@ -132,6 +132,15 @@ def test_another_seed_samples_other_messages_and_the_same_seed_the_same(curricul
     assert told["other"] != told["same"]
 
 
+def test_two_processes_each_with_vllm_train_one_run(tmp_path):
+    preset = replace(TINY, processes=2, parallel="cpu", device_batch=4)
+    grpo.train_stage(stages.STAGES[0], preset, 2, agent.FOLDER, tmp_path / "run", 0)
+    found = rows(tmp_path / "run")
+    assert [(row["step"], row["episodes"]) for row in found] == [(1, 8), (2, 8)]
+    assert found[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert all(row["logprob_difference_max"] < 1e-3 for row in found)
+
+
 def test_a_killed_stage_resumes(tmp_path):
     run = tmp_path / "run"
     job = run / "job.json"
