@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     model = bfcl_export.MODEL
     text = f"the name that they are scored under: a Qwen3 FC model of BFCL (default {model})"
     official("--model", default=model, metavar="NAME", help=text)
-    text = "which episodes of a run (default eval: its validation)"
-    official("--kind", choices=bfcl_export.KINDS, default="eval", help=text)
+    text = "which episodes of a run (default validation)"
+    official("--kind", choices=bfcl_export.KINDS, default="validation", help=text)
 
     parameter = ("-p", "--parameter")
     run = command("run", _run, "execute a notebook with papermill, with a progress bar")

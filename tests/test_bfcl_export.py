@@ -126,7 +126,7 @@ def test_repeats_of_an_evaluation_get_a_folder_each(tmp_path):
 
 
 def test_a_run_gives_its_validation_or_all_its_episodes(tmp_path):
-    tagged = [("eval", 0), ("train", 1), ("train", 1), ("eval", 2)]
+    tagged = [("validation", 0), ("train", 1), ("train", 1), ("validation", 2)]
     rows = [
         json.dumps({"stage": "s1", "step": step, "kind": kind, **right(BASE).to_dict()})
         for kind, step in tagged
@@ -138,7 +138,7 @@ def test_a_run_gives_its_validation_or_all_its_episodes(tmp_path):
         found = bfcl_export.export_bfcl(tmp_path / "run", tmp_path / kind, kind=kind)
         return [folder.name for folder in found]
 
-    assert names("eval") == ["s1_eval_step_0", "s1_eval_step_2"]
+    assert names("validation") == ["s1_validation_step_0", "s1_validation_step_2"]
     assert names("train") == ["s1_train_step_1", "s1_train_step_1_2"]
     assert len(names("all")) == 4
 
@@ -151,7 +151,7 @@ def test_what_bfcls_command_cannot_score_is_refused_with_a_sentence(tmp_path):
             bfcl_export.export_bfcl(run, tmp_path / "out", **how)
 
     refused("synthetic_base_7 is no task of BFCL", [right(BASE), right("synthetic_base_7")])
-    refused("no episodes of kind eval", [])
+    refused("no episodes of kind validation", [])
     refused("one of BFCL's Qwen/Qwen3", [right(BASE)], model="Qwen/../../x-FC")
     with pytest.raises(ValueError, match="neither a file of episodes nor a folder"):
         bfcl_export.export_bfcl(tmp_path / "nowhere", tmp_path / "out")

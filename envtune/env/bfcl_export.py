@@ -32,7 +32,7 @@ from envtune.common.files import atomic, read_lines
 from envtune.record import Ending, EpisodeRecord
 
 MODEL = "Qwen/Qwen3-4B-Instruct-2507-FC"
-KINDS = ("eval", "train", "all")
+KINDS = ("validation", "train", "all")
 NOT_RUN = "call_that_was_not_run"
 _FILE = "BFCL_v4_multi_turn_{}_result.json"
 
@@ -81,7 +81,7 @@ def result(record: EpisodeRecord) -> list[list[str]] | str:
     return turns
 
 
-def read_episodes(run: Path, kind: str = "eval") -> Iterator[tuple[str, EpisodeRecord]]:
+def read_episodes(run: Path, kind: str = "validation") -> Iterator[tuple[str, EpisodeRecord]]:
     """(group, record) of a run folder, an evaluation's folder, or a file of records.
 
     A group is a repeat of an evaluation, or a stage's step in a run. kind: of a run's episodes.
@@ -128,7 +128,7 @@ def write_results(out: Path, records: list[EpisodeRecord], model: str = MODEL) -
     return out
 
 
-def export_bfcl(run: Path, out: Path, model: str = MODEL, kind: str = "eval") -> list[Path]:
+def export_bfcl(run: Path, out: Path, model: str = MODEL, kind: str = "validation") -> list[Path]:
     """Write the result files of a run's episodes, and return the folders for `--result-dir`.
 
     Repeats, or evaluations of several steps, get a folder each under `out`. ValueError without
