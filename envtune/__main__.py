@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.common import paths
-from envtune.env import verl_export
+from envtune.env import bfcl_export, verl_export
 from envtune.hints import coverage, mining
 from envtune.record import read_records
 from envtune.study import notebook, sweeps
@@ -41,6 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     export("--seed", type=int, default=0, help="seed of the split (default 0)")
     mode = "how the split is drawn (default scenario)"
     export("--mode", choices=splits.MODES, default="scenario", help=mode)
+
+    text = "write a run's episodes as the result files that BFCL's own command scores"
+    official = command("export-bfcl", _export_bfcl, text)
+    text = "a run, the folder of an evaluation's episodes, or a file of records"
+    official("run_folder", metavar="run", type=Path, help=text)
+    official("--out", type=Path, required=True, help="an empty folder to write into")
+    model = bfcl_export.MODEL
+    text = f"the name that they are scored under: a Qwen3 FC model of BFCL (default {model})"
+    official("--model", default=model, metavar="NAME", help=text)
+    text = "which episodes of a run (default validation)"
+    official("--kind", choices=bfcl_export.KINDS, default="validation", help=text)
 
     parameter = ("-p", "--parameter")
     run = command("run", _run, "execute a notebook with papermill, with a progress bar")
@@ -124,6 +136,17 @@ def _export(options) -> None:
     split = splits.of_tasks(options.tasks, options.seed, options.mode)
     for file in verl_export.export_verl(options.out, split, options.tasks):
         print(file)
+
+
+def _export_bfcl(options) -> None:
+    where = (options.run_folder, options.out, options.model, options.kind)
+    for folder in bfcl_export.export_bfcl(*where):
+        folder = folder.resolve()
+        print(
+            f"bfcl evaluate --model {options.model} --test-category multi_turn --partial-eval "
+            f"--result-dir {shlex.quote(str(folder))} "
+            f"--score-dir {shlex.quote(f'{folder}-scores')}"
+        )
 
 
 def _run(options) -> None:

@@ -36,6 +36,31 @@ def test_evaluation_allows_twenty_steps_and_the_next_ends_the_episode():
     assert rewards.progress_reward(beyond) == 0.0
 
 
+@pytest.mark.parametrize("at, valid", [(0, True), (20, True), (None, False)])
+def test_the_step_limit_in_the_last_turn_is_judged_by_the_calls_until_then(at, valid):
+    first, last = bfcl.load_task(BASE).ground_truth
+    steps = [LS] * 21
+    if at is not None:
+        steps[at] = tool_call(*last)
+    record = replay(BASE, [tool_call(*first), ANSWER, *steps], limits="evaluation")
+    assert record.ending is Ending.TURN_STEP_LIMIT and bfcl.official_valid(record) == valid
+    assert rewards.binary_reward(record) == float(valid)
+
+
+def test_the_step_limit_in_an_earlier_turn_fails_the_episode():
+    first = tool_call(*bfcl.load_task(BASE).ground_truth[0])
+    record = replay(BASE, [first, *[LS] * 20], limits="evaluation")
+    assert record.verdicts[0].success and record.ending is Ending.TURN_STEP_LIMIT
+    assert not bfcl.official_valid(record)
+
+
+def test_bfcls_verdict_runs_the_calls_of_empty_turns_and_does_not_judge_these_turns():
+    asked, *others = ground_truth_messages(MISSING)
+    for call, valid in ((LS, True), (tool_call(("mkdir", {"dir_name": "mine"})), False)):
+        record = replay(MISSING, [call, asked, *others], limits="evaluation")
+        assert not record.verdicts[0].success and bfcl.official_valid(record) == valid
+
+
 def test_a_call_in_an_empty_turn_is_not_run_in_training_and_is_run_in_evaluation():
     training, evaluation = (
         replay(MISSING, [LS], limits=limits) for limits in ("training", "evaluation")

@@ -83,10 +83,11 @@ def official_valid(record) -> bool:
     """The verdict of BFCL's multi_turn_checker on all well-formed calls of an EpisodeRecord.
 
     The checker's own code runs, with one change: where it would build strings and `eval` them, the
-    calls go through a Toolbox as data. An episode that did not reach its last turn, or was ended by
-    a limit, fails, as in BFCL's runner ("force-terminated").
+    calls go through a Toolbox as data. As in BFCL's runner, an episode fails that a limit ended
+    before its last turn did ("force-terminated"), and one that ran into the step limit in its last
+    turn is judged by the calls made until then.
     """
-    if not record.completed:
+    if len(record.verdicts) < record.turns:
         return False
     return official_check(load_task(record.task_id), record.calls_by_turn())
 

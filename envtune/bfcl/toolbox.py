@@ -157,12 +157,14 @@ class Toolbox:
         self._owners = _owners(classes)
         self._methods: dict[str, Callable] = {}
         self._argument_chars = self._result_chars = 0
+        self.refused = 0  # calls that were not run: to unknown tools, or beyond call_limits
 
     def execute(self, call: Call) -> str:
         """Run one call and return its result as text. Never raises for what the call says."""
         name, arguments = call
         owner = self._owners.get(name)
         if owner is None:
+            self.refused += 1
             return f"{EXECUTION_ERROR}name {name!r} is not defined"
         try:
             self._argument_chars += weigh(call)
@@ -188,6 +190,7 @@ class Toolbox:
                 method = self._methods.get(name) or self._method(owner, name)
                 result = printed(method, arguments)
         except (call_limits.Refused, worker.Ended) as error:
+            self.refused += 1
             return f"{EXECUTION_ERROR}{error}"
         if name in _FROM_SETS:
             result = _ordered(call, result)
