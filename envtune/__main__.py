@@ -12,6 +12,7 @@ from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.common import paths
 from envtune.env import verl_export
+from envtune.env.interop import inspect_log, trl_completions
 from envtune.hints import coverage, mining
 from envtune.record import read_records
 from envtune.study import notebook, sweeps
@@ -41,6 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     export("--seed", type=int, default=0, help="seed of the split (default 0)")
     mode = "how the split is drawn (default scenario)"
     export("--mode", choices=splits.MODES, default="scenario", help=mode)
+
+    text = "write a run's episodes as a log for `inspect view` (extra `inspect`)"
+    viewed = command("export-inspect", _export_inspect, text)
+    viewed("run_folder", metavar="run", type=Path, help="a run or an evaluation's folder")
+    viewed("--out", type=Path, required=True, help="a file to write, *.eval or *.json")
+    viewed("--stage", help="only this stage")
+    viewed("--kind", choices=("train", "validation", "evaluation"), help="only these episodes")
+
+    text = "write a run's training episodes as TRL's completions files"
+    completions = command("export-trl", _export_trl, text)
+    completions("run_folder", metavar="run", type=Path)
+    completions("--out", type=Path, required=True, help="folder to write into")
 
     parameter = ("-p", "--parameter")
     run = command("run", _run, "execute a notebook with papermill, with a progress bar")
@@ -123,6 +136,15 @@ def _values(pairs) -> dict:
 def _export(options) -> None:
     split = splits.of_tasks(options.tasks, options.seed, options.mode)
     for file in verl_export.export_verl(options.out, split, options.tasks):
+        print(file)
+
+
+def _export_inspect(options) -> None:
+    print(inspect_log.export_inspect(options.run_folder, options.out, options.stage, options.kind))
+
+
+def _export_trl(options) -> None:
+    for file in trl_completions.export_trl(options.run_folder, options.out):
         print(file)
 
 
