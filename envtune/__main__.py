@@ -13,6 +13,7 @@ from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.common import paths
 from envtune.env import bfcl_export, verl_export
+from envtune.env.interop import inspect_log, trl_completions
 from envtune.hints import coverage, mining
 from envtune.record import read_records
 from envtune.study import notebook, sweeps
@@ -53,6 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     official("--model", default=model, metavar="NAME", help=text)
     text = "which episodes of a run (default validation)"
     official("--kind", choices=bfcl_export.KINDS, default="validation", help=text)
+
+    text = "write a run's episodes as a log for `inspect view` (extra `inspect`)"
+    viewed = command("export-inspect", _export_inspect, text)
+    viewed("run_folder", metavar="run", type=Path, help="a run or an evaluation's folder")
+    viewed("--out", type=Path, required=True, help="a file to write, *.eval or *.json")
+    viewed("--stage", help="only this stage")
+    viewed("--kind", choices=("train", "validation", "evaluation"), help="only these episodes")
+
+    text = "write a run's training episodes as TRL's completions files"
+    completions = command("export-trl", _export_trl, text)
+    completions("run_folder", metavar="run", type=Path)
+    completions("--out", type=Path, required=True, help="folder to write into")
 
     parameter = ("-p", "--parameter")
     run = command("run", _run, "execute a notebook with papermill, with a progress bar")
@@ -147,6 +160,15 @@ def _export_bfcl(options) -> None:
             f"--result-dir {shlex.quote(str(folder))} "
             f"--score-dir {shlex.quote(f'{folder}-scores')}"
         )
+
+
+def _export_inspect(options) -> None:
+    print(inspect_log.export_inspect(options.run_folder, options.out, options.stage, options.kind))
+
+
+def _export_trl(options) -> None:
+    for file in trl_completions.export_trl(options.run_folder, options.out):
+        print(file)
 
 
 def _run(options) -> None:

@@ -50,6 +50,8 @@ def test_the_extras_are_the_ones_that_are_documented():
         "small",
         "reports",
         "gym",
+        "inspect",
+        "openenv",
         "dev",
     }
     assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))
