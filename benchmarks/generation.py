@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pandas as pd
+import torch
 
 from envtune.policy import agent, rollout, smollm2, vllm_engine
 
@@ -38,9 +39,7 @@ Lengths = list[list[int]]
 def lengths(spread: float, mean: int, episodes: int, messages: int, seed: int) -> Lengths:
     """Lengths as the file's docstring says. ValueError below a spread of 1."""
     if spread < 1:
-        raise ValueError(
-            f"the longest message is at least as long as the mean, got spread {spread}"
-        )
+        raise ValueError(f"a spread is 1 or more, longest over mean, got {spread}")
     draw = random.Random(seed)
 
     def one() -> int:
@@ -146,49 +145,63 @@ def play(way: str, engine: rollout.Engine, planned: Lengths, opening: int, vocab
 
 
 WAYS = ("waves", "continuous")
+Cost = dict[str, float]
+"""What it took to play in one way: steps of the engine, and with a real one seconds."""
 
 
-def row(
-    spread: float, seed: int, planned: Lengths, cost: Callable[[str], float], unit: str
-) -> dict:
-    """One comparison; `cost` plays in a way and says what it took. Odd seeds start with waves."""
+def row(spread: float, seed: int, planned: Lengths, cost: Callable[[str], Cost]) -> dict:
+    """One comparison: the costs of both ways and their ratios. Odd seeds start with waves."""
     took = {way: cost(way) for way in (WAYS if seed % 2 else WAYS[::-1])}
     tokens = sum(map(sum, planned))
-    return {
-        "spread": spread,
-        "seed": seed,
-        "longest/mean": round(max(map(max, planned)) * sum(map(len, planned)) / tokens, 2),
-        "tokens": tokens,
-        **{f"{way} {unit}": round(took[way], 3) for way in WAYS},
-        **{f"{way} tokens/{unit[:-1]}": round(tokens / took[way], 1) for way in WAYS},
-        "ratio": round(took["waves"] / took["continuous"], 2),
-    }
+    found = {"spread": spread, "seed": seed, "tokens": tokens}
+    found["longest/mean"] = round(max(map(max, planned)) * sum(map(len, planned)) / tokens, 2)
+    for unit in took["waves"]:
+        waves, continuous = (took[way][unit] for way in WAYS)
+        found |= {f"waves {unit}": round(waves, 3), f"continuous {unit}": round(continuous, 3)}
+        found[f"{unit} ratio"] = round(waves / continuous, 2)
+    if "seconds" in took["waves"]:
+        found |= {f"{way} tokens/s": round(tokens / took[way]["seconds"], 1) for way in WAYS}
+    return found
 
 
 def on_stub(spread: float, seed: int, sizes: Sequence[int]) -> dict:
     """sizes: mean length, episodes, messages of an episode."""
     planned = lengths(spread, *sizes, seed)
 
-    def steps(way: str) -> int:
+    def cost(way: str) -> Cost:
         engine = StubEngine(planned)
         play(way, engine, planned, opening=0, vocabulary=100)
-        return engine.steps
+        return {"steps": engine.steps}
 
-    return row(spread, seed, planned, steps, "steps")
+    return row(spread, seed, planned, cost)
 
 
 def on_vllm(llm, spread: float, seed: int, sizes: Sequence[int], opening: int) -> dict:
-    """The same in seconds on a vLLM engine; what is read of a context is counted in the time."""
+    """The same on a vLLM engine; reading the contexts is counted.
+
+    Seconds are those of the clock on a GPU. On a CPU they are the processor's, which other work on
+    the machine changes less.
+    """
     planned = lengths(spread, *sizes, seed)
     vocabulary = llm.llm_engine.model_config.get_vocab_size()
+    now = time.perf_counter if torch.cuda.is_available() else time.process_time
 
-    def seconds(way: str) -> float:
+    def cost(way: str) -> Cost:
         llm.reset_prefix_cache()
-        began = time.perf_counter()
-        play(way, planned_vllm(llm, planned), planned, opening, vocabulary)
-        return time.perf_counter() - began
+        engine, steps = planned_vllm(llm, planned), 0
+        collect = engine.collect
 
-    return row(spread, seed, planned, seconds, "seconds")
+        def counted():
+            nonlocal steps
+            steps += 1
+            return collect()
+
+        engine.collect = counted
+        began = now()
+        play(way, engine, planned, opening, vocabulary)
+        return {"seconds": now() - began, "steps": steps}
+
+    return row(spread, seed, planned, cost)
 
 
 def load(model: str, bf16: bool, context_tokens: int, gpu_share: float, cached: bool, sleep: bool):
@@ -209,12 +222,11 @@ def load(model: str, bf16: bool, context_tokens: int, gpu_share: float, cached: 
 
 
 def table(rows: Sequence[dict]) -> pd.DataFrame:
-    """One line per spread: means over the seeds; the ratio with its smallest and largest."""
+    """One line per spread: means over the seeds; of the first ratio the least and the most too."""
     found = pd.DataFrame(rows)
     by = found.drop(columns="seed").groupby("spread")
-    means = by.mean().round(2)
-    means.insert(len(means.columns), "least", by["ratio"].min())
-    means.insert(len(means.columns), "most", by["ratio"].max())
+    ratio = next(name for name in found if name.endswith(" ratio"))
+    means = by.mean().round(2).assign(least=by[ratio].min(), most=by[ratio].max())
     return means.reset_index()
 
 
@@ -251,8 +263,8 @@ def main() -> None:
         print(json.dumps(rows))
         return
     print(table(rows).to_string(index=False))
-    reached = [r["ratio"] for r in rows if r["spread"] == TARGET_SPREAD]
-    if reached:
+    unit = "steps ratio" if options.engine == "stub" else "seconds ratio"
+    if reached := [r[unit] for r in rows if r["spread"] == TARGET_SPREAD]:
         print(f"target at spread {TARGET_SPREAD}: {TARGET}; least of the seeds: {min(reached)}")
 
 
