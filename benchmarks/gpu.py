@@ -190,10 +190,15 @@ def report(parts: dict[str, Outcome]) -> str:
 
 
 def bring_home(parts: dict[str, Outcome], folder: Path, out: Path) -> None:
-    """results.json, table.md, metrics.parquet, and the curriculum's adapters in bf16."""
+    """results.json, table.md, metrics.parquet, and the curriculum's adapters in bf16.
+
+    Folders of this machine are left out of the texts.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    files.write_json(out / "results.json", parts)
-    (out / "table.md").write_text(report(parts))
+    for name, text in (("results.json", json.dumps(parts, indent=1)), ("table.md", report(parts))):
+        for known in (folder, paths.ROOT, Path.home()):
+            text = text.replace(f"{known}/", "").replace(str(known), ".")
+        (out / name).write_text(text)
     metrics = sorted(folder.glob("*/metrics.jsonl"))
     if metrics:
         import pandas as pd
@@ -203,8 +208,11 @@ def bring_home(parts: dict[str, Outcome], folder: Path, out: Path) -> None:
     for source in sorted(folder.glob("curriculum/*/adapters/adapter_model.safetensors")):
         from safetensors.torch import load_file, save_file
 
+        config = files.read_json(source.parent / "adapter_config.json")
+        says = {name: str(config[name]) for name in ("r", "lora_alpha", "peft_type")}
         target = out / f"adapters_{source.parent.parent.name}.safetensors"
-        save_file({name: value.bfloat16() for name, value in load_file(source).items()}, target)
+        weights = {name: value.bfloat16() for name, value in load_file(source).items()}
+        save_file(weights, target, metadata=says)
     for file in out.iterdir():
         if file.is_file() and file.stat().st_size > FILE_BYTES:
             print(f"{file.name}: left behind, {file.stat().st_size / 2**20:.0f} MiB are too many")

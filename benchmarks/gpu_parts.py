@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import gpu_check
 from envtune.common.files import read_lines, write_json
 
-STAGE = {"prompts_per_step": 8, "generations": 8, "device_batch": 8, "validation_tasks": 8}
+STAGE = {"prompts_per_step": 8, "generations": 8, "device_batch": 8}
 TINY = {"message_tokens": 60, "completion_tokens": 300, "context_tokens": 2_048}
 TINY_STAGE = {"prompts_per_step": 2, "generations": 4, "device_batch": 8, "validation_tasks": 2}
 
@@ -129,14 +129,19 @@ def estimated(preset) -> dict:
 
 def stage(here: Here, steps: int, preset) -> None:
     """Steps of stage 1 in this process; notes seconds by part, agreement and memory."""
+    import torch
+
     from envtune.train import launch, memory
 
     here.need(*["vllm"] * preset.use_vllm, *["bitsandbytes"] * preset.four_bit)
     if not here.tiny and (problems := memory.report(preset)[1]):
         raise NotRun("; ".join(problems))
+    if preset.vllm_sleep and not torch.cuda.is_available():
+        raise NotRun("vLLM's sleep mode needs CUDA")
     os.environ[launch.INSIDE] = "1"
     from envtune.train import grpo, stages
 
+    grpo.StageTrainer.evaluate = lambda self, *args, **kwargs: {}  # only steps are measured
     steps, run = (2 if here.tiny else steps), here.folder / here.name
     preset = replace(preset, save_every=steps, validate_every=steps)
     with Peak() as peak:
@@ -200,7 +205,7 @@ def memory_7b(here: Here) -> None:
         short = {"completion_tokens": 3_072, "message_tokens": 768}
         preset = replace(preset, use_vllm=False, **short)
     if here.tiny:
-        shape = sizes.Shape(2, 64, 4, 2, 128, 4_096, True, 4_096)
+        shape = sizes.Shape(2, 128, 4, 2, 256, 4_096, True, 4_096)
         preset = replace(here.preset(), use_vllm=vllm)
     folder = random_model(shape, here.folder / "random_weights")
     try:
@@ -256,7 +261,9 @@ def curriculum(here: Here) -> None:
     rows: list[dict] = []
 
     def measure(policy, name: str) -> None:
-        table = evaluation.evaluate(policy, tested, preset, keep=run / f"evaluation_{name}")
+        # on our own sampler: for so few tasks vLLM would take longer to start than to play
+        how = {"engine": "transformers", "keep": run / f"evaluation_{name}"}
+        table = evaluation.evaluate(policy, tested, preset, **how)
         means = table[["valid", "progress", "format_reward"]].mean().round(4).to_dict()
         rows.append({"policy": name, "tasks": len(table), **means})
         here.note(rows=rows)
@@ -269,14 +276,32 @@ def curriculum(here: Here) -> None:
     warm = sft.train(shown, preset, start, run, "format_warm_up", 0, **how)
     measure(warm, "format_warm_up")
     done = grpo.train_curriculum(preset, run, seed=0, start=warm, on_row=told)
-    for name, policy in done.checkpoints.items():
-        measure(policy, name)
+    measure(list(done.checkpoints.values())[-1], "four_stages")
     trained = [row for row in read_lines(run / "metrics.jsonl") if row["kind"] == "train"]
     here.note(engine="vLLM" if vllm else "transformers", **summary(trained))
 
 
+def check(here: Here) -> None:
+    for values in gpu_check.found():
+        here.note(**values)
+
+
+def prepare(here: Here, of_a_parent: bool) -> None:
+    """What every part but the check needs: a GPU (or --tiny), and vLLM's environment."""
+    import torch
+
+    from envtune.policy import vllm_engine
+    from envtune.train import launch
+
+    if of_a_parent:
+        launch.end_with_parent()
+    os.environ.update(vllm_engine.environment())  # before TRL imports vLLM
+    if not (torch.cuda.is_available() or here.tiny):
+        raise NotRun("no CUDA GPU was found (--tiny runs on a CPU)")
+
+
 FUNCTIONS = {
-    "check": lambda here: here.note(**gpu_check.found()),
+    "check": check,
     "stage_lora": lambda here: stage(here, 6, here.preset()),
     "stage_full": lambda here: stage(here, 6, here.preset(lora_rank=None, learning_rate=1e-5)),
     "stage_transformers": lambda here: stage(here, 4, here.preset(use_vllm=False)),
@@ -301,16 +326,8 @@ def main() -> int:
     here: Any = Here(options.part, options.folder.resolve(), options.tiny, options.model)
     here.folder.mkdir(parents=True, exist_ok=True)
     try:
-        import torch
-
-        from envtune.policy import vllm_engine
-        from envtune.train import launch
-
-        if options.of_a_parent:
-            launch.end_with_parent()
-        os.environ.update(vllm_engine.environment())  # before TRL imports vLLM
-        if not (torch.cuda.is_available() or here.tiny or here.name == "check"):
-            raise NotRun("no CUDA GPU was found (--tiny runs on a CPU)")
+        if here.name != "check":
+            prepare(here, options.of_a_parent)
         FUNCTIONS[options.part](here)
         here.end("done")
     except (NotRun, ImportError) as error:

@@ -96,7 +96,11 @@ def test_what_is_brought_home_is_small_and_readable(tmp_path, monkeypatch, capsy
         json.dumps({"stage": "stage1_syntax", "step": 1, "kind": "train", **ROW}) + "\n"
     )
     out = tmp_path / "out"
-    gpu.bring_home({"stage_lora": DONE}, run.parent, out)
+    failed = {"state": "failed", "why": f"no file {run}/x in {paths.ROOT}", "results": {}}
+    gpu.bring_home({"stage_lora": DONE, "qlora": failed}, run.parent, out)
+    for name in ("table.md", "results.json"):
+        text = (out / name).read_text()
+        assert "no file stage_lora/x in ." in text and str(paths.ROOT) not in text
     names = sorted(file.name for file in out.iterdir())
     assert names == ["metrics.parquet", "results.json", "table.md"]
     monkeypatch.setattr(gpu, "FILE_BYTES", 10)
