@@ -144,6 +144,7 @@ def stage(here: Here, steps: int, preset) -> None:
     grpo.StageTrainer.evaluate = lambda self, *args, **kwargs: {}  # only steps are measured
     steps, run = (2 if here.tiny else steps), here.folder / here.name
     preset = replace(preset, save_every=steps, validate_every=steps)
+    shutil.rmtree(run, ignore_errors=True)  # of a call that was stopped
     with Peak() as peak:
         start = grpo.starting_model(preset)
         how = {"lora_rank": preset.lora_rank, "bf16": preset.bf16, "four_bit": preset.four_bit}

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from envtune.common import files, paths
+from envtune.policy import rollout
 
 sys.path.append(str(paths.ROOT))
 from benchmarks import generation, gpu, gpu_check, gpu_parts  # noqa: E402
@@ -189,3 +191,19 @@ def test_the_mean_length_stays_and_the_longest_is_spread_times_it():
 def test_continuous_generation_has_half_again_the_throughput_at_spread_4():
     ratios = [generation.on_stub(4, seed, (64, 64, 8))["steps ratio"] for seed in range(5)]
     assert min(ratios) >= generation.TARGET
+
+
+def test_gradient_checkpointing_is_off_while_sampling_whatever_transformers_calls_it():
+    calls = []
+    model = SimpleNamespace(
+        gradient_checkpointing_disable=lambda: calls.append("off"),
+        gradient_checkpointing_enable=lambda settings: calls.append("on"),
+    )
+    trainer = SimpleNamespace(
+        model=model,
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        args=SimpleNamespace(gradient_checkpointing=True, gradient_checkpointing_kwargs=None),
+    )
+    with rollout.generating(trainer):
+        assert calls == ["off"]
+    assert calls == ["off", "on"]
