@@ -196,7 +196,7 @@ def bring_home(parts: dict[str, Outcome], folder: Path, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (("results.json", json.dumps(parts, indent=1)), ("table.md", report(parts))):
-        for known in (folder, paths.ROOT, Path.home()):
+        for known in (folder, paths.runs(), paths.ROOT, Path.home()):
             text = text.replace(f"{known}/", "").replace(str(known), ".")
         (out / name).write_text(text)
     metrics = sorted(folder.glob("*/metrics.jsonl"))
