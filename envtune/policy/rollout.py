@@ -412,7 +412,7 @@ class TRLRollout:
 def generating(trainer) -> Iterator[None]:
     """Gradient checkpointing off while sampling, because it disables the cache."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    checkpointing = model.is_activation_checkpointing
+    checkpointing = trainer.args.gradient_checkpointing  # what the model calls it has changed
     if checkpointing:
         model.gradient_checkpointing_disable()
     try:
