@@ -36,7 +36,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray gpu lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -119,6 +119,10 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 
 # outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
 STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
+
+gpu: small  ## measure on one GPU: what runs, how fast, with how much memory (parts of nine minutes; a stopped one goes on; docs/gpu.md)
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[gpu]' || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
 
 lab: setup  ## open JupyterLab on notebooks/; outputs that it saves there are left out of commits
 	@git config filter.notebook.clean '"$(abspath $(BIN))"/$(STRIP)' 2>/dev/null || true

@@ -354,7 +354,10 @@ class TRLRollout:
         if trainer.use_vllm and trainer.vllm_mode == "colocate":
             # the engine draws from this process's generators; a resumed step draws the same
             set_seed(seed % 2**32)
-            with vllm_engine.awake(trainer.vllm_generation) as llm:
+            with contextlib.ExitStack() as stack:
+                # waking it pushes the weights, which is no time of the environment
+                wake = clock.of(stack.enter_context)
+                llm = wake(vllm_engine.awake(trainer.vllm_generation))
                 engine = vllm_engine.VLLMEngine(
                     llm, trainer.eos_token_ids, self.message_tokens, self.temperature
                 )
