@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+FEW = 20
+"""With fewer clusters than this a bootstrap interval is too narrow."""
 Z_95, POWER_80 = 1.959964, 2.801586
 """Two-sided 5%; the same plus the 80% quantile: effect divided by standard error that is seen."""
 
@@ -93,7 +95,7 @@ def bootstrap(
 
     A draw takes as many clusters and as many seeds as there are, with replacement, and weighs a
     value by how often both its cluster and its seed came (Owen 2007, "the pigeonhole bootstrap").
-    Percentiles; with fewer than some 20 clusters, or with 2 or 3 seeds, too narrow.
+    Percentiles; with fewer than FEW clusters, or with 2 or 3 seeds, too narrow.
     ValueError without a value.
     """
     columns = [clusters] if seeds is None else [clusters, seeds]
@@ -125,18 +127,19 @@ def _weights(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
 
 
 def share(valid: Sequence[float], clusters: Sequence, seeds: Sequence | None = None) -> Estimate:
-    """`bootstrap` of values in [0, 1], with an interval also where nothing varies.
+    """`bootstrap` of values in [0, 1], with an interval also where little varies.
 
-    If all values are 0, or all are 1, the interval is the exact one of as many trials as clusters;
-    a single cluster says nothing: 0 to 1.
+    If all values are 0, or all are 1, or with fewer than FEW clusters, the interval is at least the
+    exact one of as many independent trials as there are clusters; one cluster alone says nothing.
     """
     made, units = bootstrap(valid, clusters, seeds), len({str(cluster) for cluster in clusters})
-    if units == 1:
-        return made._replace(low=0.0, high=1.0)
-    if made.mean in (0.0, 1.0):
-        low, high = exact(round(units * made.mean), units)
-        return Estimate(made.mean, low, high, (high - low) / 2 / Z_95)
-    return made
+    if units >= FEW and made.mean not in (0.0, 1.0):
+        return made
+    low, high = 0.0, 1.0
+    if units > 1:
+        low = min(made.low, exact(math.floor(units * made.mean + 1e-9), units)[0])
+        high = max(made.high, exact(math.ceil(units * made.mean - 1e-9), units)[1])
+    return Estimate(made.mean, low, high, max(made.error, (high - low) / 2 / Z_95))
 
 
 def clustered(
@@ -156,7 +159,8 @@ def paired(
 
     Interval and standard error: `bootstrap`. p_value: two-sided, by flipping the signs of whole
     clusters (exact for 12 or fewer that differ); it asks about these runs, so another training
-    seed may still turn it. detectable: 2.8 standard errors. Without any difference the interval is
+    seed may still turn it. With fewer than FEW clusters trust it before the interval. detectable:
+    2.8 standard errors. Without any difference the interval is
     the exact one of a share of 0 in either direction.
     """
     made = bootstrap(differences, clusters, seeds)
