@@ -90,6 +90,9 @@ def test_tasks_are_sets_files_and_limits(tmp_path):
     assert set(evaluation_run.tasks("test")).isdisjoint(evaluation_run.tasks("train"))
     few = evaluation_run.tasks("test", 8)
     assert len(few) == 8 and {bfcl.load_task(t).split for t in few} == set(bfcl.SPLITS)
+    assert len({splits.scenario_of(t) for t in few}) == 8
+    some = evaluation_run.tasks("test", 250)
+    assert len(some) == 250 and len({splits.scenario_of(t) for t in some}) == 100
     file = tmp_path / "ids.txt"
     file.write_text("multi_turn_base_3\nmulti_turn_base_5\nmulti_turn_base_3\n")
     assert evaluation_run.tasks(str(file)) == ("multi_turn_base_3", "multi_turn_base_5")

@@ -37,10 +37,10 @@ def share_text(found: Mapping) -> str:
 def difference_text(found: Mapping) -> str:
     """A difference with its interval, p-value and the least that could have been seen [points]."""
     number = "p < 0.001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
+    mean, low, high = (100 * found[name] + 0.0 for name in ("mean", "low", "high"))
     return (
-        f"{100 * found['mean']:+.1f} points [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
-        f", {number}; the least difference that this comparison would see four times in five is "
-        f"{100 * found['detectable']:.1f} points"
+        f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}], {number}; the least difference that this "
+        f"comparison would see four times in five is {100 * found['detectable']:.1f} points"
     )
 
 

@@ -20,16 +20,16 @@ from envtune.bfcl import splits
 from envtune.common import paths
 from envtune.common.files import atomic, read_json, write_json
 from envtune.policy import agent, sampler, smollm2
+from envtune.record import EpisodeRecord
 from envtune.train import evaluation, playing, presets
 from envtune.train.presets import Preset
 from envtune.train.runlog import versions
-from envtune.train.stages import spread
 
 TASKS = ("test", "test300", "validation", "train", "synthetic")
 
 
 def tasks(name: str, limit: int | None = None) -> tuple[str, ...]:
-    """The ids of one of TASKS, or of a file with one id a line; `limit`: so many, spread evenly.
+    """The ids of one of TASKS, or of a file with one id a line; `limit`: so many of them.
 
     ValueError for another name, an id that is no task, or a limit below 1.
     """
@@ -53,7 +53,24 @@ def tasks(name: str, limit: int | None = None) -> tuple[str, ...]:
             raise ValueError(f"{name}: {error.args[0]}") from None
     else:
         raise ValueError(f"tasks are one of {', '.join(TASKS)}, or a file of ids, got {name!r}")
-    return spread(ids, limit) if limit else ids
+    return _some(ids, limit) if limit and limit < len(ids) else ids
+
+
+def _some(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` of the tasks, of as many scenarios as possible and of all variants in turn: tasks of
+    one scenario resemble each other and would say less."""
+    scenarios: dict[str, list[str]] = {}
+    for task in ids:
+        scenarios.setdefault(splits.scenario_of(task), []).append(task)
+    rounds = [
+        [own[(number + turn) % len(own)] for number, own in enumerate(scenarios.values())]
+        for turn in range(max(map(len, scenarios.values())))
+    ]
+    whole, rest = divmod(count, len(scenarios))
+    chosen = {task for tasks in rounds[:whole] for task in tasks}
+    if rest:
+        chosen |= {rounds[whole][i * len(scenarios) // rest] for i in range(rest)}
+    return tuple(task for task in ids if task in chosen)
 
 
 def own_preset(policy: str) -> str:
@@ -181,6 +198,11 @@ def load(name: str) -> pd.DataFrame:
     if not file.exists():
         raise ValueError(f"runs/{name} holds no finished evaluation: {file} is missing")
     return pd.read_parquet(file)
+
+
+def records(name: str) -> dict[playing.Key, EpisodeRecord]:
+    """The episodes of an evaluation without hints, by task and repeat."""
+    return dict(playing.read_kept(paths.runs() / name))
 
 
 def plain(results: pd.DataFrame) -> pd.DataFrame:
