@@ -110,11 +110,16 @@ def test_tasks_are_sets_files_and_limits(tmp_path):
         (["tiny-agent", "--limit", "0"], "at least 1 task, got 0"),
         (["tiny-agent", "--preset", "none"], "preset is one of"),
         (["tiny-agent", "--engine", "sglang"], "engine is transformers, vllm or a URL"),
+        (["Qwen/Qwen2.5-7B-Instruct"], "preset 'paper-8x80gb' plays on vLLM, which is not"),
+        (["tiny-agent", "--engine", "vllm"], "vLLM is not installed here: choose the engine"),
         (["tiny-agent", "--against", "nothing"], "holds no finished evaluation"),
         (["tiny-agent", "--name", "a/b"], "plain folder name"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_in_one_sentence(given, words, tmp_path, capsys):
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(
+    given, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     given = [str(tmp_path) if part == "EMPTY" else part for part in given]
     assert main(["evaluate", "--name", "refused", *given]) == 1
     error = capsys.readouterr().err

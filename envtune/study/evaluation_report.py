@@ -141,8 +141,8 @@ def accuracy_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Fig
     return kit.finish(
         fig,
         f"{source}. BFCL's checker and limits, no hints. Bars: 95%, bootstrap over scenarios, "
-        "crossed with repeats. In brackets: episodes. A task counts in each of its domains; a turn "
-        "that was not reached is lost.",
+        "crossed with repeats. In brackets: episodes of the first policy. A task counts in each of "
+        "its domains; a turn that was not reached is lost.",
     )
 
 

@@ -8,6 +8,7 @@ evaluation.result_row per task and repeat), breakdown.csv and summary.json. With
 those episodes lie in runs/NAME/with_hints/. A killed one goes on with the same call.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +154,8 @@ def run(
     """Evaluate and return what summary.json holds; the settings are those of `playing.play`.
 
     hints: play every task once more with hints, to tell how much the policy leans on them.
-    ValueError before anything is played for repeats without a temperature.
+    ValueError before anything is played for repeats without a temperature, or without vLLM where
+    it is to play.
     """
     if repeats > 1 and temperature == 0:
         raise ValueError(
@@ -161,6 +163,13 @@ def run(
         )
     folder = paths.run_dir(name)
     plays = resolve(policy, folder, preset, engine)
+    on_vllm = engine == "vllm" or (not engine and preset.use_vllm)
+    if on_vllm and not importlib.util.find_spec("vllm"):
+        what = "vLLM" if engine else f"preset {preset.name!r} plays on vLLM, which"
+        raise ValueError(
+            f"{what} is not installed here: choose the engine transformers or a server's URL, or "
+            "install the GPU set (`make conda`)"
+        )
     how = {"temperature": temperature, "repeats": repeats, "seed": seed, "engine": engine}
     how["batch_size"] = batch_size
     tables = []
