@@ -87,6 +87,28 @@ def _parser() -> argparse.ArgumentParser:
     text = "play the episodes of a folder that an evaluation with vLLM has written"
     command("play", _play, text)("folder", type=Path)
 
+    text = "play held-out tasks with any policy, on any engine, and keep every episode"
+    judge = command("evaluate", _evaluate, text)
+    text = "a folder, an adapter, a hub id, tiny-agent, smollm2, or a server's name of its model"
+    judge("policy", help=text)
+    text = "folder under runs/; the same command goes on where a killed one stood"
+    judge("--name", required=True, help=text)
+    text = "test, test300, validation, train, synthetic, or a file of ids (default test)"
+    judge("--tasks", default="test", help=text)
+    judge("--limit", type=int, metavar="N", help="only so many of the tasks, spread evenly")
+    text = "transformers, vllm, or a server's URL (default: vllm where the preset uses it)"
+    judge("--engine", default="", help=text)
+    text = "prompt, lengths and precision (default: of the run that trained the policy)"
+    judge("--preset", default="", help=text)
+    judge("--temperature", type=float, default=0.0, help="0: greedy (default)")
+    text = "runs of every task, each with a seed of its own; they need a temperature (default 1)"
+    judge("--repeats", "--seeds", type=int, default=1, metavar="N", help=text)
+    judge("--seed", type=int, default=0, help="seed of the first of them (default 0)")
+    judge("--hints", action="store_true", help="play all once more with hints, and compare")
+    text = "a finished evaluation of the same tasks, to be compared with, pair by pair"
+    judge("--against", metavar="NAME", help=text)
+    judge("--json", action="store_true", help="print summary.json")
+
     spent = command("cost", _cost, "estimate what a whole run of a preset costs, from a few steps")
     text = "a run folder, or a parquet file of metrics"
     spent("run_folder", metavar="run", nargs="?", type=Path, help=text)
@@ -259,6 +281,20 @@ def _play(options) -> None:
     from envtune.train import playing
 
     playing.play_job(options.folder)
+
+
+def _evaluate(options) -> None:
+    from envtune.study import evaluation_report  # they need torch and matplotlib
+    from envtune.train import evaluation_run as runs
+
+    ids = runs.tasks(options.tasks, options.limit)
+    other = runs.load(options.against) if options.against else None
+    preset = runs.preset_of(options.policy, options.preset)
+    how = (options.engine, options.temperature, options.repeats, options.seed, options.hints)
+    found = runs.run(options.name, options.policy, ids, preset, *how)
+    if other is not None:
+        found["against"] = runs.against(options.name, options.against)
+    print(json.dumps(found) if options.json else evaluation_report.text(found))
 
 
 def _sweep(options) -> int:

@@ -1,37 +1,21 @@
+import json
+import re
+
 import pandas as pd
 import pytest
-from conftest import SMALL
+from conftest import ANSWER, SMALL, ground_truth_messages, tool_call
 
+from envtune import bfcl, replay
+from envtune.bfcl.toolbox import Toolbox
+from envtune.env.episode import EVALUATION, Episode
+from envtune.record import Ending
 from envtune.train import evaluation, stages
-
-
-@pytest.mark.parametrize(
-    "successes, n, low, high",
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)],
-)
-def test_wilsons_interval_has_its_published_values(successes, n, low, high):
-    assert evaluation.wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_an_interval_holds_its_share_also_when_rounding_is_against_it():
-    for n in range(1, 120):
-        for successes in range(n + 1):
-            low, high = evaluation.wilson(successes, n)
-            assert 0.0 <= low <= successes / n <= high <= 1.0, (
-                successes,
-                n,
-            )  # 4 of 4 gave 0.9999999999999999
-
-
-@pytest.mark.parametrize("successes, n", [(0, 0), (3, 2), (-1, 2)])
-def test_an_impossible_count_is_refused(successes, n):
-    with pytest.raises(ValueError, match="successes"):
-        evaluation.wilson(successes, n)
 
 
 def test_summary_gives_each_split_and_all_with_n():
     results = pd.DataFrame(
         {
+            "task_id": [f"multi_turn_base_{i}" for i in range(3)] + ["multi_turn_miss_func_0"],
             "split": ["base"] * 3 + ["miss_func"],
             "valid": [True, False, True, False],
             "progress": [1.0, 0.5, 1.0, 0.0],
@@ -55,11 +39,8 @@ def test_evaluation_repeats_exactly_and_has_a_row_a_task(small_policy):
 
 def test_a_policy_that_says_the_ground_truth_is_valid_and_one_that_does_not_is_not(small_policy):
     """Evaluation end to end with a scripted sampler as the model: the verdicts are BFCL's."""
-    from conftest import ANSWER, ground_truth_messages
     from transformers import AutoTokenizer
 
-    from envtune import Episode, bfcl
-    from envtune.env.episode import EVALUATION
     from envtune.policy import rollout
 
     tokenizer = AutoTokenizer.from_pretrained(small_policy)
@@ -88,7 +69,8 @@ def test_no_task_is_refused(small_policy):
 
 
 def evaluated(*valid):
-    return pd.DataFrame({"task_id": [f"t{i}" for i in range(len(valid))], "valid": valid})
+    tasks = [f"multi_turn_base_{i}" for i in range(len(valid))]
+    return pd.DataFrame({"task_id": tasks, "valid": valid})
 
 
 @pytest.mark.parametrize(
@@ -163,3 +145,113 @@ def test_a_runs_summary_has_the_first_and_the_last_policy_and_every_stage():
         "seconds": 12.3,
     }
     assert (table["low"] <= table["accuracy"]).all() and (table["high"] >= table["accuracy"]).all()
+
+
+TASK = "multi_turn_base_3"  # two turns: find; then cd, mv or cp, and a tweet
+EMPTY = "multi_turn_miss_param_3"
+
+
+def failed(task, *messages):
+    record = replay(task, messages, limits="evaluation")
+    assert not bfcl.official_valid(record)
+    return evaluation.failure(record)
+
+
+def test_a_failure_is_named_after_the_first_turn_that_was_lost():
+    right = ground_truth_messages(TASK)
+    first, rest = right[:2], right[2:]
+    assert failed(TASK, "Sure!", *rest) == "format"
+    assert failed(TASK, ANSWER, *rest) == "no call"
+    assert failed(TASK, tool_call(("fly", {})), ANSWER, *rest) == "unknown tool"
+    wrong = tool_call(("find", {"path": ".", "names": "test"}))
+    assert failed(TASK, wrong, ANSWER, *rest) == "wrong arguments"
+    assert failed(TASK, tool_call(("ls", {})), ANSWER, *rest) == "missing result"
+    assert failed(TASK, tool_call(("touch", {"file_name": "x"})), ANSWER, *rest) == "wrong state"
+    # an error that was recovered from is not what lost the turn
+    recovered = [tool_call(("touch", {"name": "x"})), tool_call(("touch", {"file_name": "x"}))]
+    assert failed(TASK, *recovered, ANSWER, *rest) == "wrong state"
+    assert failed(TASK, *first, ANSWER) == "no call"
+    assert failed(TASK, *[tool_call(("ls", {}))] * 21) == "step limit"
+
+
+def test_a_call_where_asking_was_right_and_a_long_episode_have_their_names():
+    task = next(
+        t
+        for t in bfcl.load_tasks().values()
+        if t.split == "miss_param" and not t.ground_truth[0] and "GorillaFileSystem" in t.classes
+    )
+    messages = [tool_call(("touch", {"file_name": "x.txt"})), ANSWER]
+    messages += ground_truth_messages(task.id)[1:]
+    assert failed(task.id, *messages) == "call where asking was right"
+    episode = Episode(TASK, EVALUATION)
+    episode.step(ground_truth_messages(TASK)[0])
+    episode.abort(Ending.TOKEN_LIMIT)
+    assert evaluation.failure(episode.record) == "length"
+
+
+def rows(*tasks, say=ground_truth_messages, repeat=0):
+    table = [evaluation.result_row(replay(t, say(t), limits="evaluation")) for t in tasks]
+    return pd.DataFrame(table).assign(repeat=repeat)
+
+
+def silent(task):
+    return [ANSWER] * bfcl.load_task(task).turns
+
+
+def test_a_row_says_which_turns_were_won():
+    half = replay(TASK, [*ground_truth_messages(TASK)[:2], ANSWER], limits="evaluation")
+    assert evaluation.result_row(half)["turns"] == "wl"
+    episode = Episode(TASK, EVALUATION)
+    episode.abort(Ending.TOKEN_LIMIT)
+    assert evaluation.result_row(episode.record)["turns"] == "--"
+
+
+def test_a_breakdown_has_sets_splits_domains_and_turns():
+    good, bad = [f"multi_turn_{s}_4" for s in bfcl.SPLITS], ["multi_turn_base_3"]
+    table = evaluation.breakdown(pd.concat([rows(*good), rows(*bad, say=silent)]))
+    sets = table[table["by"] == "set"].set_index("group")
+    assert sets.loc["all", ["n", "accuracy"]].tolist() == [5, 0.8]
+    assert sets.loc["without known errors", ["n", "accuracy"]].tolist() == [1, 0.0]
+    assert set(table[table["by"] == "domain"]["group"]) >= {"GorillaFileSystem", "TwitterAPI"}
+    turns = table[table["by"] == "turn"].set_index("group")
+    assert turns["n"].tolist() == [5, 5, 4, 2] and turns["accuracy"].tolist() == [0.8, 0.8, 1, 1]
+    assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
+
+
+def test_policies_are_compared_pair_by_pair_over_scenarios():
+    tasks = [f"multi_turn_{s}_{i}" for i in (5, 6, 7) for s in bfcl.SPLITS]
+    before, after = rows(*tasks, say=silent), rows(*tasks)
+    found = evaluation.compare(before, after)
+    assert found.mean == 1.0 and found.p_value == 2 / 8  # three scenarios, not twelve tasks
+    twice = pd.concat([after, rows(*tasks, say=silent, repeat=1)])
+    assert evaluation.compare(before, twice).mean == 0.5
+    assert evaluation.compare(twice, twice).mean == 0.0
+    assert evaluation.passes(twice)[["pass_at_k", "pass_hat_k"]].values.tolist() == [
+        [0.5, 0.5],
+        [1.0, 0.0],
+    ]
+
+
+def test_recovery_is_a_share_of_errors_with_scenarios_as_units():
+    table = rows("multi_turn_base_5", "multi_turn_base_6")
+    assert evaluation.recovered(table.assign(errors=0, recovered=0)) is None
+    found = evaluation.recovered(table.assign(errors=[3, 1], recovered=[1, 1]))
+    assert found.mean == 0.5 and found.low < 0.02 and found.high == 1.0
+
+
+def test_every_known_error_is_in_the_data():
+    """What the list says of a ground truth is read off BFCL's data here, task by task."""
+    table = evaluation.known_errors()
+    assert len(table) == 7 and table["task_id"].is_unique and table["reason"].str.len().min() > 10
+    for row in table.to_dict("records"):
+        task, turn, value = bfcl.load_task(row["task_id"]), row["turn"], str(row["value"])
+        assert value in str(task.ground_truth_source[turn])
+        if row["kind"] == "hidden_tool":
+            assert value not in {doc["name"] for doc in bfcl.tool_docs(task, turn)}
+            continue
+        assert row["kind"] == "never_shown"
+        box, read = Toolbox(task), [json.dumps(bfcl.docs_of(task.classes))]
+        for before in range(turn):
+            read += [task.user_turns[before], *map(box.execute, task.ground_truth[before])]
+        read.append(task.user_turns[turn])
+        assert not re.search(rf"\b{re.escape(value)}\b", " ".join(read)), row

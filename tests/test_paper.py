@@ -10,10 +10,15 @@ from matplotlib.image import imread  # noqa: E402
 from envtune.__main__ import main  # noqa: E402
 from envtune.common import paths  # noqa: E402
 from envtune.common.stats import sign_test  # noqa: E402
-from envtune.study import ablations, claims, paper
+from envtune.study import ablations, claims, experiments, paper
 from envtune.train import stages
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
+
+
+def of_scenarios(right):
+    """Results of 50 scenarios of two tasks, so many of the 100 tasks valid."""
+    return " ".join(f"s{i}={(i < right) + (i + 50 < right)}/2" for i in range(50))
 
 
 def made_up(accuracy, **more):
@@ -30,6 +35,7 @@ def made_up(accuracy, **more):
                     "state": "done",
                     "n": 100,
                     "accuracy": right,
+                    "scenarios": of_scenarios(round(100 * right)),
                     "explosions": 0,
                     "steps": 8,
                     "largest_grad_norm": 0.5,
@@ -314,6 +320,32 @@ def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps
     table = ablations.pooled(summary, "case").set_index("value")
     assert table.loc["progress", "low"] > table.loc["binary", "high"]
     assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not supported"
+
+
+def test_cases_are_compared_pair_by_pair_over_scenarios_and_seeds():
+    summary, _ = made_up({"a": 0.6, "b": 0.3})
+    tasks = ablations.by_task(summary.loc[summary["case"] == "a"])
+    assert len(tasks) == 300 and tasks["valid"].mean() == pytest.approx(0.6)
+    found = ablations.difference(summary, "case", "a", "b")
+    assert found.mean == pytest.approx(0.3) and found.p_value < 0.01 and found.low > 0
+    old = ablations.pooled(summary.drop(columns="scenarios"), "case").iloc[0]
+    assert [old["low"], old["high"]] == [old["least"], old["most"]]
+    assert ablations.difference(summary.drop(columns="scenarios"), "case", "a", "b") is None
+
+
+def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():
+    evaluated = pd.DataFrame(
+        {
+            "task_id": ["multi_turn_base_3", "multi_turn_miss_func_3", "multi_turn_base_5"],
+            "split": ["base", "miss_func", "base"],
+            "valid": [True, False, True],
+            "progress": 1.0,
+            "errors": 0,
+            "recovered": 0,
+        }
+    )
+    kept = experiments.accuracies(evaluated)["scenarios"]
+    assert kept == "multi_turn_base_3=1/2 multi_turn_base_5=1/1"
 
 
 def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):

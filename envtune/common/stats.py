@@ -1,21 +1,51 @@
-"""Statistics that tables and figures share.
+"""Statistics that tables, figures and the claims share. No normal approximation of a proportion.
 
->>> wilson(5, 10)
-(0.236593..., 0.763406...)
+>>> clustered([1, 1, 0, 0, 1, 1, 1, 1], list("aaaabbbb"))       # mean, low, high
+(0.75, 0.5, 1.0)
+>>> paired([1, -1, 0, 1], ["a", "b", "c", "d"]).p_value
+1.0
+
+The variants of a scenario resemble each other, so intervals, tests and standard errors take whole
+scenarios as their units (Miller 2024, arXiv 2411.00640). Where every task was run with several
+seeds, scenarios and seeds are both resampled, crossed: the seeds share their tasks.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
-Z_95 = 1.959964
+FEW = 20
+"""With fewer clusters than this a bootstrap interval is too narrow."""
+Z_95, POWER_80 = 1.959964, 2.801586
+"""Two-sided 5%; the same plus the 80% quantile: effect divided by standard error that is seen."""
+
+
+class Estimate(NamedTuple):
+    """A mean with its 95% interval and standard error."""
+
+    mean: float
+    low: float
+    high: float
+    error: float
+
+
+class Difference(NamedTuple):
+    """A mean difference with its 95% interval; see `paired`."""
+
+    mean: float
+    low: float
+    high: float
+    error: float  # standard error
+    p_value: float
+    detectable: float  # least true difference seen with 80% power at the two-sided 5% level
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson score, valid near 0 and 1 too). ValueError for n = 0."""
-    if n <= 0 or not 0 <= successes <= n:
-        raise ValueError(f"expected 0 <= successes <= n with n > 0, got {successes} of {n}")
+    """95% interval of a proportion (Wilson score): for counts that share no task and no seed."""
+    _refuse_counts(successes, n)
     share, z2 = successes / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -23,25 +53,156 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def clustered(
-    values: Sequence[float], clusters: Sequence, draws: int = 2_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(mean, low, high): a mean with its 95% interval where values of a cluster are correlated.
+def exact(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a proportion of independent trials (Clopper-Pearson).
 
-    The four variants of a scenario are such a cluster. A bootstrap over whole clusters:
-    percentiles of the mean over `draws` samples of clusters. ValueError without a value.
+    >>> exact(0, 10)
+    (0.0, 0.308497...)
     """
-    if not len(values) or len(values) != len(clusters):
+    _refuse_counts(successes, n)
+    ways = np.array(
+        [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
+    )  # (n + 1,) log of n over k
+    k = np.arange(n + 1)
+
+    def at_most(count: int, p: float) -> float:
+        return float(np.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))[: count + 1].sum())
+
+    def solve(count: int, target: float) -> float:
+        low, high = 0.0, 1.0  # at_most falls with p
+        for _ in range(50):
+            p = (low + high) / 2
+            low, high = (p, high) if at_most(count, p) > target else (low, p)
+        return (low + high) / 2
+
+    low = solve(successes - 1, 0.975) if successes else 0.0
+    return low, solve(successes, 0.025) if successes < n else 1.0
+
+
+def _refuse_counts(successes: int, n: int) -> None:
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n with n > 0, got {successes} of {n}")
+
+
+def bootstrap(
+    values: Sequence[float],
+    clusters: Sequence,
+    seeds: Sequence | None = None,
+    draws: int = 2_000,
+    seed: int = 0,
+) -> Estimate:
+    """A mean, with a bootstrap over whole clusters, and over seeds where there are several.
+
+    A draw takes as many clusters and as many seeds as there are, with replacement, and weighs a
+    value by how often both its cluster and its seed came (Owen 2007, "the pigeonhole bootstrap").
+    Percentiles; with fewer than FEW clusters, or with 2 or 3 seeds, too narrow.
+    ValueError without a value.
+    """
+    columns = [clusters] if seeds is None else [clusters, seeds]
+    if not len(values) or any(len(values) != len(column) for column in columns):
         raise ValueError(
             f"expected as many values as clusters, at least one, got {len(values)} and "
-            f"{len(clusters)}"
+            f"{', '.join(str(len(column)) for column in columns)}"
         )
-    names, place = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
-    sums, counts = np.bincount(place, np.asarray(values, float)), np.bincount(place)
-    chosen = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
-    means = sums[chosen].sum(1) / counts[chosen].sum(1)
+    places = [np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in columns]
+    rows, cols = places[0], places[1] if len(places) > 1 else np.zeros_like(places[0])
+    shape = rows.max() + 1, cols.max() + 1
+    sums, counts = np.zeros(shape), np.zeros(shape)  # (clusters, seeds)
+    np.add.at(sums, (rows, cols), np.asarray(values, float))
+    np.add.at(counts, (rows, cols), 1)
+    rng = np.random.default_rng(seed)
+    by_cluster = _weights(rng, shape[0], draws)
+    by_seed = _weights(rng, shape[1], draws) if shape[1] > 1 else np.ones((draws, 1))
+    total = ((by_cluster @ sums) * by_seed).sum(1)
+    number = ((by_cluster @ counts) * by_seed).sum(1)
+    means = total[number > 0] / number[number > 0]  # a draw can miss every run that was made
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(np.mean(values)), float(low), float(high)
+    return Estimate(float(np.mean(values)), float(low), float(high), float(means.std()))
+
+
+def _weights(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """How often each of n units comes in each draw (draws, n)."""
+    chosen = rng.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(chosen.ravel(), minlength=n * draws).reshape(draws, n).astype(float)
+
+
+def share(valid: Sequence[float], clusters: Sequence, seeds: Sequence | None = None) -> Estimate:
+    """`bootstrap` of values in [0, 1], with an interval also where little varies.
+
+    If all values are 0, or all are 1, or with fewer than FEW clusters, the interval is at least the
+    exact one of as many independent trials as there are clusters; one cluster alone says nothing.
+    """
+    made, units = bootstrap(valid, clusters, seeds), len({str(cluster) for cluster in clusters})
+    if units >= FEW and made.mean not in (0.0, 1.0):
+        return made
+    low, high = 0.0, 1.0
+    if units > 1:
+        low = min(made.low, exact(math.floor(units * made.mean + 1e-9), units)[0])
+        high = max(made.high, exact(math.ceil(units * made.mean - 1e-9), units)[1])
+    return Estimate(made.mean, low, high, max(made.error, (high - low) / 2 / Z_95))
+
+
+def clustered(
+    values: Sequence[float], clusters: Sequence, seeds: Sequence | None = None
+) -> tuple[float, float, float]:
+    """(mean, low, high) of `share`."""
+    return share(values, clusters, seeds)[:3]
+
+
+def paired(
+    differences: Sequence[float],
+    clusters: Sequence,
+    seeds: Sequence | None = None,
+    flips: int = 10_000,
+) -> Difference:
+    """The mean of differences of two policies on the same tasks, each in [-1, 1].
+
+    Interval and standard error: `bootstrap`. p_value: two-sided, by flipping the signs of whole
+    clusters (exact for 12 or fewer that differ); it asks about these runs, so another training
+    seed may still turn it. With fewer than FEW clusters trust it before the interval. detectable:
+    2.8 standard errors. Without any difference the interval is
+    the exact one of a share of 0 in either direction.
+    """
+    made = bootstrap(differences, clusters, seeds)
+    names, place = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    sums = np.bincount(place, np.asarray(differences, float))
+    moved = sums[np.abs(sums) > 1e-12]
+    if not np.any(differences):
+        high = exact(0, len(names))[1]
+        return Difference(0.0, -high, high, high / Z_95, 1.0, POWER_80 * high / Z_95)
+    if len(names) == 1:
+        made = made._replace(low=-1.0, high=1.0, error=float("nan"))
+    if len(moved) <= 12:
+        signs = np.array(list(product((-1, 1), repeat=len(moved))))
+        extra = 0
+    else:
+        signs = np.random.default_rng(0).choice((-1, 1), (flips, len(moved)))
+        extra = 1  # the observed signs are one of the arrangements
+    as_far = np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9 if len(moved) else np.ones(1, bool)
+    p_value = (int(as_far.sum()) + extra) / (len(as_far) + extra)
+    return Difference(*made, p_value, POWER_80 * made.error)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Chance that at least one of k runs is right, unbiased, from `right` of n runs.
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    _refuse_k(n, right, k)
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def pass_hat_k(n: int, right: int, k: int) -> float:
+    """pass^k: the chance that all of k runs are right, unbiased, from `right` of n runs."""
+    _refuse_k(n, right, k)
+    return math.comb(right, k) / math.comb(n, k)
+
+
+def _refuse_k(n: int, right: int, k: int) -> None:
+    _refuse_counts(right, n)
+    if not 1 <= k <= n:
+        raise ValueError(f"expected 1 <= k <= n, got k = {k} of n = {n} runs")
 
 
 def sign_test(differences: Iterable[float]) -> tuple[int, int, float]:

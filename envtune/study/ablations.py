@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envtune.common import paths
-from envtune.common.stats import wilson
+from envtune.common import paths, stats
+from envtune.common.stats import Difference
 from envtune.study import kit
 
 PANELS = {
@@ -39,19 +39,37 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
     )
 
 
+def by_task(runs: pd.DataFrame) -> pd.DataFrame | None:
+    """Columns scenario, seed, valid, a row per evaluated task of each run, from the column
+    `scenarios` (experiments.accuracies); None where a run lacks it."""
+    if "scenarios" not in runs or runs["scenarios"].isna().any():
+        return None
+    rows = []
+    for run in runs.to_dict("records"):
+        for part in run["scenarios"].split():
+            scenario, _, counts = part.partition("=")
+            right, n = map(int, counts.split("/"))
+            rows += [(scenario, run["seed"], 1.0)] * right
+            rows += [(scenario, run["seed"], 0.0)] * (n - right)
+    return pd.DataFrame(rows, columns=["scenario", "seed", "valid"])
+
+
 def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Accuracy of each axis value over all its seeds, with a 95% Wilson interval (low, high).
+    """Accuracy of each axis value over all its seeds, with a 95% interval (low, high).
 
     n is tasks times seeds; least and most are the lowest and the highest accuracy of a seed.
-    The interval treats the tasks of all seeds as independent. They are the same tasks, and seeds
-    differ more than tasks do, so it is too narrow; `clearly_above` asks for more than that.
+    The interval is a bootstrap over scenarios crossed with seeds (stats.share). Three seeds say
+    little of the spread between seeds, so it is still too narrow; `clearly_above` asks for more.
+    Runs without results by scenario have the range of their seeds instead.
     """
     rows = []
     for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
-        right, n = round((group["accuracy"] * group["n"]).sum()), int(group["n"].sum())
-        low, high = wilson(right, n)
-        least, most = group["accuracy"].min(), group["accuracy"].max()
-        rows.append((value, len(group), n, right / n, low, high, least, most))
+        n, tasks = int(group["n"].sum()), by_task(group)
+        low, high = least, most = group["accuracy"].min(), group["accuracy"].max()
+        if tasks is not None:
+            _, low, high = stats.clustered(tasks["valid"], tasks["scenario"], tasks["seed"])
+        mean = (group["accuracy"] * group["n"]).sum() / n
+        rows.append((value, len(group), n, mean, low, high, least, most))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
     return pd.DataFrame(rows, columns=names)
 
@@ -72,6 +90,20 @@ def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
     done = summary.loc[summary["state"] == "done"]
     by_seed = done.pivot_table(index="seed", columns=axis, values="accuracy")
     return (by_seed[one] - by_seed[other]).dropna()
+
+
+def difference(summary: pd.DataFrame, axis: str, one, other) -> Difference | None:
+    """Accuracy of one value minus that of the other, paired by scenario and seed (stats.paired).
+
+    None where they share no seed, or lack results by scenario.
+    """
+    done, keys = summary.loc[summary["state"] == "done"], ["scenario", "seed"]
+    tables = [by_task(done.loc[done[axis] == value]) for value in (one, other)]
+    if tables[0] is None or tables[1] is None:
+        return None
+    means = [table.groupby(keys)["valid"].mean() for table in tables]
+    gain = (means[0] - means[1]).dropna().reset_index()
+    return stats.paired(gain["valid"], gain["scenario"], gain["seed"]) if len(gain) else None
 
 
 def seeds_of(runs: pd.DataFrame) -> str:
@@ -117,7 +149,7 @@ def figure(
         f"Own runs: {source}, {seeds_of(summary)}. {ranges}training curves are "
         f"means over {kit.SMOOTH} steps; validation is one sampled episode per task.\n"
         f"At the end: greedy, {int(summary['n'].iloc[0])} tasks per seed, BFCL's checker; large "
-        "dots pool the seeds (95% Wilson), small dots are seeds.",
+        "dots pool the seeds (95%, scenarios crossed with seeds), small dots are seeds.",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from envtune.bfcl.splits import scenario_of
 from envtune.train.evaluation import accuracy_by_split
 
 LAST = 5
@@ -43,10 +44,12 @@ def change(train: pd.DataFrame, column: str) -> str:
     )
 
 
-def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
-    """n, accuracy with its 95% interval, accuracy by split, progress and recovery."""
+def accuracies(evaluated: pd.DataFrame) -> dict:
+    """n, accuracy with its 95% interval, accuracy by split, progress, recovery, and `scenarios`:
+    the valid tasks of each scenario as "scenario=valid/tasks ...", from which runs are pooled."""
     table = accuracy_by_split(evaluated).set_index("split")
     every = table.loc["all"]
+    valid = evaluated["valid"].groupby(evaluated["task_id"].map(scenario_of), sort=False)
     return {
         "n": int(every["n"]),
         "accuracy": float(every["accuracy"]),
@@ -59,10 +62,11 @@ def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
         },
         "evaluated_progress": float(every["progress"]),
         "evaluated_recovery": float(every["recovery"]),
+        "scenarios": " ".join(f"{name}={part.sum()}/{len(part)}" for name, part in valid),
     }
 
 
-def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict[str, float]:
+def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict:
     """`accuracies` of a run and the ends of its training curves, NaN where a metric is missing."""
     train, validation = (metrics.loc[metrics["kind"] == kind] for kind in ("train", "validation"))
     end = train.tail(LAST)

@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from envtune.common.stats import wilson
+from envtune.common.stats import exact, wilson
 
 STAGE_LABELS = {
     "stage1_syntax": "1 syntax",
@@ -156,6 +156,11 @@ def panel(
     ax.set(xlabel="step", ylabel=label(column) + ("\n(sampled)" if own and validated else ""))
     ax.set_ylim(bottom=0, auto=None)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def exact95(values) -> tuple[float, float]:
+    """95% interval of independent values of 0 and 1, as an `errorbar` function for seaborn."""
+    return exact(int(values.sum()), len(values))
 
 
 def wilson95(values) -> tuple[float, float]:

@@ -149,10 +149,10 @@ def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
     counts = sorted(set(next(iter(results.values()))["split"].value_counts()))
     text = (
         f"Own run: {source}, n = {' to '.join(map(str, counts))} tasks per split, with 95% "
-        "Wilson intervals, one seed.\nPaper: published means, 100 tasks per split; its 'none' is "
+        "exact intervals, one seed.\nPaper: published means, 100 tasks per split; its 'none' is "
         "the untrained model. Not a comparison between the panels."
     )
-    how = {"errorbar": kit.wilson95}
+    how = {"errorbar": kit.exact95}
     title = "Methods, accuracy by split"
     return _bars(title, _table1_published(), tasks, "own run (greedy)", text, **how)
 

@@ -2,40 +2,101 @@
 
     >>> results = evaluate(policy_folder, splits.load_splits().test, presets.CPU_TINY)
     >>> accuracy_by_split(results)          # split, n, accuracy, low, high
+    >>> compare(before, after)              # Difference(mean, low, high, error, p_value, ...)
 
 A task counts only if BFCL's multi_turn_checker says valid (as in the paper). Feedback is
-standard: no hints.
+standard: no hints. Every interval takes the scenario as its unit, crossed with the repeats where a
+task was played more than once.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from envtune import bfcl
 from envtune.bfcl import splits, synthetic
-from envtune.common.stats import clustered, sign_test, wilson
+from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.common import paths, stats
+from envtune.common.stats import Difference, Estimate
 from envtune.env import recovery, rewards
-from envtune.record import EpisodeRecord
+from envtune.record import Ending, EpisodeRecord, Outcome
 from envtune.train.playing import play
 from envtune.train.presets import Preset
+
+FAILURES = (
+    "format",
+    "unknown tool",
+    "wrong arguments",
+    "wrong state",
+    "missing result",
+    "no call",
+    "call where asking was right",
+    "step limit",
+    "length",
+    "other",
+)
+"""Why an episode failed: what went wrong in the first turn that it lost; see `failure`."""
+_ENDINGS = {
+    Ending.TURN_STEP_LIMIT: "step limit",
+    Ending.EPISODE_STEP_LIMIT: "step limit",
+    Ending.TOKEN_LIMIT: "length",
+    Ending.OBSERVATION_LIMIT: "length",
+}
+_WHY = {
+    "a call was made where asking": "call where asking was right",
+    "no call was made": "no call",
+    "the turn ended without an answer": "format",
+}
+
+
+def failure(record: EpisodeRecord) -> str:
+    """One of FAILURES, for an episode that is not valid: the first turn that it lost decides.
+
+    A limit counts where no turn was lost before it. Within the turn: a broken format, then a call
+    of a tool that does not exist, then an error that was not recovered from, then the verdict.
+    """
+    lost = next((verdict for verdict in record.verdicts if not verdict.success), None)
+    if record.ending in _ENDINGS and (lost is None or lost.turn == record.steps[-1].turn):
+        return _ENDINGS[record.ending]
+    if lost is None:  # BFCL's checker judges an episode as a whole
+        return _ENDINGS.get(record.ending, "other")
+    steps = [step for step in record.steps if step.turn == lost.turn]
+    if any(step.outcome is Outcome.FORMAT_ERROR for step in steps):
+        return "format"
+    if found := next((kind for why, kind in _WHY.items() if lost.why.startswith(why)), ""):
+        return found
+    results = [result for step in steps for result in step.results]
+    if any(r.startswith(EXECUTION_ERROR) and r.endswith("is not defined") for r in results):
+        return "unknown tool"
+    errors = recovery.errors([record])
+    if len(errors[(errors["turn"] == lost.turn) & ~errors["recovered"].astype(bool)]):
+        return "wrong arguments"
+    return "missing result" if lost.why.startswith("missing among") else "wrong state"
 
 
 def result_row(record: EpisodeRecord) -> dict:
     """One evaluated episode as a row; `errors` and `recovered` as in recovery.py.
 
     unseen: what is new in a synthetic task, see synthetic.novelty.
+    failure: one of FAILURES, "" for a valid episode.
+    turns: a letter a turn: w won, l lost, - not reached.
     """
     events, made_up = recovery.errors([record]), record.task_id.startswith("synthetic_")
+    valid = bfcl.official_valid(record)
+    judged = {verdict.turn: "w" if verdict.success else "l" for verdict in record.verdicts}
     return {
         "task_id": record.task_id,
         "split": bfcl.load_task(record.task_id).split,
         "unseen": synthetic.novelty(record.task_id) if made_up else "",
-        "valid": bfcl.official_valid(record),
+        "valid": valid,
         "progress": rewards.progress_reward(record),
         "format_reward": rewards.format_reward(record),
         "steps": len(record.steps),
         "ending": str(record.ending),
+        "failure": "" if valid else failure(record),
+        "turns": "".join(judged.get(turn, "-") for turn in range(record.turns)),
         "errors": len(events),
         "recovered": sum(events["recovered"]),
     }
@@ -77,9 +138,7 @@ def by_way(results: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for way, group in results.groupby("way", sort=False):
-        mean, low, high = clustered(
-            list(group["valid"]), list(map(splits.scenario_of, group["task_id"]))
-        )
+        mean, low, high, _ = accuracy(group)
         row = {"way": way, "n": len(group), "accuracy": mean, "low": low, "high": high}
         rows.append(row | group[["format_reward", "progress"]].mean().to_dict())
     return pd.DataFrame(rows)
@@ -111,12 +170,21 @@ def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
     }
 
 
+def accuracy(results: pd.DataFrame, column: str = "valid") -> Estimate:
+    """The share of valid episodes, clustered by scenario and crossed with `repeat` if there is one.
+
+    Splits have one task of each scenario, so for them tasks are the units.
+    """
+    scenarios = list(map(splits.scenario_of, results["task_id"]))
+    return stats.share(results[column].astype(float), scenarios, results.get("repeat"))
+
+
 def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by split and over all tasks.
 
-    Columns split, n, accuracy, low, high (95%, Wilson), progress, errors (a count), recovery (the
-    recovered share of them, NaN without an error). Synthetic test tasks with unseen phrasings or
-    unseen names have rows of their own.
+    Columns split, n, accuracy, low, high (95%, see `accuracy`), progress, errors (a count),
+    recovery (the recovered share of them, NaN without an error). Synthetic test tasks with unseen
+    phrasings or unseen names have rows of their own.
     """
     groups = list(results.groupby("split", sort=False))
     if "unseen" in results:
@@ -124,13 +192,13 @@ def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
         groups += [(f"unseen_{what}", group) for what, group in unseen.groupby("unseen")]
     rows = []
     for split, group in [*groups, ("all", results)]:
-        low, high = wilson(int(group["valid"].sum()), len(group))
+        mean, low, high, _ = accuracy(group)
         errors = int(group["errors"].sum())
         rows.append(
             {
                 "split": split,
                 "n": len(group),
-                "accuracy": group["valid"].mean(),
+                "accuracy": mean,
                 "low": low,
                 "high": high,
                 "progress": group["progress"].mean(),
@@ -141,23 +209,118 @@ def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@cache
+def known_errors() -> pd.DataFrame:
+    """data/bfcl_known_errors.csv: tasks of BFCL whose ground truth is wrong, with a reason each."""
+    return pd.read_csv(paths.DATA / "bfcl_known_errors.csv")
+
+
+def subsets(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The sets whose accuracy is always told: all tasks; of BFCL's test tasks also those without a
+    known error in the ground truth, and those that no choice saw."""
+    found, tasks = {"all": results}, results["task_id"]
+    if tasks.isin(bfcl.load_tasks()).any():
+        found["without known errors"] = results[~tasks.isin(known_errors()["task_id"])]
+        unseen = splits.load_splits().test_unseen
+        if 0 < tasks.isin(unseen).sum() < len(results):
+            found["no choice saw"] = results[tasks.isin(unseen)]
+    return found
+
+
+def breakdown(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every subset, split, domain and turn.
+
+    Columns by, group, n (episodes), accuracy, low, high, error (standard error). A task counts in
+    each of its domains; a turn is judged by its verdict, and one that was not reached is lost.
+    """
+    domains = results.assign(group=[bfcl.load_task(t).classes for t in results["task_id"]])
+    turns = [
+        results[results["turns"].str.len() > turn].assign(
+            valid=lambda part, turn=turn: part["turns"].str[turn] == "w"
+        )
+        for turn in range(results["turns"].str.len().max())
+    ]
+    parts = [
+        *(("set", name, part) for name, part in subsets(results).items()),
+        *(("split", name, part) for name, part in results.groupby("split", sort=False)),
+        *(("domain", name, part) for name, part in domains.explode("group").groupby("group")),
+        *(("turn", str(number), part) for number, part in enumerate(turns, 1)),
+    ]
+    rows = [(by, name, len(part), *accuracy(part)) for by, name, part in parts if len(part)]
+    return pd.DataFrame(rows, columns=["by", "group", "n", "accuracy", "low", "high", "error"])
+
+
+def passes(results: pd.DataFrame) -> pd.DataFrame:
+    """pass@k and pass^k for every k up to the number of runs of a task, clustered by scenario.
+
+    Columns k, pass_at_k, at_low, at_high, pass_hat_k, hat_low, hat_high.
+    """
+    by_task = results.groupby("task_id", sort=False)["valid"].agg(["size", "sum"])
+    scenarios, rows = list(map(splits.scenario_of, by_task.index)), []
+    for k in range(1, by_task["size"].min() + 1):
+        row = {"k": k}
+        for name, short, chance in (
+            ("pass_at_k", "at", stats.pass_at_k),
+            ("pass_hat_k", "hat", stats.pass_hat_k),
+        ):
+            pairs = zip(by_task["size"], by_task["sum"], strict=True)
+            values = [chance(int(n), int(right), k) for n, right in pairs]
+            row[name], row[f"{short}_low"], row[f"{short}_high"] = stats.clustered(
+                values, scenarios
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def recovered(results: pd.DataFrame) -> Estimate | None:
+    """The recovered share of the errors, clustered by scenario; None without an error."""
+    values, scenarios = [], []
+    for row in results.to_dict("records"):
+        values += [1] * row["recovered"] + [0] * (row["errors"] - row["recovered"])
+        scenarios += [splits.scenario_of(row["task_id"])] * row["errors"]
+    return stats.share(values, scenarios) if values else None
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
+    """Accuracy of `after` minus that of `before`, paired by task, clustered by scenario.
+
+    Repeats of the same number are paired and crossed with the scenarios, else a task's mean counts.
+    ValueError when the tasks differ.
+    """
+    keys, means = ["task_id", "repeat"], []
+    if any("repeat" not in table for table in (before, after)) or set(before["repeat"]) != set(
+        after["repeat"]
+    ):
+        keys = ["task_id"]
+    for table in (before, after):
+        means.append(table.groupby(keys)["valid"].mean().sort_index())
+    if not means[0].index.equals(means[1].index):
+        tasks = [set(table["task_id"]) for table in (before, after)]
+        raise ValueError(
+            f"expected two evaluations of the same tasks, got {len(tasks[0])} and {len(tasks[1])} "
+            f"tasks, {len(tasks[0] & tasks[1])} in both"
+        )
+    change = (means[1] - means[0]).reset_index()
+    scenarios = list(map(splits.scenario_of, change["task_id"]))
+    return stats.paired(list(change["valid"]), scenarios, change.get("repeat"))
+
+
 def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
     """One sentence on two evaluations of the same tasks: better, worse or equal, and is it chance?
 
-    Chance: a sign test over the tasks whose result changed. ValueError when the tasks differ.
+    Chance: `compare`, which flips whole scenarios. ValueError when the tasks differ.
     """
+    found = compare(before, after)
     pairs = before.merge(after, on="task_id", suffixes=("_before", "_after"), validate="one_to_one")
-    if len(pairs) != len(before) or len(pairs) != len(after):
-        raise ValueError(
-            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} "
-            f"tasks, {len(pairs)} in both"
-        )
-    won, lost, p = sign_test(pairs["valid_after"].astype(int) - pairs["valid_before"].astype(int))
+    won = int((pairs["valid_after"] & ~pairs["valid_before"]).sum())
+    lost = int((pairs["valid_before"] & ~pairs["valid_after"]).sum())
     what, chance = "No better and no worse than before", ""
     if won != lost:
         what = "Better than before" if won > lost else "**Worse than before**"
-        number = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        explained = "more than chance explains" if p < 0.05 else "chance explains as much"
+        number = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+        explained = (
+            "more than chance explains" if found.p_value < 0.05 else ("chance explains as much")
+        )
         chance = f", {number}: {explained}"
     return (
         f"{what}: {before['valid'].sum()} of {len(pairs)} tasks valid before, "

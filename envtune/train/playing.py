@@ -9,6 +9,7 @@ there.
 """
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -211,7 +212,8 @@ def _on_vllm(settings: Settings, keys: Sequence[Key], at_once: int):
 def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
     import openai
 
-    client = openai.OpenAI(base_url=settings.engine, max_retries=RETRIES, timeout=600)
+    key = os.environ.get("OPENAI_API_KEY", "none")  # a server of one's own asks for none
+    client = openai.OpenAI(base_url=settings.engine, api_key=key, max_retries=RETRIES, timeout=600)
     stopped: list[bool] = []
 
     def one(episode: Episode, seed: int) -> EpisodeRecord | None:
@@ -245,18 +247,23 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
             pool.submit(one, episode, settings.seed + 1_000_003 * key[1] + number): key
             for number, (key, episode) in enumerate(zip(keys, settings.episodes(keys), strict=True))
         }
+        failed: openai.OpenAIError | None = None
         try:
             for job in as_completed(jobs):
-                if record := job.result():
-                    yield jobs[job], record
-        except openai.OpenAIError as error:
-            raise JobFailed(
-                f"{settings.engine} did not answer for {settings.policy}: {error}. Episodes that "
-                "had ended are kept where a folder was given; the same call or command goes on"
-            ) from error
+                try:
+                    if record := job.result():
+                        yield jobs[job], record
+                except openai.OpenAIError as error:
+                    failed = failed or error
+                    stopped.append(True)  # what has ended by now is still kept
         finally:
             stopped.append(True)  # running episodes end with their next message
             pool.shutdown(cancel_futures=True)
+    if failed:
+        raise JobFailed(
+            f"{settings.engine} did not answer for {settings.policy}: {failed}. Episodes that "
+            "had ended are kept where a folder was given; the same call or command goes on"
+        ) from failed
 
 
 def _play_apart(

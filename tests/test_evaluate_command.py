@@ -1,0 +1,165 @@
+"""`envtune evaluate`: any policy, a folder in which its numbers can be traced, refusals."""
+
+import json
+
+import pandas as pd
+import pytest
+from chat_server import ChatServer
+from conftest import ANSWER
+
+from envtune import bfcl
+from envtune.__main__ import main
+from envtune.bfcl import splits
+from envtune.common import paths
+from envtune.train import evaluation, evaluation_run, playing
+
+SMOKE = ("--preset", "cpu-smoke")
+
+
+def test_the_command_leaves_episodes_rows_and_a_summary_that_agree(small_policy, capsys):
+    command = ["evaluate", str(small_policy), "--tasks", "synthetic", "--limit", "4", *SMOKE]
+    assert main([*command, "--name", "one", "--hints"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 tasks, greedy, 1 run of each" in printed and "with hints: " in printed
+    folder = paths.runs() / "one"
+    found = json.loads((folder / "summary.json").read_text())
+    table = pd.read_parquet(folder / "results.parquet")
+    assert len(table) == 8 and table["hints"].sum() == 4 and found["tasks"] == 4
+    own = table[~table["hints"]]
+    again = [
+        evaluation.result_row(record) | {"repeat": repeat, "hints": False}
+        for (_, repeat), record in playing.read_kept(folder)
+    ]
+    by_task = {row["task_id"]: row for row in again}
+    assert by_task == {row["task_id"]: row for row in own.to_dict("records")}
+    assert found["accuracy"]["all"]["mean"] == own["valid"].mean()
+    assert sum(found["failures"].values()) == (~own["valid"]).sum()
+    assert found["bfcl_data_sha256"] == bfcl.DATA_SHA256 and found["versions"]["torch"]
+
+
+def test_more_tasks_and_a_comparison_go_on_from_what_was_played(small_policy, capsys, monkeypatch):
+    command = ["evaluate", str(small_policy), "--tasks", "synthetic", *SMOKE, "--json"]
+    assert main([*command, "--limit", "2", "--name", "few"]) == 0
+    played, play_here = [], playing._play
+    monkeypatch.setattr(
+        playing,
+        "_play",
+        lambda settings, keys, n: played.append(keys) or play_here(settings, keys, n),
+    )
+    assert main([*command, "--limit", "2", "--name", "few"]) == 0 and played == [[]]
+    assert main([*command, "--limit", "2", "--name", "same", "--against", "few"]) == 0
+    other = json.loads(capsys.readouterr().out.splitlines()[-1])["against"]
+    assert other["name"] == "few" and other["mean"] == 0.0 and other["p_value"] == 1.0
+
+
+def test_repeats_have_a_pass_at_k_and_greedy_ones_are_refused(small_policy, capsys):
+    command = ["evaluate", str(small_policy), "--tasks", "synthetic", "--limit", "2", *SMOKE]
+    command += ["--name", "twice", "--repeats", "2"]
+    assert main(command) == 1
+    assert "2 repeats at temperature 0 are 2 times the same" in capsys.readouterr().err
+    assert main([*command, "--temperature", "1.0"]) == 0
+    assert "pass^2" in capsys.readouterr().out
+    assert len(pd.read_parquet(paths.runs() / "twice" / "results.parquet")) == 4
+
+
+def test_a_server_that_fails_loses_nothing_that_was_paid_for(capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(playing, "RETRIES", 0)
+    tasks = evaluation_run.tasks("validation", 8)
+    enough = sum(bfcl.load_task(task).turns for task in tasks)
+    with ChatServer([ANSWER] * (enough - 2) + [lambda prompt: 500]) as server:
+        command = ["evaluate", "model", "--engine", server.url, "--name", "served", "--limit", "8"]
+        command += ["--preset", "paper-8x80gb", "--tasks", "validation"]
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert "did not answer for model" in error and "Traceback" not in error
+        kept = dict(playing.read_kept(paths.runs() / "served"))
+        asked = len(server.asked)
+        server.answers[:] = [lambda prompt: ANSWER]
+        assert main(command) == 0
+    left = [task for task in tasks if (task, 0) not in kept]
+    turns = sum(bfcl.load_task(task).turns for task in left)
+    assert kept and left and len(server.asked) - asked == turns
+    found = json.loads((paths.runs() / "served" / "summary.json").read_text())
+    assert found["accuracy"]["all"]["n"] == 8 and found["failures"] == {"no call": 8}
+
+
+def test_tasks_are_sets_files_and_limits(tmp_path):
+    sizes = {"test": 400, "test300": 300, "validation": 100, "train": 400, "synthetic": 400}
+    assert {name: len(evaluation_run.tasks(name)) for name in sizes} == sizes
+    assert set(evaluation_run.tasks("test")).isdisjoint(evaluation_run.tasks("train"))
+    few = evaluation_run.tasks("test", 8)
+    assert len(few) == 8 and {bfcl.load_task(t).split for t in few} == set(bfcl.SPLITS)
+    assert len({splits.scenario_of(t) for t in few}) == 8
+    some = evaluation_run.tasks("test", 250)
+    assert len(some) == 250 and len({splits.scenario_of(t) for t in some}) == 100
+    file = tmp_path / "ids.txt"
+    file.write_text("multi_turn_base_3\nmulti_turn_base_5\nmulti_turn_base_3\n")
+    assert evaluation_run.tasks(str(file)) == ("multi_turn_base_3", "multi_turn_base_5")
+    file.write_text("multi_turn_base_999")
+    with pytest.raises(ValueError, match="no task 'multi_turn_base_999'"):
+        evaluation_run.tasks(str(file))
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["runs/none/policy"], "there is no folder runs/none/policy"),
+        (["EMPTY"], "holds no model"),
+        (["tiny-agent", "--tasks", "tests"], "tasks are one of test, test300"),
+        (["tiny-agent", "--limit", "0"], "at least 1 task, got 0"),
+        (["tiny-agent", "--preset", "none"], "preset is one of"),
+        (["tiny-agent", "--engine", "sglang"], "engine is transformers, vllm or a URL"),
+        (["Qwen/Qwen2.5-7B-Instruct"], "preset 'paper-8x80gb' plays on vLLM, which is not"),
+        (["tiny-agent", "--engine", "vllm"], "vLLM is not installed here: choose the engine"),
+        (["tiny-agent", "--against", "nothing"], "holds no finished evaluation"),
+        (["tiny-agent", "--name", "a/b"], "plain folder name"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(
+    given, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = [str(tmp_path) if part == "EMPTY" else part for part in given]
+    assert main(["evaluate", "--name", "refused", *given]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path):
+    policy = tmp_path / "run" / "stage1_syntax" / "policy"
+    policy.mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "cpu-smoke"}}')
+    assert evaluation_run.own_preset(str(policy)) == "cpu-smoke"
+    assert evaluation_run.own_preset("tiny-agent") == "cpu-tiny"
+    assert evaluation_run.own_preset("Qwen/Qwen2.5-7B-Instruct") == "paper-8x80gb"
+
+
+def test_an_adapter_is_merged_with_its_base_once(small_policy, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(small_policy)
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    adapted.save_pretrained(tmp_path / "adapter")
+    expected = adapted.merge_and_unload().state_dict()
+    preset = evaluation_run.preset_of("", "cpu-smoke")
+    out = evaluation_run.resolve(str(tmp_path / "adapter"), tmp_path / "out", preset, "")
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    plain = AutoModelForCausalLM.from_pretrained(small_policy).state_dict()
+    changed = [name for name in plain if not torch.equal(plain[name], found[name])]
+    assert changed and all("q_proj" in name for name in changed)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
+    written = (out / "merged_from.json").stat().st_mtime_ns
+    assert evaluation_run.resolve(str(tmp_path / "adapter"), tmp_path / "out", preset, "") == out
+    assert (out / "merged_from.json").stat().st_mtime_ns == written
+    (tmp_path / "adapter").rename(tmp_path / "another")
+    with pytest.raises(ValueError, match="was merged from"):
+        evaluation_run.resolve(str(tmp_path / "another"), tmp_path / "out", preset, "")
+    rows = playing.play(out, list(splits.synthetic_splits().test[:1]), preset)
+    assert len(rows) == 1

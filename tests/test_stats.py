@@ -1,0 +1,158 @@
+"""Intervals that cover what they promise, on data like ours: scenarios of four alike tasks."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envtune.common import stats
+
+OUTCOMES = st.lists(st.integers(0, 1), min_size=2, max_size=40)
+
+
+@pytest.mark.parametrize(
+    "successes, n, low, high",
+    [(0, 10, 0.0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (10, 10, 0.6915, 1)],
+)
+def test_the_exact_interval_has_its_published_values(successes, n, low, high):
+    assert stats.exact(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+@given(st.integers(1, 400), st.data())
+def test_the_exact_interval_holds_its_share(n, data):
+    successes = data.draw(st.integers(0, n))
+    low, high = stats.exact(successes, n)
+    assert 0.0 <= low <= successes / n <= high <= 1.0
+    mirrored = stats.exact(n - successes, n)
+    assert (low, high) == pytest.approx((1 - mirrored[1], 1 - mirrored[0]), abs=1e-9)
+
+
+@pytest.mark.parametrize("function", [stats.exact, stats.wilson])
+@pytest.mark.parametrize("successes, n", [(0, 0), (3, 2), (-1, 2)])
+def test_an_impossible_count_is_refused(function, successes, n):
+    with pytest.raises(ValueError, match="successes"):
+        function(successes, n)
+
+
+@given(OUTCOMES)
+def test_an_interval_holds_its_mean_and_stays_a_share(valid):
+    mean, low, high, error = stats.share(valid, [i // 4 for i in range(len(valid))])
+    assert mean == pytest.approx(np.mean(valid)) and error >= 0
+    assert 0.0 <= low <= mean + 1e-12 and mean <= high + 1e-12 <= 1.0 + 2e-12
+
+
+def test_nothing_that_varies_is_no_certainty():
+    assert stats.clustered([0] * 40, [i // 4 for i in range(40)]) == (0.0, *stats.exact(0, 10))
+    assert stats.clustered([1, 0, 1, 1], ["a"] * 4) == (0.75, 0.0, 1.0)
+
+
+def test_the_standard_error_is_that_of_the_cluster_formula():
+    """Miller 2024, equation 4: sums of residuals by cluster."""
+    rng = random.Random(0)
+    clusters = [i // 4 for i in range(400)]
+    values = [float(rng.random() < (0.2, 0.8)[c % 2]) for c in clusters]
+    residuals = np.bincount(clusters, np.array(values) - np.mean(values))
+    expected = math.sqrt((residuals**2).sum()) / len(values)
+    assert stats.bootstrap(values, clusters).error == pytest.approx(expected, rel=0.06)
+
+
+def scenarios(rng, count, effect=0.0):
+    """Results of `count` scenarios of four tasks each that mostly share their luck."""
+    luck = rng.beta(0.4, 0.4, count).repeat(4)
+    return (rng.random(4 * count) < np.clip(luck + effect, 0, 1)).astype(float)
+
+
+def coverage(interval, rounds=300):
+    """Share of made-up evaluations of 100 scenarios whose interval holds the truth, 0.5."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(rounds):
+        low, high = interval(scenarios(rng, 100))
+        held += low <= 0.5 <= high
+    return held / rounds
+
+
+def test_the_clustered_interval_covers_and_the_one_of_independent_tasks_does_not():
+    clusters = [i // 4 for i in range(400)]
+    ours = coverage(lambda valid: stats.bootstrap(valid, clusters, draws=400)[1:3])
+    naive = coverage(lambda valid: stats.wilson(int(valid.sum()), len(valid)))
+    assert 0.92 <= ours <= 0.98 and naive < 0.85
+
+
+def test_crossed_seeds_widen_an_interval_that_pooling_makes_too_narrow():
+    """Twelve runs that differ by themselves: pooled over seeds, the interval misses the truth."""
+    clusters, seeds = np.tile(np.arange(100).repeat(4), 12), np.arange(12).repeat(400)
+    rng, rounds, held = np.random.default_rng(2), 120, {"crossed": 0, "pooled": 0}
+    for _ in range(rounds):
+        luck = rng.beta(2, 2, 100).repeat(4)
+        shift = rng.normal(0, 0.12, 12)
+        valid = np.concatenate([(rng.random(400) < np.clip(luck + s, 0, 1)) for s in shift])
+        valid = valid.astype(float)
+        _, low, high, _ = stats.bootstrap(valid, clusters, seeds, draws=300)
+        held["crossed"] += low <= 0.5 <= high
+        low, high = stats.wilson(int(valid.sum()), len(valid))
+        held["pooled"] += low <= 0.5 <= high
+    assert held["crossed"] / rounds >= 0.9 and held["pooled"] / rounds < 0.7
+
+
+def test_a_difference_that_is_none_is_called_one_about_once_in_twenty():
+    rng, clusters, rounds = np.random.default_rng(3), [i // 4 for i in range(160)], 300
+    found = [
+        stats.paired(scenarios(rng, 40) - scenarios(rng, 40), clusters, flips=400)
+        for _ in range(rounds)
+    ]
+    assert 0.02 <= sum(d.p_value <= 0.05 for d in found) / rounds <= 0.09
+    assert 0.90 <= sum(d.low <= 0 <= d.high for d in found) / rounds <= 0.98
+
+
+def test_the_least_difference_that_is_seen_is_seen_four_times_in_five():
+    rng, clusters, rounds, true = np.random.default_rng(4), list(range(200)), 120, 0.1
+
+    def differences():
+        """Of 200 tasks: won, lost, or as before; on average 0.1 a task."""
+        return rng.choice((1.0, -1.0, 0.0), 200, p=(0.15 + true / 2, 0.15 - true / 2, 0.7))
+
+    detectable = np.mean([stats.paired(differences(), clusters).detectable for _ in range(20)])
+    seen = sum(
+        stats.paired(differences(), clusters, flips=400).p_value <= 0.05 for _ in range(rounds)
+    )
+    assert detectable == pytest.approx(0.107, abs=0.01)
+    assert 0.65 <= seen / rounds <= 0.85  # of a true difference just below it
+
+
+@given(st.lists(st.sampled_from((-1, 0, 1)), min_size=2, max_size=30))
+def test_a_difference_turns_with_its_sign(values):
+    clusters = [i // 2 for i in range(len(values))]
+    one, other = stats.paired(values, clusters), stats.paired([-v for v in values], clusters)
+    assert one.mean == pytest.approx(-other.mean) and one.p_value == pytest.approx(other.p_value)
+    assert 0 < one.p_value <= 1 and one.low <= one.mean + 1e-12 <= one.high + 2e-12
+
+
+def test_a_sign_flip_of_few_clusters_is_exact():
+    assert stats.paired([1] * 6, range(6)).p_value == 2 / 64
+    assert stats.paired([0] * 8, range(8)).p_value == 1.0
+    assert stats.paired([0] * 8, range(8)).detectable > 0.3
+
+
+def test_unequal_columns_and_no_value_are_refused():
+    for values, clusters in (([], []), ([1], []), ([1, 0], ["a"])):
+        with pytest.raises(ValueError, match="as many values as clusters"):
+            stats.bootstrap(values, clusters)
+
+
+def test_pass_at_k_and_pass_hat_k_are_the_shares_of_all_choices_of_k_runs():
+    from itertools import combinations
+
+    for n in range(1, 7):
+        for right in range(n + 1):
+            runs = [True] * right + [False] * (n - right)
+            for k in range(1, n + 1):
+                chosen = list(combinations(runs, k))
+                any_right = sum(map(any, chosen)) / len(chosen)
+                all_right = sum(map(all, chosen)) / len(chosen)
+                assert stats.pass_at_k(n, right, k) == pytest.approx(any_right)
+                assert stats.pass_hat_k(n, right, k) == pytest.approx(all_right)
+    with pytest.raises(ValueError, match="k = 3 of n = 2"):
+        stats.pass_at_k(2, 1, 3)
