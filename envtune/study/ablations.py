@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -42,7 +43,7 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
 def by_task(runs: pd.DataFrame) -> pd.DataFrame | None:
     """Columns scenario, seed, valid, a row per evaluated task of each run, from the column
     `scenarios` (experiments.accuracies); None where a run lacks it."""
-    if "scenarios" not in runs or runs["scenarios"].isna().any():
+    if "scenarios" not in runs or runs["scenarios"].isna().to_numpy().any():
         return None
     rows = []
     for run in runs.to_dict("records"):
@@ -67,7 +68,9 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
         n, tasks = int(group["n"].sum()), by_task(group)
         low, high = least, most = group["accuracy"].min(), group["accuracy"].max()
         if tasks is not None:
-            _, low, high = stats.clustered(tasks["valid"], tasks["scenario"], tasks["seed"])
+            _, low, high = stats.clustered(
+                list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
+            )
         mean = (group["accuracy"] * group["n"]).sum() / n
         rows.append((value, len(group), n, mean, low, high, least, most))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
@@ -99,11 +102,13 @@ def difference(summary: pd.DataFrame, axis: str, one, other) -> Difference | Non
     """
     done, keys = summary.loc[summary["state"] == "done"], ["scenario", "seed"]
     tables = [by_task(done.loc[done[axis] == value]) for value in (one, other)]
-    if tables[0] is None or tables[1] is None:
+    means: list[Any] = [t.groupby(keys)["valid"].mean() for t in tables if t is not None]
+    if len(means) < 2:
         return None
-    means = [table.groupby(keys)["valid"].mean() for table in tables]
     gain = (means[0] - means[1]).dropna().reset_index()
-    return stats.paired(gain["valid"], gain["scenario"], gain["seed"]) if len(gain) else None
+    if not len(gain):
+        return None
+    return stats.paired(list(gain["valid"]), list(gain["scenario"]), list(gain["seed"]))
 
 
 def seeds_of(runs: pd.DataFrame) -> str:

@@ -97,7 +97,7 @@ def overview(evaluations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for name, results in evaluations.items():
         own = evaluation_run.plain(results)
-        hinted = results[results["hints"]]
+        hinted = results.loc[results["hints"]]
         found = evaluation_run.summary(own, hinted if len(hinted) else None)
         row = {f"accuracy, {part}": share_text(v) for part, v in found["accuracy"].items()}
         row |= {"episodes": len(own), "progress": f"{found['progress']:.2f}"}
@@ -122,11 +122,11 @@ def accuracy_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Fig
     panels = {"set and split": ("set", "split"), "domain": ("domain",), "turn": ("turn",)}
     fig, axes = kit.canvas(1, 3, (11, 3.6), "", sharex=True)
     for ax, (title, kinds) in zip(axes[0], panels.items(), strict=True):
-        order = first[first["by"].isin(kinds)]
+        order = first.loc[first["by"].isin(kinds)]
         labels = [f"{kit.label(row['group'])} ({row['n']})" for row in order.to_dict("records")]
         for i, (name, table) in enumerate(tables.items()):
             rows = table[table["by"].isin(kinds)].set_index(["by", "group"])
-            rows = rows.reindex(pd.MultiIndex.from_frame(order[["by", "group"]]))
+            rows = rows.reindex(pd.MultiIndex.from_frame(order.loc[:, ["by", "group"]]))
             at = [y + 0.28 * (i - (len(tables) - 1) / 2) for y in range(len(rows))]
             reach = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
             look = {"fmt": "o", "markersize": 4, "capsize": 2, "color": colours[name]}
@@ -156,7 +156,7 @@ def failure_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Figu
                 "failure"
             ].value_counts() / len(part)
     table = pd.DataFrame(bars).T.reindex(columns=evaluation.FAILURES).fillna(0.0)
-    table = table[[kind for kind in table if table[kind].any()]]
+    table = table[[kind for kind in table if table[kind].to_numpy().any()]]
     fig, [[ax]] = kit.canvas(1, 1, (9, 1.6 + 0.3 * len(table)))
     if len(table.columns):
         colours = [FAILURE_COLOURS[kind] for kind in table]

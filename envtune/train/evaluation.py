@@ -12,6 +12,7 @@ task was played more than once.
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -176,7 +177,7 @@ def accuracy(results: pd.DataFrame, column: str = "valid") -> Estimate:
     Splits have one task of each scenario, so for them tasks are the units.
     """
     scenarios = list(map(splits.scenario_of, results["task_id"]))
-    return stats.share(results[column].astype(float), scenarios, results.get("repeat"))
+    return stats.share(list(results[column].astype(float)), scenarios, results.get("repeat"))
 
 
 def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:
@@ -219,11 +220,11 @@ def subsets(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The sets whose accuracy is always told: all tasks; of BFCL's test tasks also those without a
     known error in the ground truth, and those that no choice saw."""
     found, tasks = {"all": results}, results["task_id"]
-    if tasks.isin(bfcl.load_tasks()).any():
-        found["without known errors"] = results[~tasks.isin(known_errors()["task_id"])]
+    if tasks.isin(bfcl.load_tasks()).to_numpy().any():
+        found["without known errors"] = results.loc[~tasks.isin(known_errors()["task_id"])]
         unseen = splits.load_splits().test_unseen
-        if 0 < tasks.isin(unseen).sum() < len(results):
-            found["no choice saw"] = results[tasks.isin(unseen)]
+        if 0 < tasks.isin(unseen).to_numpy().sum() < len(results):
+            found["no choice saw"] = results.loc[tasks.isin(unseen)]
     return found
 
 
@@ -238,7 +239,7 @@ def breakdown(results: pd.DataFrame) -> pd.DataFrame:
         results[results["turns"].str.len() > turn].assign(
             valid=lambda part, turn=turn: part["turns"].str[turn] == "w"
         )
-        for turn in range(results["turns"].str.len().max())
+        for turn in range(max(map(len, results["turns"])))
     ]
     parts = [
         *(("set", name, part) for name, part in subsets(results).items()),
@@ -257,8 +258,8 @@ def passes(results: pd.DataFrame) -> pd.DataFrame:
     """
     by_task = results.groupby("task_id", sort=False)["valid"].agg(["size", "sum"])
     scenarios, rows = list(map(splits.scenario_of, by_task.index)), []
-    for k in range(1, by_task["size"].min() + 1):
-        row = {"k": k}
+    for k in range(1, min(by_task["size"]) + 1):
+        row: dict[str, float] = {"k": k}
         for name, short, chance in (
             ("pass_at_k", "at", stats.pass_at_k),
             ("pass_hat_k", "hat", stats.pass_hat_k),
@@ -287,13 +288,15 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
     Repeats of the same number are paired and crossed with the scenarios, else a task's mean counts.
     ValueError when the tasks differ.
     """
-    keys, means = ["task_id", "repeat"], []
+    keys = ["task_id", "repeat"]
+    means: list[Any] = []
     if any("repeat" not in table for table in (before, after)) or set(before["repeat"]) != set(
         after["repeat"]
     ):
         keys = ["task_id"]
     for table in (before, after):
-        means.append(table.groupby(keys)["valid"].mean().sort_index())
+        grouped: Any = table.groupby(keys)["valid"].mean()
+        means.append(grouped.sort_index())
     if not means[0].index.equals(means[1].index):
         tasks = [set(table["task_id"]) for table in (before, after)]
         raise ValueError(
@@ -312,8 +315,9 @@ def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:
     """
     found = compare(before, after)
     pairs = before.merge(after, on="task_id", suffixes=("_before", "_after"), validate="one_to_one")
-    won = int((pairs["valid_after"] & ~pairs["valid_before"]).sum())
-    lost = int((pairs["valid_before"] & ~pairs["valid_after"]).sum())
+    results = list(zip(pairs["valid_before"], pairs["valid_after"], strict=True))
+    won = sum(not earlier and bool(later) for earlier, later in results)
+    lost = sum(bool(earlier) and not later for earlier, later in results)
     what, chance = "No better and no worse than before", ""
     if won != lost:
         what = "Better than before" if won > lost else "**Worse than before**"

@@ -12,7 +12,9 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer
 
@@ -216,7 +218,7 @@ def records(name: str) -> dict[playing.Key, EpisodeRecord]:
 
 def plain(results: pd.DataFrame) -> pd.DataFrame:
     """The rows of an evaluation that were played without hints."""
-    return results[~results["hints"]]
+    return results.loc[~results["hints"]]
 
 
 def against(name: str, other: str) -> dict:
@@ -228,19 +230,19 @@ def against(name: str, other: str) -> dict:
 def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> dict:
     """The numbers of an evaluation, JSON-ready; shares in [0, 1] with low, high (95%) and error."""
     recovery = evaluation.recovered(results)
-    failed = results.loc[~results["valid"], "failure"].value_counts()
+    failed: Any = results.loc[~results["valid"], "failure"].value_counts()
     found = {
-        "tasks": int(results["task_id"].nunique()),
+        "tasks": len(set(results["task_id"])),
         "scenarios": len(set(map(splits.scenario_of, results["task_id"]))),
-        "repeats": int(results["repeat"].nunique()),
+        "repeats": len(set(results["repeat"])),
         "accuracy": {
             name: {"n": len(part), **evaluation.accuracy(part)._asdict()}
             for name, part in evaluation.subsets(results).items()
         },
-        "progress": float(results["progress"].mean()),
-        "format_reward": float(results["format_reward"].mean()),
+        "progress": float(np.mean(results["progress"])),
+        "format_reward": float(np.mean(results["format_reward"])),
         "failures": {kind: int(failed[kind]) for kind in evaluation.FAILURES if kind in failed},
-        "errors": int(results["errors"].sum()),
+        "errors": sum(map(int, results["errors"])),
         "recovery": recovery._asdict() if recovery else None,
         "passes": evaluation.passes(results).to_dict("records"),
     }
@@ -249,7 +251,7 @@ def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> di
         found["with_hints"] = {
             "accuracy": evaluation.accuracy(with_hints)._asdict(),
             "gain": evaluation.compare(results, with_hints)._asdict(),
-            "errors": int(with_hints["errors"].sum()),
+            "errors": sum(map(int, with_hints["errors"])),
             "recovery": hinted._asdict() if hinted else None,
         }
     return found
