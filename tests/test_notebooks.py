@@ -26,6 +26,7 @@ SMALLEST = {
     "07_stage4_alignment": {"steps": 1, "run_name": "test_alone"},
     "08_baselines": {"steps": 4, "sft_epochs": 1, "test_tasks": 8},
     "09_small_llm": {},  # the real model after `make small`, else the tests' own
+    "11_ood": {},  # no harness is installed: the paper's numbers alone
     "12_ablation_curriculum": {
         "steps": 4,
         "seeds": [0],
