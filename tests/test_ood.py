@@ -65,6 +65,68 @@ def test_a_failed_conversation_before_the_questions_takes_the_answers_with_it(tm
     assert not file.exists() and bfcl_v4.read(real, "memory_kv") is None
 
 
+def test_evalscopes_report_of_a_real_run_is_read(tmp_path):
+    real = job(acebench.HARNESS, tmp_path, limit=2)
+    assert acebench.read(real, "agent_multi_turn") == (0.0, 2, "")
+    assert acebench.read(real, "agent_multi_step") == (0.0, 2, "")
+    row = setting.row(real, "agent_multi_turn", acebench.read(real, "agent_multi_turn"))
+    assert row["user_simulator"] == "some-user at http://127.0.0.1:1/v1"
+    assert setting.row(real, "agent_multi_step", None)["user_simulator"] == ""
+
+
+def test_an_acebench_conversation_that_failed_is_left_out_and_forgotten(tmp_path):
+    real = job(acebench.HARNESS, tmp_path, limit=2)
+    [file] = (real.folder / "agent_multi_turn" / "reviews").rglob("*.jsonl")
+    file.write_text(file.read_text().replace("class attributes wrong", "missing_end_state", 1))
+    score = acebench.read(real, "agent_multi_turn")
+    assert score.n == 1 and "1 of 2 conversations failed" in score.note
+    acebench._forget_failed(real, "agent_multi_turn")
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_tau2s_results_of_a_real_run_are_read(tmp_path):
+    real = job(tau2.HARNESS, tmp_path, limit=1)
+    assert tau2.read(real, "retail") == (0.0, 1, "")
+    assert tau2.read(real, "airline") is None
+    assert running.wanted(real, "retail") == 1 and running._finished(real, "retail")
+
+
+def test_tau2s_failed_simulations_are_left_out_and_its_judge_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://judge/v1")
+    real = job(tau2.HARNESS, tmp_path)
+    file = real.folder / "data" / "simulations" / "retail" / "results.json"
+    everything = json.loads(file.read_text())
+    [played] = everything["simulations"]
+    judged = {"reward": 1.0, "nl_assertions": [{"nl_assertion": "a", "met": True}]}
+    failed = played | {"termination_reason": tau2.NO_RESULT, "reward_info": None}
+    everything["simulations"] = [played, played | {"reward_info": judged}, failed]
+    file.write_text(json.dumps(everything))
+    percent, n, note = tau2.read(real, "retail")
+    assert (percent, n) == (50.0, 2) and "1 of 3 simulations failed" in note
+    assert "gpt-4.1-2025-04-14, played by http://judge/v1" in note
+    monkeypatch.setattr(setting.Harness, "version", "tau2 1.0.1")
+    assert "2 of 40 so far" in running._row(real, "retail")["why"]
+    file.write_text(json.dumps(everything | {"simulations": [failed]}))
+    assert tau2.read(real, "retail") is None
+
+
+def test_acebenchs_data_is_joined_for_evalscope(tmp_path):
+    english = tmp_path / "clone" / "data_all" / "data_en"
+    for task in acebench.TASKS:
+        question = {"id": f"{task}_0", "question": "?", "function": [{"name": "f"}]}
+        answer = {"id": f"{task}_0", "ground_truth": [{"A": 1}], "mile_stone": ["[f()]"]}
+        for folder, line in ((english, question), (english / "possible_answer", answer)):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"data_{task}.json").write_text(json.dumps(line) + "\n")
+    folder = acebench.join_data(tmp_path / "clone", tmp_path / "out")
+    lines = [json.loads(line) for line in (folder / "en_agent.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["agent_multi_turn_0", "agent_multi_step_0"]
+    assert json.loads(lines[0]["rubric"]) == {"ground_truth": [{"A": 1}], "mile_stone": ["[f()]"]}
+    assert json.loads(lines[0]["function"]) == [{"name": "f"}] and lines[0]["question"] == "?"
+    with pytest.raises(FileNotFoundError, match="give a clone of ACEBench"):
+        acebench.join_data(tmp_path / "nothing", tmp_path / "out")
+
+
 def test_a_few_questions_bring_the_conversations_that_they_build_on():
     import importlib.util
 
@@ -107,6 +169,7 @@ def test_averages_are_the_papers_and_need_all_their_parts():
     rows = rows_of({task: paper[task] for h in ood.HARNESSES.values() for task in h.tasks})
     both = ood.scores(rows)["mine"]
     assert (both - paper).abs().max() < 0.02
+    assert ood.table(rows)["mine"]["ACEBench Agent"] == "4.17"
     some = ood.table(rows_of({"memory_kv": 0.0}))["mine"]
     assert some["memory_kv"] == "0.00 (n = 10)" and some["memory_rec_sum"] == ood.NOT_RUN
     assert some["memory"] == some["BFCL V4"] == "incomplete" and some["tau2-bench"] == ood.NOT_RUN
@@ -125,7 +188,7 @@ def test_each_refusal_is_a_sentence_that_says_what_to_give(monkeypatch, tmp_path
         setting.Checkpoint.of("x", str(tmp_path))
     with pytest.raises(ValueError, match="url, model"):
         setting.Checkpoint.of("x", {"url": "http://127.0.0.1:1/v1"})
-    with pytest.raises(ValueError, match="options are any of threads"):
+    with pytest.raises(ValueError, match="options are any of tasks, threads"):
         ood.Options.of(None, None, {"thread": 1})
     with pytest.raises(ValueError, match="harnesses are any of"):
         ood.run({}, ["bfcl"], ood.Options(), tmp_path)

@@ -110,6 +110,11 @@ def play(job: Job, task: str) -> None:
         "REMOTE_OPENAI_BASE_URL": job.endpoint.url,
         "REMOTE_OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY", "EMPTY"),
     }
+    if task == "memory_vector":
+        # without it every question would wait for its hub and then fail
+        probe = f"import sentence_transformers as s; s.SentenceTransformer({ENCODER!r})"
+        if job.execute([job.program("python"), "-c", probe], task):
+            return
     common = ["--model", job.options.bfcl_model, "--test-category", task]
     generate = [job.program("bfcl"), "generate", *common, "--skip-server-setup"]
     generate += ["--backend", "vllm", "--num-threads", str(job.options.threads)]

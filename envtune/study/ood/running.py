@@ -22,7 +22,7 @@ from envtune.train.errors import JobFailed
 HARNESSES = {found.name: found for found in (bfcl_v4.HARNESS, tau2.HARNESS, acebench.HARNESS)}
 """In the order of the paper's Table 2."""
 RESULTS = "rows.csv"
-MAY_CHANGE = ("threads", "embedding_model", "acebench_data", "server", "serve_arguments")
+MAY_CHANGE = ("tasks", "threads", "embedding_model", "acebench_data", "server", "serve_arguments")
 """Options under which an interrupted run may go on."""
 
 
@@ -41,6 +41,8 @@ def _reopen(job: Job) -> None:
 
 
 def _refusal(job: Job, task: str) -> str:
+    if job.options.tasks and task not in job.options.tasks:
+        return "not chosen"
     if not job.harness.version:
         return f"make {job.harness.target}"
     return job.harness.refusal(job, task)
@@ -93,6 +95,7 @@ def run(
     ValueError for a harness or checkpoint that does not exist, or a folder of other settings.
     """
     refuse_unknown("harnesses", harnesses, HARNESSES)
+    refuse_unknown("tasks", options.tasks, [task for h in HARNESSES.values() for task in h.tasks])
     chosen = [harness for name, harness in HARNESSES.items() if name in harnesses]
     columns = [Checkpoint.of(name, where) for name, where in checkpoints.items()]
     rows: list[dict] = []

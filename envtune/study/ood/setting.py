@@ -65,6 +65,7 @@ class Options:
 
     limit: int | None = None  # questions of each task; None: all
     user: Endpoint | None = None  # plays the user in tau2-bench and ACEBench multi_turn
+    tasks: Sequence[str] = ()  # only these; (): all of the harness
     threads: int = 8  # conversations at once
     bfcl_model: str = "Qwen/Qwen3-4B-Instruct-2507-FC"  # BFCL's name of the prompt format to use
     embedding_model: str = ""  # folder of all-MiniLM-L6-v2 for memory_vector; "": from its hub
@@ -102,8 +103,11 @@ class Job:
     def program(self, name: str) -> str:
         return str(self.harness.environment / "bin" / name)
 
-    def execute(self, command: Sequence[str], task: str, **environment: str) -> None:
-        """Run a command of the harness to its end; its output is appended to <task>.log."""
+    def execute(self, command: Sequence[str], task: str, **environment: str) -> int:
+        """Run a command of the harness to its end; its output is appended to <task>.log.
+
+        Returns its exit code.
+        """
         log = self.folder / f"{task}.log"
         variables = {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1", **environment}
         with open(log, "ab") as out:
@@ -117,7 +121,7 @@ class Job:
                 start_new_session=True,
             )
             try:
-                process.wait()
+                return process.wait()
             finally:
                 end_group(process)
 

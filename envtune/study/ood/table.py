@@ -88,7 +88,8 @@ def table(rows: pd.DataFrame, paper_model: str = "Llama-3.1-8B-Instruct") -> pd.
             parts = [*PARTS.get(line, ())]
             some = own.loc[[p for part in parts for p in (*PARTS.get(part, ()), part)], column]
             return "incomplete" if some.notna().any() else NOT_RUN
-        return f"{value:.2f}" + f" (n = {counts[line, column]})" * (line not in PARTS)
+        n = counts.get((line, column))  # an average has none
+        return f"{value:.2f} (n = {n})" if n else f"{value:.2f}"
 
     for column in own:
         shown[column] = [cell(line, str(column)) for line in LINES]
@@ -112,10 +113,13 @@ def figure(
     source: what the checkpoints are.
     """
     fig, [[ax]] = kit.canvas(1, 1, (7.2, 3.2), "Out of distribution")
-    own = scores(rows).dropna(axis="columns", how="all")
-    both = published(paper_model).join(own).loc[list(lines)]
+    own = scores(rows).dropna(axis="columns", how="all").add_prefix("own: ")
+    paper = published(paper_model).rename(columns=lambda name: name.rpartition(", ")[2])
+    both = paper.join(own).loc[list(lines)]
     long = both.rename_axis("task").reset_index().melt("task", var_name="column")
     kit.bars(ax, long.assign(value=long["value"] / 100), "task", "value", "column")
     ran = rows["state"].ne(NOT_RUN).sum() if len(rows) else 0
     text = f"Own: {source}; {ran} of {len(rows)} tasks ran." if len(rows) else "Own: not run."
-    return kit.finish(fig, f"Paper: published averages, {paper_model}.\n{text}")
+    return kit.finish(
+        fig, f"Bars without 'own': the paper's published averages, {paper_model}.\n{text}"
+    )
