@@ -14,12 +14,11 @@ are joined into one file in the hub's layout.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from envtune.common.files import read_lines
-from envtune.study.ood.setting import Harness, Job, Score
+from envtune.study.ood.setting import Harness, Job, Score, key
 
 TASKS = {"agent_multi_turn": 30, "agent_multi_step": 20}
 SAMPLING = {"temperature": 0.001, "top_p": 1, "max_tokens": 1000}
@@ -97,7 +96,8 @@ def play(job: Job, task: str) -> None:
     work = str((job.folder / task).resolve())
     command = [job.program("evalscope"), "eval", "--model", job.endpoint.model]
     command += ["--model-id", job.checkpoint.name.replace(" ", "-"), "--eval-type", "openai_api"]
-    command += ["--api-url", job.endpoint.url, "--datasets", "acebench"]
+    command += ["--api-url", job.endpoint.url, "--api-key", key()]
+    command += ["--datasets", "acebench"]
     command += ["--dataset-args", json.dumps({"acebench": dataset})]
     command += ["--generation-config", json.dumps(SAMPLING)]
     command += ["--eval-batch-size", str(job.options.threads)]
@@ -107,8 +107,7 @@ def play(job: Job, task: str) -> None:
         command += ["--use-cache", work, "--rerun-review"]
     if job.options.limit:
         command += ["--limit", str(job.options.limit)]
-    key = os.environ.get("OPENAI_API_KEY", "EMPTY")
-    job.execute(command, task, MODELSCOPE_SDK_TOKEN=key, EVALSCOPE_API_KEY=key)
+    job.execute(command, task, MODELSCOPE_SDK_TOKEN=key())
 
 
 def read(job: Job, task: str) -> Score | None:

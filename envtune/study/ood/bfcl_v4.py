@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 
 from envtune.common.files import read_lines, write_json
-from envtune.study.ood.setting import Harness, Job, Score
+from envtune.study.ood.setting import Harness, Job, Score, key
 
 TASKS = {
     "web_search_base": 100,
@@ -108,7 +108,7 @@ def play(job: Job, task: str) -> None:
     environment = {
         "BFCL_PROJECT_ROOT": str(job.folder.resolve()),
         "REMOTE_OPENAI_BASE_URL": job.endpoint.url,
-        "REMOTE_OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY", "EMPTY"),
+        "REMOTE_OPENAI_API_KEY": key(),
     }
     if task == "memory_vector":
         # without it every question would wait for its hub and then fail

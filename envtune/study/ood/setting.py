@@ -160,6 +160,11 @@ class Harness:
         return ""
 
 
+def key() -> str:
+    """What checkpoints' and users' servers are given as their key: ENVTUNE_OOD_KEY."""
+    return os.environ.get("ENVTUNE_OOD_KEY", "EMPTY")
+
+
 def end_group(process: subprocess.Popen) -> None:
     """End a process that was started in a session of its own, with all that it started."""
     for deadly, seconds in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):

@@ -21,7 +21,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from envtune.study.ood.setting import Harness, Job, Score
+from envtune.study.ood.setting import Harness, Job, Score, key
 
 TASKS = {"retail": 40, "airline": 20, "telecom": 40}
 NO_RESULT = "infrastructure_error"
@@ -64,8 +64,7 @@ def play(job: Job, task: str) -> None:
         command += [f"--{role}-llm-args", json.dumps(arguments)]
     if job.options.limit:
         command += ["--num-tasks", str(job.options.limit)]
-    key = os.environ.get("OPENAI_API_KEY", "EMPTY")
-    where = {"TAU2_DATA_DIR": str(data.resolve()), "HOSTED_VLLM_API_KEY": key}
+    where = {"TAU2_DATA_DIR": str(data.resolve()), "HOSTED_VLLM_API_KEY": key()}
     job.execute(command, task, **where)
 
 
