@@ -33,6 +33,14 @@ MODELS_OWN = ("context length", "max_model_len", "maximum context")
 """What servers answer to a prompt that is too long."""
 ENCODER = "all-MiniLM-L6-v2"
 
+HAS_ENCODER = f"""
+import os, urllib.request, huggingface_hub as hub
+known = hub.try_to_load_from_cache("sentence-transformers/{ENCODER}", "config.json")
+if not os.path.isdir("{ENCODER}") and not isinstance(known, str):
+    urllib.request.urlopen(hub.constants.ENDPOINT, timeout=20)
+"""
+"""Fails at once where the encoder of memory_vector can be had neither here nor from its hub."""
+
 
 def refusal(job: Job, task: str) -> str:
     if task.startswith("web_search") and "SERPAPI_API_KEY" not in os.environ:
@@ -110,11 +118,10 @@ def play(job: Job, task: str) -> None:
         "REMOTE_OPENAI_BASE_URL": job.endpoint.url,
         "REMOTE_OPENAI_API_KEY": key(),
     }
-    if task == "memory_vector":
-        # without it every question would wait for its hub and then fail
-        probe = f"import sentence_transformers as s; s.SentenceTransformer({ENCODER!r})"
-        if job.execute([job.program("python"), "-c", probe], task):
-            return
+    # without its encoder every question would ask the hub again for minutes, and then fail
+    probe = [job.program("python"), "-c", HAS_ENCODER]
+    if task == "memory_vector" and job.execute(probe, task):
+        return
     common = ["--model", job.options.bfcl_model, "--test-category", task]
     generate = [job.program("bfcl"), "generate", *common, "--skip-server-setup"]
     generate += ["--backend", "vllm", "--num-threads", str(job.options.threads)]
