@@ -36,7 +36,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray gpu lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray ood-bfcl ood-acebench ood-tau2 gpu lab strip html bench profile speed fuzz agent ablations figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -120,6 +120,30 @@ test-ray: setup  ## the test that needs a local Ray cluster, with a worker that 
 # outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
 STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
 
+# the harnesses of notebook 11, each in an environment of its own
+TAU2   ?=
+TAU2_PYTHON ?= python3.12
+TAU2_COMMIT := fc0055dc4e0a316c3f83133267fbd6faaa770992
+OOD_bfcl     := $(BFCL) soundfile torch==2.13.0
+OOD_acebench := evalscope==1.14.1
+
+ood-bfcl: .venv-ood-bfcl/.ready  ## BFCL V4 for notebook 11, in an environment of its own (several GB: its torch comes along)
+ood-acebench: .venv-ood-acebench/.ready  ## ACEBench Agent (EvalScope's port) for notebook 11, in an environment of its own
+ood-tau2: .venv-ood-tau2/.ready  ## tau2-bench for notebook 11: TAU2=a clone of yours, else one is made at v1.0.1
+
+.venv-ood-bfcl/.ready .venv-ood-acebench/.ready: .venv-ood-%/.ready:
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 $(OOD_$*) || { echo $(FAILED) >&2; exit 1; }
+	@touch $@
+
+.venv-ood-tau2/.ready:
+	@command -v $(TAU2_PYTHON) >/dev/null || { echo "envtune: tau2-bench needs Python 3.12 or 3.13; name yours with TAU2_PYTHON=..." >&2; exit 1; }
+	@$(TAU2_PYTHON) -m venv $(@D)
+	@test -n "$(TAU2)" || { git clone --quiet https://github.com/sierra-research/tau2-bench $(@D)/src && git -C $(@D)/src checkout --quiet $(TAU2_COMMIT); } || \
+	  { rm -rf $(@D); echo "envtune: tau2-bench could not be cloned; give the folder of a clone with TAU2=..." >&2; exit 1; }
+	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -e $(or $(TAU2),$(@D)/src) || { echo $(FAILED) >&2; exit 1; }
+	@touch $@
+
 gpu: small  ## measure on one GPU: what runs, how fast, with how much memory (parts of nine minutes; a stopped one goes on; docs/gpu.md)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[gpu]' || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
@@ -165,4 +189,4 @@ conda:  ## create the conda environment `envtune` with the GPU set
 	conda run -n envtune pip install --no-deps $(BFCL)
 
 clean:  ## remove the environments (runs/ and figures/ stay)
-	rm -rf $(VENV) $(VLLM) $(OFFICIAL)
+	rm -rf $(VENV) $(VLLM) $(OFFICIAL) .venv-ood-bfcl .venv-ood-acebench .venv-ood-tau2

@@ -139,6 +139,21 @@ def _parser() -> argparse.ArgumentParser:
     sweep("--dry-run", action="store_true", help="check the parameters and list the runs")
     sweep("--json", action="store_true", help="print the summary as JSON")
 
+    text = "checkpoints on the paper's out-of-distribution benchmarks: its Table 2 (docs/ood.md)"
+    outside = command("ood", _ood, text)
+    text = "a column of the table, and its model's folder; as often as needed"
+    pairs(outside, text, "-c", "--checkpoint", value="FOLDER")
+    text = "a YAML file with the columns, also {url, model, folder} of servers that run"
+    outside("--checkpoints", type=Path, help=text)
+    outside(
+        "--harness", action="append", help="BFCL V4, tau2-bench or ACEBench Agent (default all)"
+    )
+    text = "server and model that play the user"
+    outside("--user", nargs=2, metavar=("URL", "MODEL"), help=text)
+    outside("--limit", type=int, help="questions of each task (default all)")
+    pairs(outside, "a field of envtune.study.ood.Options; the value is read as YAML", "--option")
+    outside("--name", default="ood", help="folder under runs/; resumes (default ood)")
+
     hints = commands.add_parser("hints", help="the hint library")
     actions = hints.add_subparsers(dest="action", required=True)
     text = "every error of the tools: vague with its hint, or clear with a reason"
@@ -317,6 +332,23 @@ def _sweep(options) -> int:
     where = f"summary: {paths.runs() / options.name / 'summary.parquet'}"
     print(result.to_json(orient="records") if options.json else where)
     return 0 if set(result["state"]) == {"done"} else 1
+
+
+def _ood(options) -> int:
+    from envtune.study import ood  # it needs matplotlib
+
+    columns = yaml.safe_load(options.checkpoints.read_text()) if options.checkpoints else {}
+    columns |= dict(options.checkpoint)
+    if not columns:
+        raise ValueError("give at least one column: --checkpoint NAME FOLDER")
+    user = ood.Endpoint(*options.user) if options.user else None
+    settings = ood.Options.of(options.limit, user, _values(options.option))
+    harnesses = options.harness or list(ood.HARNESSES)
+    rows = ood.run(columns, harnesses, settings, paths.run_dir(options.name))
+    print(ood.table(rows).to_string())
+    if len(missing := ood.not_run(rows)):
+        print("\n" + missing.to_string(index=False))
+    return 0 if len(missing) < len(rows) else 1
 
 
 def _coverage(options) -> None:

@@ -27,6 +27,7 @@ SMALLEST = {
     "08_baselines": {"steps": 4, "sft_epochs": 1, "test_tasks": 8},
     "09_small_llm": {},  # the real model after `make small`, else the tests' own
     "10_evaluation": {"limit": 4, "seeds": 2, "compare_with": "tiny-agent", "run_name": "test_10"},
+    "11_ood": {},  # no harness is installed: the paper's numbers alone
     "12_ablation_curriculum": {
         "steps": 4,
         "seeds": [0],
