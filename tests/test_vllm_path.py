@@ -16,6 +16,7 @@ from conftest import ANSWER, SMALL, tool_call
 
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler, vllm_engine
+from envtune.record import Ending
 from envtune.train import colocated, errors, grpo, launch, playing, presets, stages
 
 LOOK = tool_call(("ls", {}))
@@ -70,6 +71,35 @@ child = subprocess.Popen(["sleep", "600"])
 print({launch.LINE!r} + json.dumps({{"pid": child.pid}}))"""
     assert job(tmp_path, text, told.append).code == 0
     assert gone(told[0]["pid"])
+
+
+def test_workers_in_sessions_of_their_own_end_with_their_launcher(tmp_path):
+    """As those of torch's launcher: no signal to the launcher's group reaches them."""
+    told, worker = [], tmp_path / "worker.py"
+    worker.write_text(
+        "import os, time\nfrom envtune.train import launch\nlaunch.end_with_parent()\n"
+        f"print({launch.LINE!r} + str(os.getpid()), flush=True)\ntime.sleep(600)"
+    )
+    text = f"""
+child = subprocess.Popen([sys.executable, {str(worker)!r}], start_new_session=True)
+time.sleep(4)
+os.kill(os.getpid(), signal.SIGKILL)"""
+    assert job(tmp_path, text, told.append).code == -signal.SIGKILL
+    assert len(told) == 1 and gone(told[0])
+
+
+def test_a_bar_without_an_end_and_broken_text_swallow_no_row(tmp_path, capsys):
+    told = []
+    text = f"""
+os.write(1, b"\\xe2\\x96\\n")
+sys.stdout.write("\\r 50%|##")
+print({launch.LINE!r} + "7")
+sys.stdout.write("\\r 60%|##")
+print({launch.ERROR!r} + json.dumps({{"type": "RolledBack", "message": "to 3"}}))
+sys.exit(1)"""
+    ended = job(tmp_path, text, told.append)
+    assert told == [7] and isinstance(ended.error, errors.RolledBack)
+    assert "50%|##" in capsys.readouterr().out
 
 
 def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
@@ -454,6 +484,7 @@ def answers(replies):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             said = replies(asked)
             code, text = said if isinstance(said, tuple) else (200, said)
+            refusal = json.dumps({"error": {"message": text, "code": code}}).encode()
             message = {"role": "assistant", "content": text}
             usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
             body = json.dumps(
@@ -466,6 +497,7 @@ def answers(replies):
                     "usage": usage,
                 }
             ).encode()
+            body = body if code == 200 else refusal
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -543,6 +575,45 @@ def test_an_evaluation_goes_on_where_it_stood_and_plays_nothing_twice(key, tmp_p
     first = {Episode(task).messages[1]["content"] for task, _ in kept}
     assert not opened & first
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == len(TASKS) + 1
+
+
+def test_a_context_that_a_server_cannot_take_ends_its_episode_alone(key):
+    first = Episode(TASKS[0]).messages[1]["content"]
+
+    def replies(asked):
+        if len(asked["messages"]) > 2 and asked["messages"][1]["content"] == first:
+            return 400, "maximum context length"
+        return LOOK if len(asked["messages"]) < 4 else ANSWER
+
+    with answers(replies) as url:
+        records = playing.play("m", TASKS, presets.CPU_TINY, engine=url)
+    assert records[0].ending is Ending.TOKEN_LIMIT and len(records[0].steps) == 1
+    assert all(record.ending is not Ending.TOKEN_LIMIT for record in records[1:])
+
+
+def test_every_message_is_asked_for_with_a_seed_of_its_own(key):
+    seeds = []
+
+    def replies(asked):
+        seeds.append(asked["seed"])
+        return LOOK if len(asked["messages"]) < 6 else ANSWER
+
+    with answers(replies) as url:
+        playing.play("m", TASKS[:2], presets.CPU_TINY, engine=url, repeats=2, temperature=1.0)
+    assert len(seeds) == len(set(seeds)) >= 12
+
+
+def test_a_repeat_that_is_played_later_is_another_sample(small_policy, tmp_path):
+    preset = replace(SMALL, completion_tokens=60)
+
+    def go(repeats):
+        return playing.play(
+            small_policy, TASKS[:2], preset, temperature=1.0, repeats=repeats, keep=tmp_path
+        )
+
+    once, twice = go(1), go(2)
+    assert twice[:2] == once
+    assert [r.steps[0].message for r in twice[2:]] != [r.steps[0].message for r in once]
 
 
 def test_a_folder_of_other_settings_is_refused(small_policy, tmp_path):

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -158,7 +159,8 @@ def run_job(
         stdin=subprocess.PIPE,  # closed when this process ends, see end_with_parent
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={
             **kept,
             **environment,
@@ -171,14 +173,23 @@ def run_job(
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in process.stdout or ():
-            lines.put(line)
-        lines.put(None)
+        try:
+            for line in process.stdout or ():
+                lines.put(line)
+        finally:
+            lines.put(None)
 
     def clear_up() -> None:
         process.wait()
-        with contextlib.suppress(ProcessLookupError):  # what it left would hold the pipe open
+        # what it left would hold the pipe open; a launcher's workers are sessions of their own,
+        # which end when their standard input closes
+        close_input()
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+    def close_input() -> None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]  # a pipe
 
     for work in (read, clear_up):
         threading.Thread(target=work, daemon=True).start()
@@ -188,14 +199,17 @@ def run_job(
         while True:
             try:
                 while (line := lines.get()) is not None:
-                    if line.startswith(LINE):
-                        on_row(json.loads(line.removeprefix(LINE)))
-                    elif line.startswith(ERROR):
-                        told = json.loads(line.removeprefix(ERROR))
-                        error = error or RAISED[told["type"]](told["message"])
-                    else:
+                    # a progress bar that is not at its end may stand before it in the line
+                    line, row, values = line.partition(LINE)
+                    line, failed, told = line.partition(ERROR)
+                    if line:
                         print(line, end="", flush=True)
                         last = [*last, line][-15:]
+                    if row:
+                        on_row(json.loads(values))
+                    if failed:
+                        found = json.loads(told)
+                        error = error or RAISED[found["type"]](found["message"])
                 return Ended(process.wait(), interrupted, error, "".join(last))
             except KeyboardInterrupt:
                 if interrupted:
@@ -206,8 +220,9 @@ def run_job(
         for deadly in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
                 os.killpg(process.pid, deadly)
+            close_input()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
+                process.wait(timeout=40)  # torch's launcher gives its workers 30 seconds
 
 
 def end_with_parent() -> None:
@@ -216,6 +231,8 @@ def end_with_parent() -> None:
     def watch() -> None:
         os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
         os.killpg(0, signal.SIGTERM)
+        time.sleep(5)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -230,6 +247,8 @@ def launch_stage(
     on_row: Callable[[Any], None],
 ) -> Path:
     """grpo.train_stage in processes of its own; all output but metrics rows is printed."""
+    run_dir = run_dir.resolve()  # the job runs in another folder
+    start = Path(start).resolve() if Path(start).is_dir() else start
     job, out = run_dir / f"{stage.name}.job.json", run_dir / stage.name
     write_job(job, stage, preset, steps, start, run_dir, seed)
 

@@ -10,6 +10,7 @@ there.
 
 import json
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,8 @@ from envtune.train.presets import Preset
 
 RETRIES = 8
 """Of a request to a server, with growing pauses (0.5 to 8 s), by the openai package."""
+SECONDS = 300
+"""How long a server may take for one message."""
 Key = tuple[str, int]
 """Task id, repeat."""
 
@@ -76,6 +79,7 @@ def play(
     """Play every task `repeats` times: records, by repeat and in the order of the tasks.
 
     temperature: 0 is greedy and repeats exactly (on vLLM up to the rounding of other batches).
+        Sampled episodes repeat too, but not those that are played after a kill.
     completion_tokens: the length of an episode where the preset has none.
     batch_size: episodes played at once; None: 32 or more by transformers, 16 on a server, on vLLM
         all.
@@ -122,11 +126,13 @@ def play(
                 bar.update()
                 progress.report(bar.n, len(keys))
 
+            # what goes on, or is repeated later, does not draw the same numbers again
+            draws = seed if todo[:1] == keys[:1] else _mixed(seed, *todo[0]) if todo else seed
             if apart and folder and todo:
-                _play_apart(folder, todo, batch_size, another)
+                _play_apart(folder, todo, batch_size, draws, another)
                 found = _kept(folder, settings)
             else:
-                for key, record in _play(settings, todo, batch_size):
+                for key, record in _play(settings, todo, batch_size, draws):
                     found[key] = record
                     if folder:
                         _append(folder, key, record)
@@ -171,15 +177,20 @@ def _append(folder: Path, key: Key, record: EpisodeRecord) -> None:
         out.write(line.encode() + b"\n")
 
 
-def _play(settings: Settings, keys: Sequence[Key], at_once: int):
-    """(key, record) of the episodes as they end, in this process."""
-    set_seed(settings.seed)
+def _mixed(*parts) -> int:
+    """A seed made from several values, the same in every process."""
+    return random.Random(repr(parts)).getrandbits(31)
+
+
+def _play(settings: Settings, keys: Sequence[Key], at_once: int, draws: int):
+    """(key, record) of the episodes as they end, in this process; `draws` seeds the sampling."""
+    set_seed(draws)
     if not keys:
         return
     if settings.engine == "transformers":
         yield from _on_transformers(settings, keys, at_once)
     elif settings.engine == "vllm":
-        yield from _on_vllm(settings, keys, at_once)
+        yield from _on_vllm(settings, keys, at_once, draws)
     else:
         yield from _on_server(settings, keys, at_once)
 
@@ -193,9 +204,8 @@ def _on_transformers(settings: Settings, keys: Sequence[Key], at_once: int):
     yield from zip(keys, records, strict=True)
 
 
-def _on_vllm(settings: Settings, keys: Sequence[Key], at_once: int):
-    how = (settings.context_tokens, settings.bf16, settings.seed)
-    llm = vllm_engine.load(settings.policy, *how)
+def _on_vllm(settings: Settings, keys: Sequence[Key], at_once: int, draws: int):
+    llm = vllm_engine.load(settings.policy, settings.context_tokens, settings.bf16, draws)
     tokenizer = AutoTokenizer.from_pretrained(settings.policy)
     try:
         own = GenerationConfig.from_pretrained(settings.policy)
@@ -213,20 +223,29 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
     import openai
 
     key = os.environ.get("OPENAI_API_KEY", "none")  # a server of one's own asks for none
-    client = openai.OpenAI(base_url=settings.engine, api_key=key, max_retries=RETRIES, timeout=600)
+    client = openai.OpenAI(
+        base_url=settings.engine, api_key=key, max_retries=RETRIES, timeout=SECONDS
+    )
     stopped: list[bool] = []
 
-    def one(episode: Episode, seed: int) -> EpisodeRecord | None:
+    def one(episode: Episode, key: Key) -> EpisodeRecord | None:
         messages, opening = list(episode.messages), 0
         while not episode.done and not stopped:
-            answer = client.chat.completions.create(
-                model=settings.policy,
-                messages=messages,  # pyright: ignore[reportArgumentType]  # dicts of role, content
-                max_tokens=settings.message_tokens,
-                temperature=settings.temperature,
-                top_p=1.0,
-                seed=seed,
-            )
+            try:
+                answer = client.chat.completions.create(
+                    model=settings.policy,
+                    messages=messages,  # pyright: ignore[reportArgumentType]  # role, content
+                    max_tokens=settings.message_tokens,
+                    temperature=settings.temperature,
+                    top_p=1.0,
+                    seed=_mixed(settings.seed, *key, len(messages)),  # another for each message
+                )
+            except openai.BadRequestError as error:
+                # the server's context is full: this episode ends, the others go on
+                if len(messages) < 3 or "context" not in str(error).lower():
+                    raise
+                episode.abort(Ending.TOKEN_LIMIT)
+                break
             text, used = answer.choices[0].message.content or "", answer.usage
             reply = episode.step(text)
             if reply is None:
@@ -244,8 +263,8 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
 
     with ThreadPoolExecutor(at_once) as pool:
         jobs = {
-            pool.submit(one, episode, settings.seed + 1_000_003 * key[1] + number): key
-            for number, (key, episode) in enumerate(zip(keys, settings.episodes(keys), strict=True))
+            pool.submit(one, episode, key): key
+            for key, episode in zip(keys, settings.episodes(keys), strict=True)
         }
         failed: openai.OpenAIError | None = None
         try:
@@ -258,6 +277,7 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
                     stopped.append(True)  # what has ended by now is still kept
         finally:
             stopped.append(True)  # running episodes end with their next message
+            client.close()  # and requests at once
             pool.shutdown(cancel_futures=True)
     if failed:
         raise JobFailed(
@@ -267,10 +287,14 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
 
 
 def _play_apart(
-    folder: Path, keys: Sequence[Key], at_once: int, on_record: Callable[[Any], None]
+    folder: Path,
+    keys: Sequence[Key],
+    at_once: int,
+    draws: int,
+    on_record: Callable[[Any], None],
 ) -> None:
     """Play on vLLM in a process of its own, which appends the episodes to the folder."""
-    write_json(folder / "todo.json", {"keys": keys, "at_once": at_once})
+    write_json(folder / "todo.json", {"keys": keys, "at_once": at_once, "draws": draws})
     command = [sys.executable, "-m", "envtune", "play", str(folder.resolve())]
     ended = launch.run_job(command, on_record, {})
     if ended.interrupted:
@@ -288,7 +312,7 @@ def play_job(folder: Path) -> None:
         read_json(folder / "todo.json"),
     )
     keys = [(task, repeat) for task, repeat in todo["keys"]]
-    for key, record in _play(settings, keys, todo["at_once"]):
+    for key, record in _play(settings, keys, todo["at_once"], todo["draws"]):
         _append(folder, key, record)
         sys.stdout.write(launch.LINE + json.dumps({"kind": "episode", "task": key[0]}) + "\n")
         sys.stdout.flush()
