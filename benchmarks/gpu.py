@@ -192,19 +192,22 @@ def report(parts: dict[str, Outcome]) -> str:
 def bring_home(parts: dict[str, Outcome], folder: Path, out: Path) -> None:
     """results.json, table.md, metrics.parquet, and the curriculum's adapters in bf16.
 
-    Folders of this machine are left out of the texts.
+    Folders of this machine are left out of the texts. Other files in `out` are left alone.
     """
     out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
     for name, text in (("results.json", json.dumps(parts, indent=1)), ("table.md", report(parts))):
         for known in (folder, paths.runs(), paths.ROOT, Path.home()):
             text = text.replace(f"{known}/", "").replace(str(known), ".")
         (out / name).write_text(text)
+        written.append(out / name)
     metrics = sorted(folder.glob("*/metrics.jsonl"))
     if metrics:
         import pandas as pd
 
         tables = [files.load_metrics(one.parent).assign(part=one.parent.name) for one in metrics]
         pd.concat(tables, ignore_index=True).to_parquet(out / "metrics.parquet")
+        written.append(out / "metrics.parquet")
     for source in sorted(folder.glob("curriculum/*/adapters/adapter_model.safetensors")):
         from safetensors.torch import load_file, save_file
 
@@ -213,8 +216,9 @@ def bring_home(parts: dict[str, Outcome], folder: Path, out: Path) -> None:
         target = out / f"adapters_{source.parent.parent.name}.safetensors"
         weights = {name: value.bfloat16() for name, value in load_file(source).items()}
         save_file(weights, target, metadata=says)
-    for file in out.iterdir():
-        if file.is_file() and file.stat().st_size > FILE_BYTES:
+        written.append(target)
+    for file in written:
+        if file.stat().st_size > FILE_BYTES:
             print(f"{file.name}: left behind, {file.stat().st_size / 2**20:.0f} MiB are too many")
             file.unlink()
     if (count := len(list(out.iterdir()))) > FILES:

@@ -113,9 +113,10 @@ def summary(rows: list[dict]) -> dict:
     found = {"steps": len(rows), **{k: round(float(v), 3) for k, v in seconds.items()}}
     if "kl" in rows[0]:
         found["kl_first_step"] = rows[0]["kl"]
-    for name in ("logprob_difference_mean", "logprob_difference_max"):
-        if name in rows[0]:
-            found[name] = max(row[name] for row in rows)
+    if "logprob_difference_max" in rows[0]:
+        means = [row["logprob_difference_mean"] for row in rows]
+        found["logprob_difference_mean"] = sum(means) / len(means)
+        found["logprob_difference_max"] = max(row["logprob_difference_max"] for row in rows)
     return found
 
 

@@ -303,12 +303,10 @@ def _evaluate(options) -> None:
     from envtune.train import evaluation_run as runs
 
     ids = runs.tasks(options.tasks, options.limit)
-    other = runs.load(options.against) if options.against else None
     preset = runs.preset_of(options.policy, options.preset)
     how = (options.engine, options.temperature, options.repeats, options.seed, options.hints)
-    found = runs.run(options.name, options.policy, ids, preset, *how)
-    if other is not None:
-        found["against"] = runs.against(options.name, options.against)
+    other = options.against or ""
+    found = runs.run(options.name, options.policy, ids, preset, *how, other=other)
     print(json.dumps(found) if options.json else evaluation_report.text(found))
 
 

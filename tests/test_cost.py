@@ -1,14 +1,19 @@
 """What a run costs: arithmetic on metrics, checked against a run whose time is known."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.train import cost, presets, sizes
+from envtune.train import cost, presets, runconfig, sizes
+from envtune.train.stages import STAGES
 
+RENAMED = replace(
+    presets.CPU_TINY, name="mine", generations=4, guard=replace(presets.CPU_TINY.guard, window=5)
+)
 REFERENCE = paths.DATA / "reference_runs" / "cpu_tiny_seed0.parquet"
 
 
@@ -77,6 +82,19 @@ def test_the_command_reads_a_run_or_a_file_and_refuses_in_one_sentence(tmp_path,
         main(["cost", str(tmp_path / "nowhere")]) == 1
         and "does not exist" in capsys.readouterr().err
     )
+
+
+def test_a_runs_preset_is_read_with_every_field_that_was_changed(tmp_path):
+    runconfig.register(tmp_path, STAGES[1], RENAMED, 4, "tiny-agent", 0)
+    line = {"stage": "stage2_hints", "step": 1, "kind": "train"}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    found = cost.read_run(tmp_path)[1]
+    assert found == replace(RENAMED, stage_steps=(0, 4, 0, 0))
+    changed = replace(RENAMED, name="cpu-tiny")
+    (tmp_path / "config.json").unlink()
+    runconfig.register(tmp_path, STAGES[1], changed, 4, "tiny-agent", 0)
+    assert cost.read_run(tmp_path)[1] == changed
+    assert cost.read_run(tmp_path, "cpu-smoke")[1] == presets.CPU_SMOKE
 
 
 def test_an_estimate_needs_no_run_and_says_that_nothing_was_measured(capsys):

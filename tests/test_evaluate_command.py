@@ -1,6 +1,7 @@
 """`envtune evaluate`: any policy, a folder in which its numbers can be traced, refusals."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,8 @@ from envtune import bfcl
 from envtune.__main__ import main
 from envtune.bfcl import splits
 from envtune.common import paths
-from envtune.train import evaluation, evaluation_run, playing
+from envtune.study import evaluation_report
+from envtune.train import evaluation, evaluation_run, playing, presets, runconfig, stages
 
 SMOKE = ("--preset", "cpu-smoke")
 
@@ -50,6 +52,11 @@ def test_more_tasks_and_a_comparison_go_on_from_what_was_played(small_policy, ca
     assert main([*command, "--limit", "2", "--name", "same", "--against", "few"]) == 0
     other = json.loads(capsys.readouterr().out.splitlines()[-1])["against"]
     assert other["name"] == "few" and other["mean"] == 0.0 and other["p_value"] == 1.0
+    kept = json.loads((paths.runs() / "same" / "summary.json").read_text())
+    assert kept["against"] == other
+    assert main([*command, "--limit", "3", "--name", "more", "--against", "few"]) == 1
+    assert "same tasks, got 2 and 3 tasks" in capsys.readouterr().err
+    assert not (paths.runs() / "more").exists()
 
 
 def test_repeats_have_a_pass_at_k_and_greedy_ones_are_refused(small_policy, capsys):
@@ -130,9 +137,36 @@ def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path):
     policy = tmp_path / "run" / "stage1_syntax" / "policy"
     policy.mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "cpu-smoke"}}')
-    assert evaluation_run.own_preset(str(policy)) == "cpu-smoke"
-    assert evaluation_run.own_preset("tiny-agent") == "cpu-tiny"
-    assert evaluation_run.own_preset("Qwen/Qwen2.5-7B-Instruct") == "paper-8x80gb"
+    assert evaluation_run.own_preset(str(policy)) == presets.CPU_SMOKE
+    assert evaluation_run.own_preset("tiny-agent") == presets.CPU_TINY
+    assert evaluation_run.own_preset("Qwen/Qwen2.5-7B-Instruct") == presets.PAPER
+    for name in ("gpu-80gb", "mine"):
+        trained = replace(presets.GPU_80GB, name=name, compact=True, message_tokens=512)
+        (tmp_path / "run" / "config.json").unlink()
+        runconfig.register(tmp_path / "run", stages.STAGES[0], trained, 60, "tiny-agent", 0)
+        found = evaluation_run.own_preset(str(policy))
+        assert replace(found, stage_steps=trained.stage_steps) == trained
+    assert evaluation_run.preset_of(str(policy), "gpu-80gb") == presets.GPU_80GB
+    (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "mine"}}')
+    with pytest.raises(ValueError, match="no preset is named 'mine'"):
+        evaluation_run.own_preset(str(policy))
+
+
+def test_a_policys_folder_is_found_from_any_working_directory(small_policy, monkeypatch):
+    monkeypatch.chdir(small_policy.parent)
+    found = evaluation_run.resolve(small_policy.name, paths.runs(), presets.CPU_SMOKE, "")
+    assert found == small_policy.resolve()
+
+
+def test_tasks_that_are_all_known_errors_have_a_summary():
+    row = {"task_id": "multi_turn_base_4", "split": "base", "unseen": "", "valid": False}
+    row |= {"progress": 0.5, "format_reward": 1.0, "failure": "wrong state", "turns": "wl"}
+    results = pd.DataFrame([row | {"errors": 0, "recovered": 0, "repeat": 0}])
+    found = evaluation_run.summary(results, results)
+    assert list(found["accuracy"]) == ["all"] and len(evaluation.breakdown(results))
+    assert found["with_hints"]["gain"]["error"] is None
+    json.dumps(found, allow_nan=False)
+    assert "one scenario alone" in evaluation_report.difference_text(found["with_hints"]["gain"])
 
 
 def test_an_adapter_is_merged_with_its_base_once(small_policy, tmp_path):

@@ -83,9 +83,16 @@ ROW = {
 
 
 def test_a_step_is_split_into_parts_and_the_first_one_is_left_out():
-    found = gpu_parts.summary([{**ROW, "seconds": 60.0}, ROW, {**ROW, "seconds": 6.0}])
+    found = gpu_parts.summary(
+        [
+            {**ROW, "seconds": 60.0, "logprob_difference_mean": 0.004},
+            ROW,
+            {**ROW, "seconds": 6.0},
+        ]
+    )
     assert (found["seconds"], found["rest"], found["first_step"]) == (5.0, 2.5, 60.0)
     assert found["tokens_per_second"] == 50.0 and found["logprob_difference_max"] == 0.02
+    assert found["logprob_difference_mean"] == pytest.approx(0.002)
     text = gpu.report({"stage_lora": {**DONE, "results": {**found, "engine": "vLLM"}}})
     assert "## Seconds a step" in text and "## Log-probabilities" in text
     assert "## Memory" not in text  # no GPU, so no peak
@@ -108,6 +115,14 @@ def test_what_is_brought_home_is_small_and_readable(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(gpu, "FILE_BYTES", 10)
     gpu.bring_home({"stage_lora": DONE}, run.parent, out)
     assert not list(out.iterdir()) and "left behind" in capsys.readouterr().out
+
+
+def test_files_that_were_in_the_folder_before_are_left_alone(tmp_path, monkeypatch, capsys):
+    own = tmp_path / "thesis.parquet"
+    own.write_bytes(b"large")
+    monkeypatch.setattr(gpu, "FILE_BYTES", 1)
+    gpu.bring_home({"stage_lora": DONE}, tmp_path / "run", tmp_path)
+    assert own.read_bytes() == b"large" and list(tmp_path.iterdir()) == [own]
 
 
 def ended(name: str, folder) -> dict:

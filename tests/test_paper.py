@@ -8,7 +8,7 @@ import pytest  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
 from envtune.__main__ import main  # noqa: E402
-from envtune.common import paths  # noqa: E402
+from envtune.common import paths, stats  # noqa: E402
 from envtune.common.stats import sign_test  # noqa: E402
 from envtune.study import ablations, claims, experiments, paper
 from envtune.train import stages
@@ -328,9 +328,20 @@ def test_cases_are_compared_pair_by_pair_over_scenarios_and_seeds():
     assert len(tasks) == 300 and tasks["valid"].mean() == pytest.approx(0.6)
     found = ablations.difference(summary, "case", "a", "b")
     assert found.mean == pytest.approx(0.3) and found.p_value < 0.01 and found.low > 0
-    old = ablations.pooled(summary.drop(columns="scenarios"), "case").iloc[0]
-    assert [old["low"], old["high"]] == [old["least"], old["most"]]
     assert ablations.difference(summary.drop(columns="scenarios"), "case", "a", "b") is None
+
+
+def test_without_results_by_scenario_the_interval_is_exact_or_the_range_of_the_seeds():
+    summary = made_up({"a": 0.51, "b": 0.50})[0].drop(columns="scenarios")
+    one_seed = summary.loc[summary["seed"] == 1]
+    a, b = ablations.pooled(one_seed, "case").to_dict("records")
+    assert (a["low"], a["high"]) == stats.exact(51, 100)
+    assert not ablations.clearly_above(a, b)
+    row = ablations.pooled(summary, "case").iloc[0]
+    assert (row["low"], row["high"]) == stats.exact(153, 300)
+    summary["accuracy"] = [0.1, 0.5, 0.9] * 2
+    row = ablations.pooled(summary, "case").iloc[0]
+    assert (row["low"], row["high"]) == (0.1, 0.9)
 
 
 def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():

@@ -98,6 +98,16 @@ def test_disk_is_policies_and_checkpoints():
     assert sizes.disk(short, QWEN) == pytest.approx(policy + whole)
 
 
+def test_adapters_are_float32_on_4_bit_weights_too():
+    """As grpo.adapters_in_float32 keeps them, with gradients and two moments."""
+    preset, shape = presets.get("gpu-24gb"), sizes.SHAPES["Qwen/Qwen2.5-3B-Instruct"]
+    adapters = shape.adapter_parameters(32) / sizes.GIB
+    found = sizes.estimate(preset, shape)["gradients, optimiser, adapters"]
+    assert found == pytest.approx(16 * adapters, abs=0.05)
+    wider = replace(preset, four_bit=False)
+    assert sizes.disk(preset, shape) == sizes.disk(wider, shape)
+
+
 def saved_by_autograd(preset, layers: int) -> float:
     """Values of 2 bytes per token that a small Qwen2 saves for its backward pass, weights apart."""
     lengths = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": layers}

@@ -1,5 +1,6 @@
 """Intervals that cover what they promise, on data like ours: scenarios of four alike tasks."""
 
+import json
 import math
 import random
 
@@ -134,6 +135,30 @@ def test_a_sign_flip_of_few_clusters_is_exact():
     assert stats.paired([1] * 6, range(6)).p_value == 2 / 64
     assert stats.paired([0] * 8, range(8)).p_value == 1.0
     assert stats.paired([0] * 8, range(8)).detectable > 0.3
+
+
+def test_a_difference_without_spread_is_no_certainty():
+    bound = stats.exact(0, 25)[1]
+    found = stats.paired([1] * 25, range(25))
+    assert (found.low, found.high) == pytest.approx((1 - 2 * bound, 1.0))
+    assert found.error and found.detectable and found.detectable > 0.1
+    found = stats.paired([0] * 50, [i // 2 for i in range(50)])
+    assert (found.low, found.high) == (-bound, bound)
+
+
+@given(st.lists(st.sampled_from((-1, 0, 1)), min_size=2, max_size=stats.FEW - 1))
+def test_the_interval_of_a_difference_in_few_clusters_is_at_least_the_exact_one(values):
+    n, won, lost = len(values), values.count(1), values.count(-1)
+    found = stats.paired(values, range(n))
+    assert found.low <= stats.exact(won, n)[0] - stats.exact(lost, n)[1] + 1e-9
+    assert found.high >= stats.exact(won, n)[1] - stats.exact(lost, n)[0] - 1e-9
+
+
+@pytest.mark.parametrize("values", [[1, 1], [0, 1], [0, 0]])
+def test_a_single_cluster_says_nothing_and_is_json(values):
+    found = stats.paired(values, ["a", "a"])
+    assert (found.low, found.high, found.error, found.detectable) == (-1.0, 1.0, None, None)
+    assert "null" in json.dumps(found._asdict(), allow_nan=False)
 
 
 def test_unequal_columns_and_no_value_are_refused():

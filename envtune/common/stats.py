@@ -38,9 +38,9 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
-    error: float  # standard error
+    error: float | None  # standard error; None from a single cluster, which has no spread
     p_value: float
-    detectable: float  # least true difference seen with 80% power at the two-sided 5% level
+    detectable: float | None  # least true difference seen with 80% power at the two-sided 5% level
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -160,18 +160,20 @@ def paired(
     Interval and standard error: `bootstrap`. p_value: two-sided, by flipping the signs of whole
     clusters (exact for 12 or fewer that differ); it asks about these runs, so another training
     seed may still turn it. With fewer than FEW clusters trust it before the interval. detectable:
-    2.8 standard errors. Without any difference the interval is
-    the exact one of a share of 0 in either direction.
+    2.8 standard errors.
+    If all clusters differ alike, or with fewer than FEW of them, the interval is at least that of
+    the exact bounds on the shares that gain and that lose: of n clusters without any difference,
+    the exact one of 0 of n in either direction. One cluster alone says nothing: [-1, 1].
     """
     made = bootstrap(differences, clusters, seeds)
     names, place = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
     sums = np.bincount(place, np.asarray(differences, float))
     moved = sums[np.abs(sums) > 1e-12]
-    if not np.any(differences):
-        high = exact(0, len(names))[1]
-        return Difference(0.0, -high, high, high / Z_95, 1.0, POWER_80 * high / Z_95)
-    if len(names) == 1:
-        made = made._replace(low=-1.0, high=1.0, error=float("nan"))
+    means, units = sums / np.bincount(place), len(names)
+    if 1 < units < FEW or np.ptp(means) < 1e-12:
+        low, high = _exact_change(sums / len(differences), units)
+        low, high = min(made.low, low), max(made.high, high)
+        made = Estimate(made.mean, low, high, max(made.error, (high - low) / 2 / Z_95))
     if len(moved) <= 12:
         signs = np.array(list(product((-1, 1), repeat=len(moved))))
         extra = 0
@@ -180,7 +182,22 @@ def paired(
         extra = 1  # the observed signs are one of the arrangements
     as_far = np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9 if len(moved) else np.ones(1, bool)
     p_value = (int(as_far.sum()) + extra) / (len(as_far) + extra)
+    if units == 1:
+        return Difference(made.mean, -1.0, 1.0, None, p_value, None)
     return Difference(*made, p_value, POWER_80 * made.error)
+
+
+def _exact_change(parts: np.ndarray, units: int) -> tuple[float, float]:
+    """Least and largest mean change by exact bounds on gains and on losses.
+
+    parts: what each of so many clusters adds to the mean (units,).
+    """
+    bounds = []
+    for part in (np.maximum(parts, 0).sum(), np.maximum(-parts, 0).sum()):
+        few, many = math.floor(units * part + 1e-9), math.ceil(units * part - 1e-9)
+        bounds.append((exact(few, units)[0], exact(many, units)[1]))
+    gain, loss = bounds
+    return gain[0] - loss[1], gain[1] - loss[0]
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:

@@ -61,13 +61,17 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     n is tasks times seeds; least and most are the lowest and the highest accuracy of a seed.
     The interval is a bootstrap over scenarios crossed with seeds (stats.share). Three seeds say
     little of the spread between seeds, so it is still too narrow; `clearly_above` asks for more.
-    Runs without results by scenario have the range of their seeds instead.
+    For runs without results by scenario it holds both the range of their seeds and the exact
+    interval (stats.exact) of all their tasks, which takes tasks and seeds as independent trials.
     """
     rows = []
     for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
         n, tasks = int(group["n"].sum()), by_task(group)
         low, high = least, most = group["accuracy"].min(), group["accuracy"].max()
-        if tasks is not None:
+        if tasks is None:
+            below, above = stats.exact(int((group["accuracy"] * group["n"]).round().sum()), n)
+            low, high = min(least, below), max(most, above)
+        else:
             _, low, high = stats.clustered(
                 list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
             )
@@ -149,12 +153,15 @@ def figure(
     for tick, name in zip(ends.get_yticklabels(), names, strict=True):
         tick.set_color(colours[name])
     ranges = "Bands: least to largest seed; " if bands else "Means over seeds; "
+    interval = "95%, scenarios crossed with seeds"
+    if by_task(summary) is None:
+        interval += "; without results by scenario: the exact one and the seeds' range"
     return kit.finish(
         fig,
         f"Own runs: {source}, {seeds_of(summary)}. {ranges}training curves are "
         f"means over {kit.SMOOTH} steps; validation is one sampled episode per task.\n"
         f"At the end: greedy, {int(summary['n'].iloc[0])} tasks per seed, BFCL's checker; large "
-        "dots pool the seeds (95%, scenarios crossed with seeds), small dots are seeds.",
+        f"dots pool the seeds ({interval}), small dots are seeds.",
     )
 
 

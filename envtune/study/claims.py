@@ -77,9 +77,10 @@ def compare(name: str, better: str, worse: str, figure: str, runs: SourceRuns) -
     by_seed = (f"{gain:+.2f}" for gain in ablations.paired(summary, "case", better, worse))
     over_tasks = ""
     if found := ablations.difference(summary, "case", better, worse):
+        seen = "" if found.detectable is None else f", {found.detectable:.2f} would be seen"
         over_tasks = (
             f"paired {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p = "
-            f"{found.p_value:.3f}, {found.detectable:.2f} would be seen; "
+            f"{found.p_value:.3f}{seen}; "
         )
     return (
         f"{better} {_accuracy_text(one)}, {worse} {_accuracy_text(other)}; "
@@ -251,10 +252,12 @@ tools on synthetic tasks. **A verdict here is about that scale, not about large 
 *Not tested*: no run of this kind was made. *Supported*: the 95% intervals of the pooled accuracies
 do not overlap and neither do the seeds, in the claimed direction; *contradicted*: the same in the
 opposite direction. *Not supported*: neither; samples this small cannot refute the claim. Intervals
-are a bootstrap over scenarios crossed with seeds ([evaluation.md](evaluation.md)); three seeds say
-little of the spread between seeds, so they are too narrow by themselves. Differences by seed are
-between runs that start from the same policy and see the tasks in the same order; a sign test over
-settings treats pairs that share seeds as independent, so its p is somewhat too small.
+are a bootstrap over scenarios crossed with seeds ([evaluation.md](evaluation.md)); for runs without
+results by scenario they hold both the exact interval of all their tasks and the range of the seeds.
+Three seeds say little of the spread between seeds, so intervals are too narrow by themselves.
+Differences by seed are between runs that start from the same policy and see the tasks in the same
+order; a sign test over settings treats pairs that share seeds as independent, so its p is somewhat
+too small.
 
 | claim or question | from | evidence here | verdict at this scale |
 |---|---|---|---|

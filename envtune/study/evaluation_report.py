@@ -38,10 +38,13 @@ def difference_text(found: Mapping) -> str:
     """A difference with its interval, p-value and the least that could have been seen [points]."""
     number = "p < 0.001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
     mean, low, high = (100 * found[name] + 0.0 for name in ("mean", "low", "high"))
-    return (
-        f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}], {number}; the least difference that this "
-        f"comparison would see four times in five is {100 * found['detectable']:.1f} points"
-    )
+    least = "one scenario alone cannot tell a difference"
+    if found["detectable"] is not None:
+        least = (
+            "the least difference that this comparison would see four times in five is "
+            f"{100 * found['detectable']:.1f} points"
+        )
+    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}], {number}; {least}"
 
 
 def comparison(names: tuple[str, str], found: Difference) -> str:

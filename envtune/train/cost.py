@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from envtune.common import files
-from envtune.train import presets, sizes
+from envtune.train import presets, runconfig, sizes
 from envtune.train.presets import Preset
 from envtune.train.stages import STAGES
 
@@ -49,12 +49,12 @@ def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     """
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
     if not preset:
-        config = files.read_json(run / "config.json") if run.is_dir() else None
-        if not config:
+        own = runconfig.preset_of(run) if run.is_dir() else None
+        if own is None:
             raise ValueError(
                 f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
             )
-        preset = config["preset"]["name"]
+        return metrics, own
     return metrics, presets.get(preset)
 
 

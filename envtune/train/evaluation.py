@@ -55,8 +55,9 @@ _WHY = {
 def failure(record: EpisodeRecord) -> str:
     """One of FAILURES, for an episode that is not valid: the first turn that it lost decides.
 
-    A limit counts where no turn was lost before it. Within the turn: a broken format, then a call
-    of a tool that does not exist, then an error that was not recovered from, then the verdict.
+    A limit counts where no turn was lost before the one it ended. Within a turn: a broken format;
+    a call where asking was right, or no call; a call of a tool that does not exist; an error that
+    was not recovered from; then what the verdict names.
     """
     lost = next((verdict for verdict in record.verdicts if not verdict.success), None)
     if record.ending in _ENDINGS and (lost is None or lost.turn == record.steps[-1].turn):
@@ -221,7 +222,9 @@ def subsets(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     known error in the ground truth, and those that no choice saw."""
     found, tasks = {"all": results}, results["task_id"]
     if tasks.isin(bfcl.load_tasks()).to_numpy().any():
-        found["without known errors"] = results.loc[~tasks.isin(known_errors()["task_id"])]
+        known = tasks.isin(known_errors()["task_id"])
+        if not known.to_numpy().all():
+            found["without known errors"] = results.loc[~known]
         unseen = splits.load_splits().test_unseen
         if 0 < tasks.isin(unseen).to_numpy().sum() < len(results):
             found["no choice saw"] = results.loc[tasks.isin(unseen)]
@@ -298,14 +301,20 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:
         grouped: Any = table.groupby(keys)["valid"].mean()
         means.append(grouped.sort_index())
     if not means[0].index.equals(means[1].index):
-        tasks = [set(table["task_id"]) for table in (before, after)]
-        raise ValueError(
-            f"expected two evaluations of the same tasks, got {len(tasks[0])} and {len(tasks[1])} "
-            f"tasks, {len(tasks[0] & tasks[1])} in both"
-        )
+        refuse_other_tasks(set(before["task_id"]), set(after["task_id"]))
+        raise ValueError("expected two evaluations with the same repeats of every task")
     change = (means[1] - means[0]).reset_index()
     scenarios = list(map(splits.scenario_of, change["task_id"]))
     return stats.paired(list(change["valid"]), scenarios, change.get("repeat"))
+
+
+def refuse_other_tasks(before: set[str], after: set[str]) -> None:
+    """ValueError unless two evaluations are of the same tasks."""
+    if before != after:
+        raise ValueError(
+            f"expected two evaluations of the same tasks, got {len(before)} and {len(after)} "
+            f"tasks, {len(before & after)} in both"
+        )
 
 
 def verdict(before: pd.DataFrame, after: pd.DataFrame) -> str:

@@ -24,7 +24,7 @@ from envtune.common import paths
 from envtune.common.files import atomic, read_json, write_json
 from envtune.policy import agent, sampler, smollm2
 from envtune.record import EpisodeRecord
-from envtune.train import evaluation, playing, presets
+from envtune.train import evaluation, playing, presets, runconfig
 from envtune.train.presets import Preset
 from envtune.train.runlog import versions
 
@@ -76,18 +76,16 @@ def _some(ids: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(task for task in ids if task in chosen)
 
 
-def own_preset(policy: str) -> str:
-    """The preset to play a policy with: that of the run that trained it, else by its name.
+def own_preset(policy: str) -> Preset:
+    """The preset to play a policy with: as it was in the run that trained it, else by its name.
 
     Any other model is played as in the paper, on one device.
     """
     for folder in Path(policy).resolve().parents:
-        if (folder / "config.json").is_file():
-            config = read_json(folder / "config.json")
-            if isinstance(config.get("preset"), dict):
-                return config["preset"]["name"]
+        if found := runconfig.preset_of(folder):
+            return found
     names = {"tiny-agent": "cpu-tiny", "smollm2": "smollm2", str(agent.FOLDER): "cpu-tiny"}
-    return names.get(policy, "paper-8x80gb")
+    return presets.get(names.get(policy, "paper-8x80gb"))
 
 
 def resolve(policy: str, folder: Path, preset: Preset, engine: str) -> Path | str:
@@ -110,8 +108,9 @@ def resolve(policy: str, folder: Path, preset: Preset, engine: str) -> Path | st
                 "adapter_config.json, or a hub id such as Qwen/Qwen2.5-7B-Instruct"
             )
         return policy
+    place = place.resolve()
     if (place / "adapter_config.json").is_file():
-        return _merged(place.resolve(), folder / "policy", preset)
+        return _merged(place, folder / "policy", preset)
     if not (place / "config.json").is_file():
         raise ValueError(f"{policy} holds no model: neither config.json nor adapter_config.json")
     return place
@@ -152,13 +151,17 @@ def run(
     seed: int = 0,
     hints: bool = False,
     batch_size: int | None = None,
+    other: str = "",
 ) -> dict:
     """Evaluate and return what summary.json holds; the settings are those of `playing.play`.
 
     hints: play every task once more with hints, to tell how much the policy leans on them.
-    ValueError before anything is played for repeats without a temperature, or without vLLM where
-    it is to play.
+    other: a finished evaluation of the same tasks, to be compared with: `against`.
+    ValueError before anything is played for repeats without a temperature, without vLLM where it
+    is to play, or if `other` is of other tasks.
     """
+    if other:
+        evaluation.refuse_other_tasks(set(plain(load(other))["task_id"]), set(task_ids))
     if repeats > 1 and temperature == 0:
         raise ValueError(
             f"{repeats} repeats at temperature 0 are {repeats} times the same; give a temperature"
@@ -185,6 +188,8 @@ def run(
     settings = {"policy": policy, "preset": preset.name, "temperature": temperature, "seed": seed}
     settings["engine"] = read_json(folder / "settings.json")["engine"]
     data = {"bfcl_eval": bfcl.PACKAGE_VERSION, "bfcl_data_sha256": bfcl.DATA_SHA256}
+    if other:
+        found["against"] = against(name, other)
     found = {"name": name, **settings, **found, **data, "versions": versions()}
     write_json(folder / "summary.json", found)
     return found
@@ -259,4 +264,4 @@ def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> di
 
 def preset_of(policy: str, name: str = "") -> Preset:
     """A preset by name, or the policy's own."""
-    return presets.get(name or own_preset(policy))
+    return presets.get(name) if name else own_preset(policy)

@@ -285,6 +285,30 @@ def get(name: str, **changes) -> Preset:
     return replace(PRESETS[name], **changes)
 
 
+def from_dict(kept: dict) -> Preset:
+    """A preset from its fields as JSON keeps them.
+
+    Missing fields are those of the preset of the same name. stage_steps and report_to, which
+    config.json lacks, may be missing under any name, and are then the defaults. Keys that are no
+    field (any more) are left out. ValueError for values that no preset takes, or if other fields
+    are missing and no preset has the name.
+    """
+    base, fields = PRESETS.get(kept.get("name", "")), Preset.__dataclass_fields__
+    missing = sorted(set(fields) - set(kept) - {"stage_steps", "report_to"})
+    if base is None and missing:
+        raise ValueError(
+            f"no preset is named {kept.get('name')!r}, and what was kept of it lacks "
+            f"{', '.join(missing)}"
+        )
+    base = base or Preset()
+    given = {name: value for name, value in kept.items() if name in fields}
+    given |= {name: tuple(given[name]) for name in ("stage_steps", "report_to") if name in given}
+    if "guard" in given:
+        known = {k: v for k, v in given["guard"].items() if k in Guard.__dataclass_fields__}
+        given["guard"] = replace(base.guard, **known)
+    return replace(base, **given)
+
+
 def choose(
     preset: Preset,
     transition: str = "preset",

@@ -15,13 +15,15 @@ import warnings
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from envtune.common import paths
 from envtune.common.files import read_json, read_lines, write_json
 from envtune.env import rewards
+from envtune.train import presets
 from envtune.train.presets import Preset
 from envtune.train.runlog import last_complete_step, versions
-from envtune.train.stages import Stage, training_tasks
+from envtune.train.stages import STAGES, Stage, training_tasks
 
 OR_ELSE = "Choose another run_name, or delete the folder"
 
@@ -53,6 +55,25 @@ def read(run_dir: Path) -> dict:
             f"{error}: the same call then goes on from the last checkpoint, without comparing its "
             "settings with those the run began with"
         ) from None
+
+
+def preset_of(run_dir: Path) -> Preset | None:
+    """The preset that a run was trained with, every field of it; None where no config.json has one.
+
+    config.json has no stage_steps: they are those of the preset of the same name, and under any
+    other name the steps of the run's stages. ValueError as in presets.from_dict.
+    """
+    config = read_json(run_dir / "config.json", {})
+    kept: Any = config.get("preset")
+    if not isinstance(kept, dict):
+        return None
+    if kept.get("name") not in presets.PRESETS:
+        trained = config.get("stages", {})
+        steps = [trained.get(stage.name, {}).get("steps", 0) for stage in STAGES]
+        kept = {"stage_steps": steps} | kept
+    if "model" in kept:
+        kept = kept | {"model": str(located(kept["model"], run_dir))}
+    return presets.from_dict(kept)
 
 
 def start_of(run_dir: Path, stage: Stage, start: Path | str) -> Path | str:

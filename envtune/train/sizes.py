@@ -2,7 +2,7 @@
 
     >>> parts = estimate(presets.GPU_24GB, SHAPES["Qwen/Qwen2.5-3B-Instruct"])
     >>> parts["weights"], together(parts)     # GiB
-    (1.9, 6.6)
+    (1.9, 7.1)
 
 For the longest episode, with what TRL 1.16 and packing.py allocate. Rough, enough to tell 12 GiB
 from 30, and not measured on a GPU: see docs/verified.md.
@@ -149,8 +149,8 @@ def _standing(preset: Preset, shape: Shape) -> dict[str, float]:
         weights = shape.block_parameters * 0.53 + embeddings * computed
     elif kept > computed and spread == 1:
         weights += everything * computed  # autocast's bf16 copies, until a forward pass has ended
-    if preset.lora_rank:  # adapters, their gradients and AdamW's two moments, bf16 on 4-bit weights
-        trained = shape.adapter_parameters(preset.lora_rank) * 4 * (2 if preset.four_bit else 4)
+    if preset.lora_rank:  # adapters, their gradients and AdamW's two moments, all in float32
+        trained = shape.adapter_parameters(preset.lora_rank) * 16
     else:  # gradients as the weights; two moments, and under ZeRO-3 the float32 weights
         trained = everything * (kept + 8 + (4 if preset.parallel == "zero3" else 0))
     # with LoRA the reference is the model without its adapters
@@ -256,7 +256,7 @@ def disk(preset: Preset, shape: Shape) -> float:
     policy = shape.parameters * kept
     checkpoint = shape.parameters * (14 if preset.parallel == "zero3" else kept + 8)
     if preset.lora_rank:  # adapters and their two moments; the policy has them merged
-        adapters = shape.adapter_parameters(preset.lora_rank) * (2 if preset.four_bit else 4)
+        adapters = shape.adapter_parameters(preset.lora_rank) * 4
         policy, checkpoint = shape.parameters * computed + adapters, 3 * adapters
     trained = [steps for steps in preset.stage_steps if steps]
     written = max((-(-steps // max(1, preset.save_every)) for steps in trained), default=0)
