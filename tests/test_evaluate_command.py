@@ -46,7 +46,7 @@ def test_more_tasks_and_a_comparison_go_on_from_what_was_played(small_policy, ca
     monkeypatch.setattr(
         playing,
         "_play",
-        lambda settings, keys, n: played.append(keys) or play_here(settings, keys, n),
+        lambda settings, keys, *how: played.append(keys) or play_here(settings, keys, *how),
     )
     assert main([*command, "--limit", "2", "--name", "few"]) == 0 and played == [[]]
     assert main([*command, "--limit", "2", "--name", "same", "--against", "few"]) == 0
