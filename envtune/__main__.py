@@ -276,14 +276,9 @@ def _train(options) -> None:
             + " ".join(launch.command(job["preset"], file))
         )
 
-    def say(line: str) -> None:
-        # one write per line: processes share this pipe, and print() may write the line end apart
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
-    policy = grpo.train_stage(**job, on_row=lambda row: say(launch.LINE + json.dumps(row)))
+    policy = grpo.train_stage(**job, on_row=lambda row: launch.say(launch.LINE, row))
     if launch.PARENT not in os.environ:
-        say(str(policy))
+        print(policy)
 
 
 def _play(options) -> None:

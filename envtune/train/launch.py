@@ -124,12 +124,19 @@ def command(preset: Preset, job: Path) -> list[str]:
     return [sys.executable, "-m", *launcher, "-m", "envtune", "train", str(job)]
 
 
+def say(kind: str, values: Any) -> None:
+    """In a job, tell the process that launched it a row (kind LINE) or an error (ERROR).
+
+    One write a line: processes share the pipe, and print() may write the line end apart.
+    """
+    sys.stdout.write(kind + json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
 def tell(error: BaseException) -> None:
     """In a job, tell the process that launched it which error ends it."""
     if PARENT in os.environ and type(error).__name__ in RAISED:
-        told = {"type": type(error).__name__, "message": str(error)}
-        sys.stdout.write(ERROR + json.dumps(told) + "\n")
-        sys.stdout.flush()
+        say(ERROR, {"type": type(error).__name__, "message": str(error)})
 
 
 class Ended(NamedTuple):

@@ -307,12 +307,9 @@ def _play_apart(
 
 def play_job(folder: Path) -> None:
     """Play what `_play_apart` has written; a line for every episode tells the other process."""
-    settings, todo = (
-        Settings(**read_json(folder / "settings.json")),
-        read_json(folder / "todo.json"),
-    )
+    settings = Settings(**read_json(folder / "settings.json"))
+    todo = read_json(folder / "todo.json")
     keys = [(task, repeat) for task, repeat in todo["keys"]]
     for key, record in _play(settings, keys, todo["at_once"], todo["draws"]):
         _append(folder, key, record)
-        sys.stdout.write(launch.LINE + json.dumps({"kind": "episode", "task": key[0]}) + "\n")
-        sys.stdout.flush()
+        launch.say(launch.LINE, {"kind": "episode", "task": key[0]})
