@@ -3,6 +3,7 @@ import json
 import matplotlib
 import pandas as pd
 import pytest
+from matplotlib.container import BarContainer
 
 matplotlib.use("Agg")
 from envtune.common import files, paths  # noqa: E402
@@ -22,7 +23,11 @@ def drawn(ax):
 
 def heights(ax):
     """The heights of an axes' bars, a list per colour."""
-    return [[bar.get_height() for bar in bars] for bars in ax.containers]
+    return [
+        [bar.get_height() for bar in bars]
+        for bars in ax.containers
+        if isinstance(bars, BarContainer)
+    ]
 
 
 @pytest.fixture
@@ -146,7 +151,6 @@ def test_a_run_without_metrics_says_what_to_do(tmp_path):
 
 
 def test_the_pictures_of_hints_show_their_numbers(tmp_path):
-    from envtune.common.stats import wilson
     from envtune.env import recovery
     from envtune.hints import coverage
 
@@ -156,7 +160,7 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
     shown = {text.get_text() for text in bars.axes[0].get_legend().get_texts()}
     assert shown == {"vague, with a hint", "clear as it is"}  # the library leaves no error open
     rows = [
-        ("t", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
+        ("multi_turn_base_3", "base", 0, 0, "cat", "e", category, hinted, "", True, recovered, True)
         for category, hinted, recovered in [("clear", False, True)] * 3
         + [("dependency_missing", True, True)] * 2
         + [("dependency_missing", True, False)]
@@ -165,7 +169,7 @@ def test_the_pictures_of_hints_show_their_numbers(tmp_path):
         pd.DataFrame(rows, columns=list(recovery.COLUMNS)), "made up, for a test"
     )
     assert heights(fig.axes[0]) == [[1.0], [pytest.approx(2 / 3)]]
-    assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"} and wilson(3, 3)[1] == 1.0
+    assert {t.get_text() for t in fig.axes[0].texts} == {"n=3"}
     data = pd.DataFrame(
         [("none", 0.0, 0, 0.5, 0.4)]
         + [(k, r, 0, 0.5 - r / 4, 0.4 - r / 4) for k in ("vague", "shuffled") for r in (0.5, 1.0)],

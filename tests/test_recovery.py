@@ -74,6 +74,7 @@ def test_shares_come_with_counts_and_intervals():
         and whole["recovered"] == pytest.approx(2 / 3)
         and whole["low"] < 2 / 3 < whole["high"]
     )
+    assert (whole["low"], whole["high"]) == (0.0, 1.0)  # one scenario says nothing of others
     split = rates(events, by=["hinted", "category"]).set_index("hinted")
     assert (
         split.loc[True, "n"] == 2

@@ -43,16 +43,6 @@ class Difference(NamedTuple):
     detectable: float | None  # least true difference seen with 80% power at the two-sided 5% level
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson score): for counts that share no task and no seed."""
-    _refuse_counts(successes, n)
-    share, z2 = successes / n, Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # at 0 and n rounding could leave the share itself outside its interval
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
-
-
 def exact(successes: int, n: int) -> tuple[float, float]:
     """95% interval of a proportion of independent trials (Clopper-Pearson).
 

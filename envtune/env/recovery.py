@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from envtune import bfcl, hints
-from envtune.common.stats import wilson
+from envtune.bfcl.splits import scenario_of
+from envtune.common import stats
 from envtune.record import EpisodeRecord
 
 COLUMNS = (
@@ -58,15 +59,18 @@ def errors(records: Iterable[EpisodeRecord]) -> pd.DataFrame:
 def rates(events: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Shares of recovered errors and of won turns with 95% intervals: RATES, one row per group.
 
-    No rows where there is no error.
+    The errors of a scenario resemble each other, so intervals are clustered by scenario
+    (stats.share). No rows where there is no error.
     """
     rows = []
     for key, group in events.groupby(list(by)) if by else [((), events)]:
         if n := len(group):
-            retried, recovered, won = (
-                list(group[name]).count(True) for name in ("retried", "recovered", "turn_won")
+            scenarios = [scenario_of(task) for task in group["task_id"]]
+            recovery, victory = (
+                stats.clustered([float(x) for x in group[name]], scenarios)
+                for name in ("recovered", "turn_won")
             )
-            recovery, victory = (recovered / n, *wilson(recovered, n)), (won / n, *wilson(won, n))
+            retried = list(group["retried"]).count(True) / n
             # pandas declares any key, and makes tuples of a list of columns
-            rows.append((*key, n, retried / n, *recovery, *victory))  # pyright: ignore[reportGeneralTypeIssues]
+            rows.append((*key, n, retried, *recovery, *victory))  # pyright: ignore[reportGeneralTypeIssues]
     return pd.DataFrame(rows, columns=[*by, *RATES])

@@ -169,16 +169,19 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
     hints = ("without a hint", "with a hint")
     events = events.sort_values("category").assign(hint=events["hinted"].map(hints.__getitem__))
     fig, [[ax]] = kit.canvas(1, 1, (8, 3.8))
-    kit.bars(ax, events, "category", "recovered", "hint", hints, kit.wilson95)
+    kit.bars(ax, events, "category", "recovered", "hint", hints)
     places = list(dict.fromkeys(events["category"]))
     for row in recovery.rates(events, by=["category", "hinted"]).to_dict("records"):
         at = places.index(row["category"]) + (0.2 if row["hinted"] else -0.2)
+        reach = [[row["recovered"] - row["low"]], [row["high"] - row["recovered"]]]
+        look = {"fmt": ".", "color": "0.25", "markersize": 5, "elinewidth": 0.8, "capsize": 2}
+        ax.errorbar(at, row["recovered"], yerr=reach, **look)
         ax.text(at, row["high"] + 0.015, f"n={row['n']}", ha="center", fontsize=7)
     ax.set_ylabel("errors recovered")
     return kit.finish(
         fig,
         f"{source}. An error is recovered when the next call of its tool in the turn succeeds; "
-        "95% Wilson intervals.",
+        "95%, bootstrap over scenarios.",
     )
 
 

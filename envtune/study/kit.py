@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from envtune.common.stats import exact, wilson
+from envtune.common.stats import exact
 
 STAGE_LABELS = {
     "stage1_syntax": "1 syntax",
@@ -161,11 +161,6 @@ def panel(
 def exact95(values) -> tuple[float, float]:
     """95% interval of independent values of 0 and 1, as an `errorbar` function for seaborn."""
     return exact(int(values.sum()), len(values))
-
-
-def wilson95(values) -> tuple[float, float]:
-    """95% interval of a column of 0 and 1, as an `errorbar` function for seaborn."""
-    return wilson(int(values.sum()), len(values))
 
 
 def bars(ax, data: pd.DataFrame, x: str, y: str, hue: str, names: Sequence = (), errorbar=None):
