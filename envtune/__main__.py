@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "pre-train the embedded agent from nothing (2.5 hours on two cores; resumes)"
     agent = command("agent", _agent, text)
-    text = "train nothing: put weights and card of the finished agent into data/tiny_agent"
+    names = ("tiny-agent", "study-agent", "study-agent-deaf")
+    agent("--name", choices=names, default=names[0], help="those of the study: docs/study.md")
+    text = "train nothing: put weights and card of the finished agent into data"
     agent("--write", action="store_true", help=text)
 
     text = "execute a notebook for every point of a grid, a process and a run folder each"
@@ -250,8 +252,8 @@ def _agent(options) -> None:
     from envtune.policy.agent import build  # they need torch
     from envtune.study import agent_card
 
-    folder = paths.runs() / "agent"
-    print(agent_card.publish(folder) if options.write else build.build(folder))
+    make = agent_card.publish if options.write else build.build
+    print(make(paths.runs() / "agent", options.name))
 
 
 def _train(options) -> None:

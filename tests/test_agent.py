@@ -216,18 +216,23 @@ def test_a_stopped_pre_training_goes_on_and_ends_as_one_that_was_not(tmp_path):
     assert one == two and len(one) == 12
 
 
-def test_the_committed_agent_is_what_its_card_says():
-    made = json.loads((agent.FOLDER / "made.json").read_text())
-    assert (agent.FOLDER / "model.safetensors").stat().st_size < 8e6
-    assert (agent.FOLDER / "README.md").read_text() == agent_card.card(
-        made, (agent.FOLDER / "model.safetensors").stat().st_size
-    ), "write the card anew: agent_card.write(made, agent.FOLDER)"
-    assert made["recipe"]["habit_phases"][0]["habits"] == asdict(script.HABITS), (
+AGENTS = [("tiny-agent", "HABITS"), ("study-agent", "STUDY"), ("study-agent-deaf", "DEAF")]
+
+
+@pytest.mark.parametrize("name, habits", AGENTS)
+def test_the_committed_agent_is_what_its_card_says(name, habits):
+    folder = agent.FOLDERS[name]
+    made = json.loads((folder / "made.json").read_text())
+    assert (folder / "model.safetensors").stat().st_size < 8e6
+    assert (folder / "README.md").read_text() == agent_card.card(
+        made, (folder / "model.safetensors").stat().st_size
+    ), "write the card anew: agent_card.write(made, folder)"
+    assert made["recipe"]["habit_phases"][0]["habits"] == asdict(getattr(script, habits)), (
         "the dials are not those of the committed weights"
     )
     model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(agent.FOLDER),
-        AutoTokenizer.from_pretrained(agent.FOLDER),
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
     )
     assert (
         model.num_parameters() == made["parameters"] and len(tokenizer) == model.config.vocab_size
@@ -242,10 +247,9 @@ def test_the_committed_agent_is_what_its_card_says():
         all(0.05 <= start[way] <= 0.25 for way in ("greedy", "sampled"))
         and abs(start["greedy"] - start["sampled"]) <= 0.15
     )
-    assert (
-        0.7 <= start["sampled_format_reward"] <= 0.85
-        and start["hint_effect"]["with"] - start["hint_effect"]["without"] >= 0.3
-    )
+    assert 0.7 <= start["sampled_format_reward"] <= 0.85
+    worth = start["hint_effect"]["with"] - start["hint_effect"]["without"]
+    assert worth >= 0.3 if "deaf" not in name else abs(worth) <= 0.1
 
 
 def test_writing_an_agent_that_is_not_built_is_refused_and_trains_nothing(

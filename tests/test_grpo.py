@@ -160,6 +160,27 @@ def test_the_kl_reference_is_the_policy_at_the_stages_start_with_lora_too(
     assert set(first) == set(second) and any(not torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.parametrize("scaled, factor", [("group", 1.0), ("none", 4.0)])
+def test_the_scale_of_a_reward_cancels_out_when_rewards_are_normalised(tmp_path, scaled, factor):
+    preset = replace(
+        presets.CPU_SMOKE,
+        scale_rewards=scaled,
+        generations=8,
+        device_batch=8,
+        beta=0.0,
+        entropy_coef=0.0,
+        validation_tasks=1,
+    )
+    norms = []
+    for scale in (1.0, 4.0):
+        stage, folder = replace(STAGES[0], reward_scale=scale), tmp_path / f"x{scale:g}"
+        grpo.train_stage(stage, preset, 1, agent.FOLDER, folder, seed=0)
+        data = pd.read_json(folder / "metrics.jsonl", lines=True)
+        norms.append(data.loc[data["kind"] == "train", "grad_norm"].iloc[0])
+    # TRL adds 1e-4 to the group's standard deviation
+    assert norms[0] > 0 and norms[1] / norms[0] == pytest.approx(factor, rel=2e-3)
+
+
 def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
     tasks = ("a", "b", "c")
     order = grpo.training_order(tasks, 8, seed=0)

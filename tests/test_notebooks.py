@@ -37,6 +37,7 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "13_ablation_augmentation": {
+        "second_model": None,
         "steps": 2,
         "seeds": [0],
         "cases": ["with hints", "linear"],
@@ -45,6 +46,7 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "14_ablation_reward": {
+        "requests": [1],
         "steps": 2,
         "seeds": [0],
         "cases": ["progress", "binary"],
@@ -53,7 +55,7 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "15_kl_sweep": {
-        "steps": 1,
+        "steps": 2,
         "seeds": [0],
         "betas": [0.1],
         "scale_betas": [0.1],
@@ -63,9 +65,18 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "17_paper_figures": {},
+    "19_training_tasks": {
+        "steps": 4,
+        "seeds": [0],
+        "scenarios": [4],
+        "four_stages": "test_19_of_12",
+        "workers": 2,
+        "run_name": "test_19",
+        "test_tasks": 8,
+    },
     "90_experiment": {"stage_steps": [1], "test_tasks": 8},
     "16_hint_robustness": {
-        "steps": 1,
+        "steps": 2,
         "seeds": [0],
         "kinds": ["shuffled"],
         "rates": [1.0],

@@ -8,8 +8,7 @@ import pytest  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
 from envtune.__main__ import main  # noqa: E402
-from envtune.common import paths, stats  # noqa: E402
-from envtune.common.stats import sign_test  # noqa: E402
+from envtune.common import paths  # noqa: E402
 from envtune.study import ablations, claims, experiments, paper
 from envtune.train import stages
 
@@ -130,7 +129,7 @@ def test_a_missing_run_has_no_panel_and_the_figure_says_so(sweeps_of, monkeypatc
 
 
 def test_our_panels_show_the_numbers_of_the_sweep_with_a_band_over_seeds(sweeps_of):
-    sweeps_of(ablation_reward=made_up({"progress": 0.5, "binary": 0.3}))
+    sweeps_of(ablation_reward_3=made_up({"progress": 0.5, "binary": 0.3}))
     fig = paper.figure4b(paper.SourceRuns())
     bottom = fig.axes[4]
     ends = [line.get_ydata()[-1] for line in bottom.get_lines() if len(line.get_ydata())]
@@ -207,7 +206,7 @@ def test_every_sweep_with_runs_is_drawn(sweeps_of, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["table1", "table3", "figure4a", "figure4b", "figure6"])
 def test_a_sweep_of_other_cases_is_not_drawn(sweeps_of, name):
     other = made_up({"something else": 0.5})
-    sweeps_of(ablation_curriculum=other, ablation_augmentation=other, ablation_reward=other)
+    sweeps_of(ablation_curriculum=other, ablation_augmentation=other, ablation_reward_3=other)
     fig = paper.FIGURES[name](paper.SourceRuns())
     assert "no runs yet" in words(fig) and "seeds 0" not in words(fig)
 
@@ -233,115 +232,63 @@ def test_cases_without_a_finished_run_are_left_out_and_many_cases_are_drawn():
         ablations.figure(failed, curves, "case", ["accuracy"], "made up")
 
 
-def test_one_case_is_judged_against_each_of_several(sweeps_of):
-    def verdict(**rest):
-        sweeps_of(
-            ablation_curriculum=made_up(
-                {
-                    "four stages": 0.5,
-                    **{f"without stage {i}": a for i, a in enumerate(rest.values(), 1)},
-                }
-            )
-        )
-        return next(c for c in claims.claims() if c.text.startswith("Each of the four")).verdict
-
-    assert verdict(a=0.2, b=0.2, c=0.2, d=0.2) == "supported"
-    assert verdict(a=0.2, b=0.5, c=0.2, d=0.5) == "supported against 2 of 4"
-    assert verdict(a=0.2, b=0.5, c=0.8, d=0.5) == "contradicted by 1 of 4"
-    assert verdict(a=0.5, b=0.5, c=0.5, d=0.5) == "not supported" and verdict(a=0.5) == "not tested"
+def verdict_of(claim):
+    [found] = [c.verdict for c in claims.claims() if c.text.startswith(claim)]
+    return found
 
 
-def test_beta_is_judged_by_pairs_of_one_seed_and_setting(sweeps_of):
-    summary, curves = made_up(
-        {"beta 0, x1": 0.2, "beta 0.1, x1": 0.6, "beta 0, x4": 0.5, "beta 0.1, x4": 0.5}
-    )
-    summary["beta"], summary["reward_scale"] = ([0.0] * 3 + [0.1] * 3) * 2, [1.0] * 6 + [4.0] * 6
-    plain = made_up({"beta 0": 0.7, "beta 0.1": 0.6})[0].assign(beta=[0.0] * 3 + [0.1] * 3)
-    sweeps_of(kl_sweep_scale=(summary, curves), kl_sweep=(plain, curves))
-    assert (
-        "above 0 in 3 of 9 pairs of one seed and setting, below in 3 (sign test, p = 1.000)"
-        in next(c for c in claims.claims() if "Sensitivity to beta" in c.text).verdict
-    )
-
-
-def test_the_sign_test_is_the_binomial_one():
-    assert sign_test([0.1] * 8 + [0.0]) == (8, 0, 2 / 256) and sign_test([]) == (0, 0, 1.0)
-    assert sign_test([1, 1, 1, -1]) == (3, 1, 2 * (1 + 4) / 16) and sign_test([1, -1])[2] == 1.0
-
-
-def test_differences_are_taken_between_runs_of_one_seed():
-    summary = pd.DataFrame(
-        {
-            "case": ["a", "a", "b", "b", "b"],
-            "seed": [0, 1, 1, 0, 2],
-            "accuracy": [0.5, 0.25, 0.5, 0.25, 1.0],
-            "state": "done",
-        }
-    )
-    assert ablations.paired(summary, "case", "a", "b").to_dict() == {0: 0.25, 1: -0.25}
-
-
-def test_a_sweep_without_corrupted_hints_says_nothing_about_robustness(sweeps_of):
-    sweeps_of(hint_robustness=made_up({"as they are": 0.5}))
-    assert next(c for c in claims.claims() if "Robustness" in c.text).verdict == "not tested"
-
-
-def test_a_scale_that_matters_although_rewards_are_normalised_is_a_contradiction(sweeps_of):
-    def verdict(scaled):
-        sweeps_of(ablation_reward=made_up({"progress": 0.5, "progress x4": scaled}))
-        return next(c for c in claims.claims() if "cancels" in c.text).verdict
-
-    assert [verdict(a) for a in (0.5, 0.2, 0.8)] == [
-        "no difference shown",
-        "contradicted",
-        "contradicted",
-    ]
-
-
-def test_verdicts_come_from_intervals(sweeps_of):
+def test_a_verdict_is_where_the_interval_of_the_paired_difference_lies(sweeps_of):
     def verdict(a, b):
-        sweeps_of(ablation_reward=made_up({"progress": a, "binary": b}))
-        return next(c for c in claims.claims() if "binary" in c.text).verdict
+        sweeps_of(ablation_reward_3=made_up({"progress": a, "binary": b}))
+        return verdict_of("The progress reward")
 
-    assert (verdict(0.6, 0.3), verdict(0.45, 0.42), verdict(0.3, 0.6)) == (
-        "supported",
-        "not supported",
-        "contradicted",
-    )
-    assert verdict(0.42, 0.45) == "not supported, the means lie the other way"
+    assert verdict(0.6, 0.3) == "supported" and verdict(0.3, 0.6) == "contradicted"
+    assert verdict(0.45, 0.44) == verdict(0.5, 0.5) == "undecided"
     sweeps_of()
-    assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not tested"
+    assert verdict_of("The progress reward") == "not tested"
 
 
-def test_seeds_that_overlap_show_no_difference_whatever_the_intervals_say(sweeps_of):
-    summary, curves = made_up({"progress": 0.6, "binary": 0.3})
-    summary.loc[0, "accuracy"] = 0.2  # one seed of the better case is below all of the other
-    sweeps_of(ablation_reward=(summary, curves))
-    table = ablations.pooled(summary, "case").set_index("value")
-    assert table.loc["progress", "low"] > table.loc["binary", "high"]
-    assert next(c for c in claims.claims() if "binary" in c.text).verdict == "not supported"
+def test_one_case_is_judged_against_each_of_several(sweeps_of):
+    def verdict(*accuracies):
+        rest = {f"without stage {i}": a for i, a in enumerate(accuracies, 1)}
+        sweeps_of(ablation_curriculum=made_up({"four stages": 0.5, **rest}))
+        return verdict_of("Each of the four")
+
+    assert verdict(0.2, 0.2, 0.2, 0.2) == "supported"
+    assert verdict(0.2, 0.5, 0.2, 0.5) == "2 supported, 2 undecided of 4"
+    assert verdict(0.2, 0.5, 0.8, 0.5) == "1 supported, 1 contradicted, 2 undecided of 4"
+    assert verdict(0.5, 0.5, 0.5, 0.5) == "undecided" and verdict(0.5) == "not tested"
 
 
-def test_cases_are_compared_pair_by_pair_over_scenarios_and_seeds():
+def test_a_case_can_be_compared_with_a_case_of_another_sweep(sweeps_of):
+    sweeps_of(
+        baselines=made_up({"SFT": 0.2, "before training": 0.1}),
+        ablation_curriculum=made_up({"four stages": 0.5}),
+        training_tasks=made_up({"100 tasks": 0.2, "1,600 tasks": 0.5}),
+    )
+    assert verdict_of("The four stages end above SFT") == "supported"
+    assert verdict_of("400 training tasks end above 100") == "supported"
+    assert verdict_of("1,600 training tasks are no better") == "undecided"  # 50 scenarios are few
+
+
+def test_several_comparisons_are_corrected(sweeps_of):
+    rows = {f"case {i}": 0.5 - 0.02 * i for i in range(5)}
+    summary, _ = made_up(rows)
+    found = ablations.against(summary, "case", "case 0")
+    plain, corrected = zip(*sorted((made.p_value, p) for made, p in found.values()), strict=True)
+    assert list(corrected) == sorted(corrected) and max(corrected) <= 1
+    assert corrected[0] == pytest.approx(4 * plain[0]) and corrected[-1] >= plain[-1]
+
+
+def test_a_difference_is_of_the_same_tasks_and_seeds():
     summary, _ = made_up({"a": 0.6, "b": 0.3})
-    tasks = ablations.by_task(summary.loc[summary["case"] == "a"])
-    assert len(tasks) == 300 and tasks["valid"].mean() == pytest.approx(0.6)
     found = ablations.difference(summary, "case", "a", "b")
     assert found.mean == pytest.approx(0.3) and found.p_value < 0.01 and found.low > 0
-    assert ablations.difference(summary.drop(columns="scenarios"), "case", "a", "b") is None
-
-
-def test_without_results_by_scenario_the_interval_is_exact_or_the_range_of_the_seeds():
-    summary = made_up({"a": 0.51, "b": 0.50})[0].drop(columns="scenarios")
-    one_seed = summary.loc[summary["seed"] == 1]
-    a, b = ablations.pooled(one_seed, "case").to_dict("records")
-    assert (a["low"], a["high"]) == stats.exact(51, 100)
-    assert not ablations.clearly_above(a, b)
-    row = ablations.pooled(summary, "case").iloc[0]
-    assert (row["low"], row["high"]) == stats.exact(153, 300)
-    summary["accuracy"] = [0.1, 0.5, 0.9] * 2
-    row = ablations.pooled(summary, "case").iloc[0]
-    assert (row["low"], row["high"]) == (0.1, 0.9)
+    assert ablations.points(found).startswith("+30.0 points [+")
+    one = summary.loc[~((summary["case"] == "a") & (summary["seed"] > 0))]
+    assert ablations.difference(one, "case", "a", "b").mean == pytest.approx(0.3)
+    apart = summary.assign(seed=range(len(summary)))
+    assert ablations.difference(apart, "case", "a", "b") is None
 
 
 def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():
@@ -359,15 +306,15 @@ def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():
     assert kept == "multi_turn_base_3=1/2 multi_turn_base_5=1/1"
 
 
-def test_entropy_is_judged_by_the_seeds_ranges(sweeps_of):
+def test_entropy_is_judged_seed_by_seed(sweeps_of):
     def verdict(none):
         summary, curves = made_up(
             {"beta 0": 0.5, "beta 0.1": 0.5}, entropy={"beta 0": none, "beta 0.1": 0.2}
         )
-        sweeps_of(kl_sweep=(summary.assign(beta=[0.0] * 3 + [0.1] * 3), curves))
-        return next(c for c in claims.claims() if "entropy" in c.text).verdict
+        sweeps_of(kl_sweep=(summary, curves))
+        return verdict_of("Without a strong KL")
 
-    assert (verdict(0.05), verdict(0.195)) == ("supported", "not supported")
+    assert (verdict(0.05), verdict(0.3)) == ("supported", "contradicted")
 
 
 def test_the_committed_claims_are_those_of_the_committed_runs(capsys):
@@ -384,17 +331,15 @@ def test_the_ablation_figure_and_its_text_agree_with_the_summary():
         ["entropy", "accuracy"],
         "made up, for a test",
     )
-    ends = fig.axes[-1]
-    assert [
-        round(float(line.get_xdata()[0]), 2)
-        for line in ends.get_lines()
-        if line.get_marker() == "o"
-    ] == [0.3, 0.6]
-    text = ablations.ranking_text(summary, "case")
-    assert (
-        text.startswith("- beta 0.1: 0.60 [")
-        and "Highest: **beta 0.1**. Below it by interval and in every seed: beta 0." in text
+    ends, gains = (
+        [round(float(ln.get_xdata()[0]), 2) for ln in ax.get_lines() if ln.get_marker() == "o"]
+        for ax in fig.axes[-2:]
     )
+    assert (ends, gains) == ([0.3, 0.6], [0.3])
+    text = ablations.ranking_text(summary, "case")
+    assert text.startswith("- **beta 0**: 0.300 [")
+    assert "against beta 0 +30.0 points [" in text
+    assert "Apart from beta 0 also after Holm's correction: beta 0.1 (+30.0)." in text
     summary.loc[0, "state"] = "failed"
     assert "Missing runs: s.beta 0-0" in ablations.ranking_text(summary, "case")
 

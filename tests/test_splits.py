@@ -78,6 +78,31 @@ def test_synthetic_tasks_come_in_the_same_sets():
         splits.of_tasks("toys")
 
 
+def test_synthetic_training_tasks_can_be_fewer_more_or_of_one_length():
+    plain = splits.of_tasks("synthetic")
+    few, many = (splits.of_tasks("synthetic", scenarios=count) for count in (25, 400))
+    assert [len(p.train) for p in (few, many)] == [100, 1600]
+    assert set(few.train) < set(plain.train) < set(many.train)
+    assert few.test == many.test == plain.test and few.validation == plain.validation
+    assert not scenarios(many.train) & scenarios(plain.test + plain.validation)
+    assert (len(few.stage1), len(many.stage1)) == (25, 75)
+    assert all(splits.is_base(t) for t in few.stage1 + many.stage1)
+    assert not any(synthetic.novelty(t) for t in many.train)
+    long = splits.of_tasks("synthetic", requests=3)
+    assert [len(long.train), len(long.validation), len(long.test)] == [400, 100, 400]
+    assert {bfcl.load_task(t).turns for t in long.test if splits.is_base(t)} == {3}
+    assert {bfcl.load_task(t).turns for t in long.test if not splits.is_base(t)} == {3, 4}
+    preset = presets.get("cpu-tiny", synthetic_scenarios=25, synthetic_requests=1)
+    assert len(stages.training_tasks(stages.DIRECT_GRPO, preset)) == 100
+    assert {bfcl.load_task(t).turns for t in stages.validation_tasks(preset)} == {1, 2}
+    assert len(stages.evaluation_tasks(preset)) == 400
+    for wrong in ({"synthetic_requests": 5}, {"synthetic_scenarios": 0}):
+        with pytest.raises(ValueError, match="is between 1 and"):
+            presets.get("cpu-tiny", **wrong)
+    with pytest.raises(ValueError, match="is of synthetic tasks"):
+        presets.get("gpu-80gb", synthetic_scenarios=25)
+
+
 @pytest.mark.parametrize(
     "tasks, sizes, base",
     [

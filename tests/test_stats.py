@@ -180,3 +180,61 @@ def test_pass_at_k_and_pass_hat_k_are_the_shares_of_all_choices_of_k_runs():
                 assert stats.pass_hat_k(n, right, k) == pytest.approx(all_right)
     with pytest.raises(ValueError, match="k = 3 of n = 2"):
         stats.pass_at_k(2, 1, 3)
+
+
+def made_up_study(rng, seeds, spread, effect=0.0):
+    """Differences of two cases: seeds differ by `spread`, scenarios and both together too."""
+    shift, luck = rng.normal(effect, spread, seeds), rng.normal(0, 0.1, 100)
+    both = rng.normal(0, 0.2, (100, seeds))
+    half = ((shift[None] + luck[:, None] + both) / 2)[..., None].repeat(4, 2)
+    one, other = (rng.random(half.shape) < np.clip(0.6 + way * half, 0, 1) for way in (1, -1))
+    rows, cols, _ = np.indices(half.shape)
+    return (one.astype(float) - other).ravel(), rows.ravel(), cols.ravel()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_an_interval_over_five_seeds_covers_new_seeds(spread):
+    rng = np.random.default_rng(4)
+    found = [stats.crossed(*made_up_study(rng, 5, spread)) for _ in range(300)]
+    assert 0.92 <= sum(d.low <= 0 <= d.high for d in found) / 300 <= 0.985
+    assert all((d.low > 0 or d.high < 0) == (d.p_value < 0.05) for d in found)
+
+
+def test_a_difference_between_seeds_counts_and_what_would_be_seen_is_seen():
+    rng = np.random.default_rng(5)
+    still, moving = (stats.crossed(*made_up_study(rng, 5, spread)) for spread in (0.0, 0.15))
+    assert moving.error > 2 * still.error and moving.detectable > 2 * still.detectable
+    effect = np.mean([stats.crossed(*made_up_study(rng, 5, 0.0)).detectable for _ in range(40)])
+    seen = [stats.crossed(*made_up_study(rng, 5, 0.0, effect)).p_value < 0.05 for _ in range(150)]
+    assert 0.7 <= np.mean(seen) <= 0.95
+
+
+def test_the_crossed_error_is_that_of_the_analysis_of_variance():
+    cells = np.array([[0.2, 0.4], [0.1, 0.5], [0.3, 0.9]])  # clusters x seeds, by hand:
+    rows, cols = np.indices(cells.shape)
+    found = stats.crossed(cells.ravel(), rows.ravel(), cols.ravel())
+    clusters, seeds, rest = 0.06, 0.24, 0.02  # mean squares
+    parts = np.array([clusters, seeds, -rest])
+    assert found.mean == pytest.approx(0.4)
+    assert found.error == pytest.approx(math.sqrt(parts.sum() / 6))
+    free = parts.sum() ** 2 / (parts**2 / [2, 1, 2]).sum()
+    value, below = stats._student(free)
+    assert found.high - found.mean == pytest.approx(np.interp(0.975, below, value) * found.error)
+
+
+@pytest.mark.parametrize("free, quantile", [(1, 12.706), (4, 2.776), (30, 2.042), (2, 4.303)])
+def test_quantiles_of_t_are_the_tabled_ones(free, quantile):
+    value, below = stats._student(free)
+    assert np.interp(0.975, below, value) == pytest.approx(quantile, rel=2e-3)
+
+
+def test_seeds_that_did_not_play_every_task_are_refused():
+    with pytest.raises(ValueError, match="1 of their pairs missing"):
+        stats.crossed([0.1, 0.2, 0.3], ["a", "a", "b"], [0, 1, 0])
+    with pytest.raises(ValueError, match="2 clusters and 1 seeds"):
+        stats.crossed([0.1, 0.2], ["a", "b"], [0, 0])
+
+
+def test_no_difference_at_all_is_no_certainty():
+    found = stats.crossed([0.0] * 40, [i // 2 for i in range(40)], [0, 1] * 20)
+    assert found.mean == 0 and found.p_value == 1.0 and found.low < -0.05 and found.high > 0.05

@@ -101,27 +101,46 @@ def shortest_scenarios(task_ids: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(t for t in task_ids if scenario_of(t) in scenarios)
 
 
-def synthetic_splits() -> Splits:
-    """The fixed sets of synthetic tasks. Here validation tasks are not part of the test set."""
-    train, test = synthetic.task_ids(synthetic.TRAIN), synthetic.task_ids(synthetic.TEST)
+def synthetic_splits(scenarios: int | None = None, requests: int | None = None) -> Splits:
+    """The fixed sets of synthetic tasks. Here validation tasks are not part of the test set.
+
+    scenarios: how many to train on, each in four variants; None: TRAIN_SCENARIOS, as of BFCL.
+    requests: of the user, in every task; None: 1 to 4, as drawn.
+    """
+    count = TRAIN_SCENARIOS if scenarios is None else scenarios
+    numbers = [*synthetic.TRAIN, *synthetic.MORE_TRAIN[: max(0, count - TRAIN_SCENARIOS)]][:count]
+    sets = (numbers, synthetic.VALIDATION, synthetic.TEST)
+    train, validation, test = (synthetic.task_ids(part, requests=requests) for part in sets)
     return Splits(
         "synthetic",
         0,
         train=train,
-        stage1=train[:STAGE1_TASKS],
-        validation=synthetic.task_ids(synthetic.VALIDATION),
+        stage1=train[: min(STAGE1_TASKS, count)],  # base tasks come first
+        validation=validation,
         test=test,
         test_unseen=test,
     )
 
 
-def of_tasks(tasks: str, seed: int = 0, mode: str = "scenario") -> Splits:
-    """Splits of BFCL's tasks ("bfcl"), of synthetic ones ("synthetic"), or of both ("both")."""
+def of_tasks(
+    tasks: str,
+    seed: int = 0,
+    mode: str = "scenario",
+    scenarios: int | None = None,
+    requests: int | None = None,
+) -> Splits:
+    """Splits of BFCL's tasks ("bfcl"), of synthetic ones ("synthetic"), or of both ("both").
+
+    scenarios, requests: as in `synthetic_splits`; BFCL's tasks are what they are.
+    """
     if tasks not in TASKS:
         raise ValueError(f"tasks is one of {', '.join(TASKS)}, got {tasks!r}")
-    if tasks != "both":
-        return load_splits(seed, mode) if tasks == "bfcl" else synthetic_splits()
-    one, two = load_splits(seed, mode), synthetic_splits()
+    if tasks == "bfcl":
+        return load_splits(seed, mode)
+    two = synthetic_splits(scenarios, requests)
+    if tasks == "synthetic":
+        return two
+    one = load_splits(seed, mode)
     joined = {
         f.name: getattr(one, f.name) + getattr(two, f.name)
         for f in fields(Splits)

@@ -17,12 +17,17 @@ from envtune.study import kit
 PANELS = {
     "ablation_curriculum": ("accuracy", "progress", "grad_norm"),
     "ablation_augmentation": ("accuracy", "progress", "recovery_rate"),
-    "ablation_reward": ("accuracy", "progress", "grad_norm"),
+    "ablation_augmentation_deaf": ("accuracy", "progress", "recovery_rate"),
+    "ablation_reward_3": ("accuracy", "progress", "grad_norm"),
+    "ablation_reward_1": ("accuracy", "progress", "grad_norm"),
     "kl_sweep": ("entropy", "accuracy", "progress"),
     "kl_sweep_scale": ("entropy", "accuracy", "grad_norm"),
     "hint_robustness": ("accuracy", "progress", "recovery_rate"),
+    "training_tasks": ("accuracy", "progress", "entropy"),
 }
 """The metrics that each sweep's figure shows over the steps."""
+LEAST = 0.06
+"""The difference in accuracy that the study was planned to see (docs/study.md)."""
 BANDS = 4
 """With more cases than this, the bands of their seeds would overlap and are not drawn."""
 
@@ -40,11 +45,9 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
     )
 
 
-def by_task(runs: pd.DataFrame) -> pd.DataFrame | None:
+def by_task(runs: pd.DataFrame) -> pd.DataFrame:
     """Columns scenario, seed, valid, a row per evaluated task of each run, from the column
-    `scenarios` (experiments.accuracies); None where a run lacks it."""
-    if "scenarios" not in runs or runs["scenarios"].isna().to_numpy().any():
-        return None
+    `scenarios` (experiments.accuracies)."""
     rows = []
     for run in runs.to_dict("records"):
         for part in run["scenarios"].split():
@@ -55,64 +58,74 @@ def by_task(runs: pd.DataFrame) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["scenario", "seed", "valid"])
 
 
+def _done(summary: pd.DataFrame, axis: str, value) -> pd.DataFrame:
+    """The finished runs of one value, a row per task."""
+    return by_task(summary.loc[(summary[axis] == value) & (summary["state"] == "done")])
+
+
 def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Accuracy of each axis value over all its seeds, with a 95% interval (low, high).
 
-    n is tasks times seeds; least and most are the lowest and the highest accuracy of a seed.
-    The interval is a bootstrap over scenarios crossed with seeds (stats.share). Three seeds say
-    little of the spread between seeds, so it is still too narrow; `clearly_above` asks for more.
-    For runs without results by scenario it holds both the range of their seeds and the exact
-    interval (stats.exact) of all their tasks, which takes tasks and seeds as independent trials.
+    n is tasks times seeds; least and most are the lowest and the highest accuracy of a seed. The
+    interval is for new tasks and new seeds (stats.crossed); with one seed, for new tasks alone.
     """
     rows = []
     for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
-        n, tasks = int(group["n"].sum()), by_task(group)
-        low, high = least, most = group["accuracy"].min(), group["accuracy"].max()
-        if tasks is None:
-            below, above = stats.exact(int((group["accuracy"] * group["n"]).round().sum()), n)
-            low, high = min(least, below), max(most, above)
-        else:
-            _, low, high = stats.clustered(
-                list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
-            )
-        mean = (group["accuracy"] * group["n"]).sum() / n
-        rows.append((value, len(group), n, mean, low, high, least, most))
+        tasks = by_task(group)
+        what = list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
+        made = stats.crossed(*what) if len(group) > 1 else stats.share(*what[:2])
+        low, high = max(0.0, made.low), min(1.0, made.high)
+        reach = group["accuracy"].min(), group["accuracy"].max()
+        rows.append((value, len(group), len(tasks), made.mean, low, high, *reach))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
     return pd.DataFrame(rows, columns=names)
 
 
-def clearly_above(higher, lower) -> bool:
-    """Whether one row of `pooled` lies above another with its whole interval and with every seed.
-
-    With three seeds each, all seeds of one are above all of the other by chance 1 time in 20.
-    """
-    return bool(higher["low"] > lower["high"] and higher["least"] > lower["most"])
-
-
-def paired(summary: pd.DataFrame, axis: str, one, other) -> pd.Series:
-    """Accuracy of one value minus that of the other, by seed.
-
-    Runs with the same seed start from the same policy and see the tasks in the same order.
-    """
-    done = summary.loc[summary["state"] == "done"]
-    by_seed = done.pivot_table(index="seed", columns=axis, values="accuracy")
-    return (by_seed[one] - by_seed[other]).dropna()
-
-
 def difference(summary: pd.DataFrame, axis: str, one, other) -> Difference | None:
-    """Accuracy of one value minus that of the other, paired by scenario and seed (stats.paired).
+    """Accuracy of one value minus that of the other, on the same tasks and with the same seeds.
 
-    None where they share no seed, or lack results by scenario.
+    With several seeds, stats.crossed; with one, stats.paired. None where they share no seed.
     """
-    done, keys = summary.loc[summary["state"] == "done"], ["scenario", "seed"]
-    tables = [by_task(done.loc[done[axis] == value]) for value in (one, other)]
-    means: list[Any] = [t.groupby(keys)["valid"].mean() for t in tables if t is not None]
-    if len(means) < 2:
-        return None
-    gain = (means[0] - means[1]).dropna().reset_index()
+    keys = ["scenario", "seed"]
+    first, second = (_done(summary, axis, v).groupby(keys)["valid"].mean() for v in (one, other))
+    gain = (first - second).dropna().reset_index()
     if not len(gain):
         return None
-    return stats.paired(list(gain["valid"]), list(gain["scenario"]), list(gain["seed"]))
+    what = list(gain["valid"]), list(gain["scenario"])
+    seeds = list(gain["seed"])
+    return stats.crossed(*what, seeds) if len(set(seeds)) > 1 else stats.paired(*what)
+
+
+def verdict(found: Difference) -> str:
+    """What a difference says of the claim that it is above 0, by its 95% interval."""
+    if found.low > 0:
+        return "supported"
+    return "contradicted" if found.high < 0 else "undecided"
+
+
+def points(found: Difference) -> str:
+    """A difference as text, in points of accuracy.
+
+    >>> points(Difference(0.07, 0.02, 0.12, 0.02, 0.013, 0.06))
+    '+7.0 points [+2.0, +12.0], p = 0.013; 6.0 would be seen'
+    """
+    mean, low, high = (f"{100 * value:+.1f}" for value in found[:3])
+    seen = f"; {100 * found.detectable:.1f} would be seen" if found.detectable else ""
+    return f"{mean} points [{low}, {high}], p = {found.p_value:.3f}{seen}"
+
+
+def against(summary: pd.DataFrame, axis: str, reference) -> dict[Any, tuple[Difference, float]]:
+    """Every other value minus the reference, and its p after Holm's correction for all of them.
+
+    A value that shares no seed with the reference is left out.
+    """
+    values = dict.fromkeys(summary.loc[summary["state"] == "done", axis])
+    found = {v: difference(summary, axis, v, reference) for v in values if v != reference}
+    known = {v: made for v, made in found.items() if made}
+    corrected, p = {}, 0.0
+    for i, value in enumerate(sorted(known, key=lambda v: known[v].p_value)):
+        corrected[value] = p = min(1.0, max(p, (len(known) - i) * known[value].p_value))
+    return {value: (made, corrected[value]) for value, made in known.items()}
 
 
 def seeds_of(runs: pd.DataFrame) -> str:
@@ -123,10 +136,11 @@ def seeds_of(runs: pd.DataFrame) -> str:
 def figure(
     summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Iterable[str], source: str
 ) -> Figure:
-    """Curves of the sweep, one panel per metric, and the accuracy at the end.
+    """Curves of the sweep, one panel per metric, the accuracy at the end, and what differs.
 
-    `axis` is the column that differs between runs besides the seed; a value of it without a
-    finished run is left out. ValueError when no run of the sweep is done.
+    `axis` is the column that differs between runs besides the seed; its first value is what the
+    others are compared with. A value without a finished run is left out. ValueError when no run of
+    the sweep is done.
     """
     summary = summary.loc[summary["state"] == "done"]
     if not len(summary):
@@ -135,53 +149,64 @@ def figure(
         )
     panels, names = list(panels), list(dict.fromkeys(summary[axis]))
     curves, bands = curves.loc[curves[axis].isin(names)], len(names) <= BANDS
-    fig, axes = kit.canvas(1, len(panels) + 1, (3.1 * (len(panels) + 1), 3.4))
-    *over_steps, ends = axes[0]
+    fig, axes = kit.canvas(1, len(panels) + 2, (2.7 * (len(panels) + 2), 3.4))
+    *over_steps, ends, gains = axes[0]
     for ax, column in zip(over_steps, panels, strict=True):
         kit.panel(ax, curves, column, axis, names, bands, legend=False)
     table, colours = pooled(summary, axis).set_index("value"), kit.colours(names)
     for i, name in enumerate(names):
-        row, dots = table.loc[name], summary.loc[summary[axis] == name, "accuracy"]
-        reach = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
-        look = {"fmt": "o", "markersize": 5, "color": colours[name], "capsize": 3}
-        ends.errorbar(row["accuracy"], i, xerr=reach, **look)
+        dots = summary.loc[summary[axis] == name, "accuracy"]
+        kit.interval(ends, table.loc[name, ["accuracy", "low", "high"]], i, colours[name])
         ends.plot(dots, [i + 0.25] * len(dots), ".", color=colours[name], alpha=0.6)
-    ends.set_yticks(range(len(names)), map(kit.label, names))
-    ends.set(xlabel="accuracy at the end (greedy)", xlim=(0, 1.02))
-    ends.invert_yaxis()
-    ends.yaxis.tick_right()
-    for tick, name in zip(ends.get_yticklabels(), names, strict=True):
+    ends.set(xlabel="accuracy at the end (greedy)", xlim=(0, 1.02), yticks=range(len(names)))
+    ends.tick_params(axis="y", labelleft=False)
+    for name, (found, _) in against(summary, axis, names[0]).items():
+        kit.interval(gains, found[:3], names.index(name), colours[name])
+    gains.axvline(0, color="0.4", linewidth=0.8)
+    gains.axvspan(-LEAST, LEAST, color="0.92", zorder=0)
+    gains.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+    gains.set(xlabel=f"points above\n{kit.label(names[0])}", ylim=ends.get_ylim())
+    gains.set_yticks(range(len(names)), map(kit.label, names))
+    for ax in (ends, gains):
+        ax.invert_yaxis()
+    gains.yaxis.tick_right()
+    for tick, name in zip(gains.get_yticklabels(), names, strict=True):
         tick.set_color(colours[name])
     ranges = "Bands: least to largest seed; " if bands else "Means over seeds; "
-    interval = "95%, scenarios crossed with seeds"
-    if by_task(summary) is None:
-        interval += "; without results by scenario: the exact one and the seeds' range"
     return kit.finish(
         fig,
         f"Own runs: {source}, {seeds_of(summary)}. {ranges}training curves are "
         f"means over {kit.SMOOTH} steps; validation is one sampled episode per task.\n"
-        f"At the end: greedy, {int(summary['n'].iloc[0])} tasks per seed, BFCL's checker; large "
-        f"dots pool the seeds ({interval}), small dots are seeds.",
+        f"At the end: greedy, {int(summary['n'].iloc[0])} tasks per seed, BFCL's checker, no "
+        "hints; large dots pool the seeds (95%, for new tasks and seeds), small dots are seeds. "
+        f"Right: paired by task and seed; grey: within {100 * LEAST:.0f} points.",
     )
 
 
 def ranking_text(summary: pd.DataFrame, axis: str) -> str:
-    """The pooled accuracies as text, best first, and which of them are clearly below the best."""
+    """Every value with its accuracy, and its paired difference to the first one, as text."""
     failed = summary.loc[summary["state"] != "done", "run"].tolist()
     missing = [f"Missing runs: {', '.join(failed)}."] if failed else []
     if len(failed) == len(summary):
         return f"No run is done. {missing[0]}"
-    table = pooled(summary, axis).sort_values("accuracy", ascending=False, kind="stable")
-    best, *others = rows = table.to_dict("records")
-    lines = [
-        f"- {row['value']}: {row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}], "
-        f"seeds from {row['least']:.2f} to {row['most']:.2f} ({row['seeds']} seeds, n = {row['n']})"
-        for row in rows
-    ]
-    below = [str(row["value"]) for row in others if clearly_above(best, row)]
-    verdict = (
-        f"Below it by interval and in every seed: {', '.join(below)}."
-        if below
-        else "None lies below it by interval and in every seed: no difference is shown."
+    table = pooled(summary, axis)
+    reference = table["value"].iloc[0]
+    compared = against(summary, axis, reference)
+    lines = []
+    for row in table.to_dict("records"):
+        line = (
+            f"- **{row['value']}**: {row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}], "
+            f"seeds {row['least']:.2f} to {row['most']:.2f} ({row['seeds']}, n = {row['n']})"
+        )
+        if row["value"] in compared:
+            found, p = compared[row["value"]]
+            line += f"; against {reference} {points(found)}; p = {p:.3f} after Holm"
+        lines.append(line)
+    shown = {value: found for value, (found, p) in compared.items() if p < 0.05}
+    said = ", ".join(f"{value} ({100 * found.mean:+.1f})" for value, found in shown.items())
+    end = (
+        f"Apart from {reference} also after Holm's correction: {said}."
+        if said
+        else f"None is apart from {reference} after Holm's correction."
     )
-    return "\n".join([*lines, "", f"Highest: **{best['value']}**. {verdict}", *missing])
+    return "\n".join([*lines, "", end, *missing])

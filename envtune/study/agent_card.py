@@ -1,6 +1,6 @@
 """The embedded agent's model card and loss curves, written from what `agent.build` measured.
 
-The numbers are kept in data/tiny_agent/made.json.
+The numbers are kept in made.json of the agent's folder in data.
 """
 
 import json
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from envtune import bfcl
 from envtune.policy import sampler
-from envtune.policy.agent import FOLDER
-from envtune.policy.agent.train import Recipe
+from envtune.policy.agent import FOLDERS
+from envtune.policy.agent.build import recipe_of
 from envtune.study import kit
 
 REBUILT = (
@@ -23,6 +23,8 @@ REBUILT = (
     "(tests/test_agent.py). Other processors round differently."
 )
 """How exactly `make agent` reproduces the weights."""
+HABITS = ("log.jsonl", "model", "start.json")
+"""What the build of an agent's habits leaves."""
 
 
 def curves(made: Mapping) -> Figure:
@@ -71,7 +73,7 @@ def card(made: Mapping, size: int) -> str:
     dials = recipe["habit_phases"][0]["habits"].items()
     habits = [{"dial": name, "value": value} for name, value in dials]
     return f"""\
-# tiny-agent
+# {made.get("name", "tiny-agent")}
 
 Written by `python -m envtune agent --write` from `made.json`; do not edit by hand.
 
@@ -116,8 +118,7 @@ thread each on two CPU cores. {made["rebuilt"]}
 ## Habits: the dials
 
 A habit with a value above 0.5 shows in greedy decoding. State the dials with every result on this
-agent. For another agent, change `HABITS` in envtune/policy/agent/script.py and run `make agent`,
-which continues from the competent agent and takes ten minutes.
+agent. How to make another one: [docs/agent.md](../../docs/agent.md).
 
 {_table(habits, ("dial", "value"))}
 
@@ -137,39 +138,39 @@ def write(made: Mapping, folder: Path) -> None:
     (folder / "README.md").write_text(card(made, (folder / "model.safetensors").stat().st_size))
 
 
-def publish(folder: Path) -> Path:
-    """Copy the agent that `build` left in `folder` to data/tiny_agent, with its card's numbers.
+def publish(folder: Path, name: str) -> Path:
+    """Copy the agent that `build` left in `folder` to data, with its card's numbers.
 
     ValueError before anything is written when the build is not finished.
     """
-    needed = ("competence/log.jsonl", "habits/log.jsonl", "habits/model", "competence.json")
-    missing = [name for name in (*needed, "start.json") if not (folder / name).exists()]
+    needed = ("competence/log.jsonl", "competence.json", *(f"{name}/{part}" for part in HABITS))
+    missing = [part for part in needed if not (folder / part).exists()]
     if missing:
         raise ValueError(
-            f"{folder} holds no finished agent: {', '.join(missing)} missing. Build it first, with "
-            "`make agent` (two hours and a half on two cores; a stopped one goes on)"
+            f"{folder} holds no finished {name}: {', '.join(missing)} missing. Build it first, "
+            "with `make agent` (two hours and a half on two cores; a stopped one goes on)"
         )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for file in (folder / "habits" / "model").iterdir():
-        shutil.copy(file, FOLDER / file.name)
+    out = FOLDERS[name]
+    out.mkdir(parents=True, exist_ok=True)
+    for file in (folder / name / "model").iterdir():
+        shutil.copy(file, out / file.name)
     curves = {
-        part: [json.loads(line) for line in (folder / part / "log.jsonl").read_text().splitlines()]
-        for part in ("competence", "habits")
+        part: [json.loads(line) for line in (folder / of / "log.jsonl").read_text().splitlines()]
+        for part, of in (("competence", "competence"), ("habits", name))
     }
     made = {
-        "recipe": asdict(Recipe()),
+        "name": name,
+        "recipe": asdict(recipe_of(name)),
         "bfcl_eval": bfcl.PACKAGE_VERSION,
         "rebuilt": REBUILT,
-        "parameters": sum(
-            p.numel() for p in sampler.load_policy(FOLDER, bf16=False)[0].parameters()
-        ),
+        "parameters": sum(p.numel() for p in sampler.load_policy(out, bf16=False)[0].parameters()),
         "competence": json.loads((folder / "competence.json").read_text()),
-        "start": json.loads((folder / "start.json").read_text()),
+        "start": json.loads((folder / name / "start.json").read_text()),
         "curves": {
             part: [*lines[: -1 : max(1, len(lines) // 40)], lines[-1]]
             for part, lines in curves.items()
         },
     }
-    (FOLDER / "made.json").write_text(json.dumps(made, indent=1) + "\n")
-    write(made, FOLDER)
-    return FOLDER
+    (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    write(made, out)
+    return out

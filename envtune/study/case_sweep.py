@@ -10,6 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from envtune.common import paths
+from envtune.policy import agent
 from envtune.study import sweeps
 from envtune.train import cost
 from envtune.train.presets import Preset
@@ -20,21 +21,31 @@ MEASURED = paths.DATA / "reference_runs" / "cpu_tiny_seed0.parquet"
 
 
 def choices(changes: Mapping[str, dict], seeds: Sequence[int]) -> list[dict]:
-    """One choice for each case and seed; `changes` are the parameters of notebook 90 by case."""
+    """One choice for each case and seed; `changes` are the parameters of notebook 90 by case.
+
+    Seed by seed, so that a sweep that was stopped has compared all cases with its first seeds.
+    """
     return [
         {"case": case, **changed, "seed": seed}
-        for case, changed in changes.items()
         for seed in seeds
+        for case, changed in changes.items()
     ]
 
 
-def split_steps(total: int, parts: int) -> list[int]:
-    """`total` steps over so many stages, as evenly as they go.
+def split_steps(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` steps over stages in proportion to `weights`, such as the preset's stage_steps.
 
-    >>> split_steps(32, 3)
-    [10, 11, 11]
+    Every stage has one step at least, as far as they go round.
+
+    >>> split_steps(32, [1, 1, 1]), split_steps(22, [8, 12, 14, 10]), split_steps(3, [1, 9, 9])
+    ([10, 11, 11], [4, 6, 7, 5], [1, 1, 1])
     """
-    return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
+    done = [total * sum(weights[:i]) // sum(weights) for i in range(len(weights) + 1)]
+    steps = [after - before for before, after in zip(done, done[1:], strict=False)]
+    while 0 in steps and max(steps) > 1:
+        steps[steps.index(max(steps))] -= 1
+        steps[steps.index(0)] += 1
+    return steps
 
 
 def _hours(measured: pd.DataFrame, setup: Preset, run: dict) -> float:
@@ -59,7 +70,7 @@ def price(setup: Preset, points: Sequence[dict], fixed: dict) -> str:
     runs = [{**fixed, **point} for point in points]
     steps = sum(sum(run["stage_steps"]) for run in runs)
     said = f"{len(runs)} runs, {steps} optimiser steps in all"
-    if setup.model != "tiny-agent":
+    if setup.model not in agent.FOLDERS:
         return (
             f"{said}. The hours are not known for {setup.model}: train a few steps and ask "
             "`python -m envtune cost` (docs/sweeps.md)."

@@ -163,6 +163,13 @@ def exact95(values) -> tuple[float, float]:
     return exact(int(values.sum()), len(values))
 
 
+def interval(ax, value: Sequence[float], spot: float, colour) -> None:
+    """A dot with its 95% interval (mean, low, high) on a line of its own."""
+    mean, low, high = value
+    look = {"fmt": "o", "markersize": 5, "color": colour, "capsize": 3}
+    ax.errorbar(mean, spot, xerr=[[mean - low], [high - mean]], **look)
+
+
 def bars(ax, data: pd.DataFrame, x: str, y: str, hue: str, names: Sequence = (), errorbar=None):
     """Bars of mean shares [0..1], one group per `x`, one colour per `hue`.
 

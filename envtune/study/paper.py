@@ -27,9 +27,10 @@ class SourceRuns:
 
     curriculum: str = "ablation_curriculum"
     augmentation: str = "ablation_augmentation"
-    reward: str = "ablation_reward"
+    reward: str = "ablation_reward_3"  # tasks of three requests; those of one end in _1
     kl: str = "kl_sweep"  # the sweep against the reward's scale has this name with _scale
     robustness: str = "hint_robustness"
+    training_tasks: str = "training_tasks"
     baselines: str = "baselines"
     dynamics: str = "cpu_tiny_seed0"  # one run with all four stages
     model: str = OURS
@@ -38,8 +39,9 @@ class SourceRuns:
     @property
     def ablations(self) -> tuple[str, ...]:
         """The sweeps in the order of ablations.PANELS."""
-        plain = (self.curriculum, self.augmentation, self.reward, self.kl)
-        return (*plain, f"{self.kl}_scale", self.robustness)
+        first = (self.curriculum, self.augmentation, f"{self.augmentation}_deaf", self.reward)
+        short = self.reward.replace("_3", "_1")
+        return (*first, short, self.kl, f"{self.kl}_scale", self.robustness, self.training_tasks)
 
 
 def finished_sweep(

@@ -84,7 +84,8 @@ def own_preset(policy: str) -> Preset:
     for folder in Path(policy).resolve().parents:
         if found := runconfig.preset_of(folder):
             return found
-    names = {"tiny-agent": "cpu-tiny", "smollm2": "smollm2", str(agent.FOLDER): "cpu-tiny"}
+    tiny = [*agent.FOLDERS, *map(str, agent.FOLDERS.values())]
+    names = {"smollm2": "smollm2", **dict.fromkeys(tiny, "cpu-tiny")}
     return presets.get(names.get(policy, "paper-8x80gb"))
 
 
@@ -96,8 +97,8 @@ def resolve(policy: str, folder: Path, preset: Preset, engine: str) -> Path | st
     """
     if engine.startswith(("http://", "https://")):
         return policy
-    if policy == "tiny-agent":
-        return agent.FOLDER
+    if policy in agent.FOLDERS:
+        return agent.FOLDERS[policy]
     if policy == "smollm2":
         return smollm2.unpacked()
     place = Path(policy).expanduser()

@@ -63,8 +63,8 @@ class Run:
 
 def starting_model(preset: Preset) -> Path | str:
     """The policy before stage 1: a hub id or folder, the embedded agent, or SmolLM2 unpacked."""
-    if preset.model == "tiny-agent":
-        return agent.FOLDER
+    if preset.model in agent.FOLDERS:
+        return agent.FOLDERS[preset.model]
     return smollm2.unpacked() if preset.model == "smollm2" else preset.model
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from envtune.bfcl.splits import TASKS
+from envtune.bfcl.synthetic import MORE_TRAIN
 from envtune.env.episode import TRAINING, Limits
 from envtune.policy import agent
 from envtune.train.collapse import Guard
@@ -34,6 +35,10 @@ class Preset:
     tasks: str = "bfcl"  # trained and validated on: one of splits.TASKS
     compact: bool = False  # tool docs as signatures, for a small context
     max_scenarios: int | None = None  # only so many scenarios, those with the shortest ground truth
+    synthetic_scenarios: int | None = None
+    """Synthetic scenarios to train on, each in four variants; None: 100, as many as of BFCL."""
+    synthetic_requests: int | None = None
+    """Requests of the user in every synthetic task, 1 to 4; None: as drawn."""
     stage_steps: tuple[int, ...] = (94, 63, 250, 250)
     """Optimiser steps of each stage [steps]: 20 epochs each, the most that the paper allows."""
     prompts_per_step: int | None = None  # tasks in one optimiser step; None: the stage's own
@@ -107,6 +112,13 @@ class Preset:
             )
         if self.beta < 0 or self.learning_rate <= 0:
             return f"beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}"
+        for name, most in (("synthetic_scenarios", len(MORE_TRAIN)), ("synthetic_requests", 4)):
+            if (value := getattr(self, name)) is None:
+                continue
+            if self.tasks == "bfcl":
+                return f"{name} is of synthetic tasks, and tasks is 'bfcl'; leave it None"
+            if not 1 <= value <= most:
+                return f"{name} is between 1 and {most}, got {value}"
         if self.max_result_chars < 1 or self.max_observation_chars < 1:
             return (
                 "observation limits are at least 1 character, got "
@@ -195,6 +207,17 @@ CPU_TINY = Preset(
     fixed_length=True,
 )
 """The embedded agent on synthetic tasks that it has never seen, in minutes on two cores."""
+CPU_STUDY = replace(
+    CPU_TINY,
+    name="cpu-study",
+    model="study-agent",
+    stage_steps=(10, 14, 18, 14),
+    prompts_per_step=4,
+    device_batch=32,
+    validate_every=14,
+)
+"""Half the episodes per step and more steps: as good in less time, so that a study can afford more
+seeds (docs/study.md)."""
 CPU_SMOKE = replace(
     CPU_TINY,
     name="cpu-smoke",
@@ -268,7 +291,16 @@ GPU_24GB = replace(
 """One 24 GB GPU: 4-bit QLoRA on 3B (7B: model="Qwen/Qwen2.5-7B-Instruct"), without vLLM."""
 PRESETS = {
     preset.name: preset
-    for preset in (CPU_TINY, CPU_SMOKE, SMOLLM2, GPU_24GB, GPU_24GB_VLLM, GPU_80GB, PAPER)
+    for preset in (
+        CPU_TINY,
+        CPU_STUDY,
+        CPU_SMOKE,
+        SMOLLM2,
+        GPU_24GB,
+        GPU_24GB_VLLM,
+        GPU_80GB,
+        PAPER,
+    )
 }
 
 

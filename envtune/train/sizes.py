@@ -99,7 +99,7 @@ def shape_of(model: str) -> Shape | None:
     if model in SHAPES:
         return SHAPES[model]
     try:
-        config = AutoConfig.from_pretrained(agent.FOLDER if model == "tiny-agent" else model)
+        config = AutoConfig.from_pretrained(agent.FOLDERS.get(model, model))
     except (OSError, ValueError):
         return None
     return Shape(

@@ -148,10 +148,16 @@ def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
     return splits.train
 
 
+def splits_of(preset: Preset, tasks: str | None = None) -> Splits:
+    """The splits that a preset uses, or those of `tasks` alone. Every run uses those of seed 0."""
+    scenarios, requests = preset.synthetic_scenarios, preset.synthetic_requests
+    return of_tasks(tasks or preset.tasks, scenarios=scenarios, requests=requests)
+
+
 def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
-    """The tasks that a stage trains on with a preset. Every run uses the split of seed 0."""
+    """The tasks that a stage trains on with a preset."""
     selected = set(shortest_scenario_tasks(preset))
-    return tuple(t for t in stage_tasks(stage, of_tasks(preset.tasks)) if t in selected)
+    return tuple(t for t in stage_tasks(stage, splits_of(preset)) if t in selected)
 
 
 def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:
@@ -173,10 +179,10 @@ def shortest_scenario_tasks(preset: Preset) -> tuple[str, ...]:
     of BFCL's and synthetic tasks has that many of each. Without a maximum, all training tasks.
     """
     if preset.max_scenarios is None:
-        return of_tasks(preset.tasks).train
+        return splits_of(preset).train
     chosen: tuple[str, ...] = ()
     for tasks in ("bfcl", "synthetic") if preset.tasks == "both" else (preset.tasks,):
-        parts = of_tasks(tasks)
+        parts = splits_of(preset, tasks)
         # a scenario is named by the id of its base task
         scenarios = set(shortest_scenarios(parts.stage1, preset.max_scenarios))
         chosen += tuple(t for t in parts.train if scenario_of(t) in scenarios)
@@ -192,12 +198,12 @@ def spread(tasks: Sequence[str], count: int) -> tuple[str, ...]:
 
 def validation_tasks(preset: Preset) -> tuple[str, ...]:
     """Held-out tasks that a preset validates on."""
-    return spread(of_tasks(preset.tasks).validation, preset.validation_tasks)
+    return spread(splits_of(preset).validation, preset.validation_tasks)
 
 
 def evaluation_tasks(preset: Preset, count: int | None = None) -> tuple[str, ...]:
     """Tasks that a finished run is evaluated on: the whole held-out set, or `count` of them."""
-    held_out = of_tasks(preset.tasks).test
+    held_out = splits_of(preset).test
     return spread(held_out, count) if count else held_out
 
 

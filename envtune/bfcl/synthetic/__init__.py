@@ -2,6 +2,7 @@
 
 from envtune.bfcl.synthetic.draw import Draw, Names
 from envtune.bfcl.synthetic.tasks import (
+    MORE_TRAIN,
     TEST,
     TRAIN,
     VALIDATION,
@@ -15,6 +16,7 @@ from envtune.bfcl.synthetic.tasks import (
 from envtune.bfcl.synthetic.world import Again, Family, Plan, World
 
 __all__ = [
+    "MORE_TRAIN",
     "TEST",
     "TRAIN",
     "VALIDATION",

@@ -45,6 +45,8 @@ WORLDS: dict[str, type[World]] = {
 }
 OWN_WORLDS: dict[str, type[World]] = {}  # of tool classes that are not BFCL's
 TRAIN, VALIDATION, TEST = range(100), range(100, 125), range(200, 300)
+MORE_TRAIN = range(10_000, 1_000_000)
+"""Training tasks for whoever wants more than TRAIN; the agent's own begin after them."""
 _HELD_OUT = range(100, 1000)
 _UNSEEN = range(200, 1000)
 _ID = re.compile(
@@ -67,13 +69,20 @@ _ATTEMPTS = 2_000
 _MOST_TURNS = 4
 
 
-def task_ids(numbers: Sequence[int], variants: Sequence[str] = SPLITS) -> tuple[str, ...]:
+def task_ids(
+    numbers: Sequence[int], variants: Sequence[str] = SPLITS, requests: int | None = None
+) -> tuple[str, ...]:
     """Ids of some numbers in some variants, variant by variant.
+
+    requests: how many the user of every task has; None: 1 to 4, as drawn.
 
     >>> task_ids(TEST)[0], len(task_ids(TEST))
     ('synthetic_base_200', 400)
+    >>> task_ids([7], ["base"], requests=3)
+    ('synthetic_base_7_t3',)
     """
-    return tuple(f"synthetic_{variant}_{number}" for variant in variants for number in numbers)
+    end = "" if requests is None else f"_t{requests}"
+    return tuple(f"synthetic_{variant}_{number}{end}" for variant in variants for number in numbers)
 
 
 def novelty(task_id: str) -> str:

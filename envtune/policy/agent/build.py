@@ -2,9 +2,10 @@
 
     competence   the script that stumbles and recovers, short windows first; then measured on 400
                  held-out base tasks, greedy
-    habits       a short second training on the script with habits; then measured as training starts
+    tiny-agent   a short second training on the script with habits; then measured as training
+                 starts. study-agent and study-agent-deaf are the same with their own habits
 
-Everything goes to runs/agent; `--write` puts weights and card into data/tiny_agent
+Everything goes to runs/agent; `--write` puts weights and card into data
 (study/agent_card.py). The same command resumes it.
 """
 
@@ -15,15 +16,29 @@ from envtune.bfcl import synthetic
 from envtune.common.files import write_json
 from envtune.policy import sampler
 from envtune.policy.agent import measure, train
+from envtune.policy.agent.script import DEAF, HABITS, STUDY
 from envtune.policy.agent.train import Recipe
 
 HELD_OUT = range(400, 800)
 """Numbers of the 400 held-out base tasks that competence is measured on; not the test set."""
 
 
-def build(folder: Path, recipe: Recipe | None = None) -> Path:
-    """Train and measure; return the folder of the agent. The measurements are in `folder`."""
-    recipe = recipe or Recipe()
+DIALS = {"tiny-agent": HABITS, "study-agent": STUDY, "study-agent-deaf": DEAF}
+"""The habits of each agent of agent.FOLDERS."""
+
+
+def recipe_of(name: str) -> Recipe:
+    """How an agent of agent.FOLDERS is made."""
+    phases = tuple(replace(phase, habits=DIALS[name]) for phase in Recipe.habit_phases)
+    return replace(Recipe(), habit_phases=phases)
+
+
+def build(folder: Path, name: str = "tiny-agent", recipe: Recipe | None = None) -> Path:
+    """Train and measure; return the agent's folder. The measurements are in `folder`.
+
+    All agents begin with the same competence, so the second one takes minutes.
+    """
+    recipe, out = recipe or recipe_of(name), folder / name
     competent = train.pretrain(recipe, folder / "competence")
     if not (folder / "competence.json").exists():
         model, tokenizer = sampler.load_policy(competent, bf16=False)
@@ -33,15 +48,11 @@ def build(folder: Path, recipe: Recipe | None = None) -> Path:
         write_json(
             folder / "competence.json", measure.accuracy_by_group(records).to_dict("records")
         )
-    final = train.pretrain(
-        replace(recipe, seed=recipe.seed + 1),
-        folder / "habits",
-        recipe.habit_phases,
-        start=competent,
-    )
-    if not (folder / "start.json").exists():
+    second = replace(recipe, seed=recipe.seed + 1)
+    final = train.pretrain(second, out, recipe.habit_phases, start=competent)
+    if not (out / "start.json").exists():
         model, tokenizer = sampler.load_policy(final, bf16=False)
         found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))
         effect = measure.hint_effect(model, tokenizer)
-        write_json(folder / "start.json", {**found, "hint_effect": effect})
+        write_json(out / "start.json", {**found, "hint_effect": effect})
     return final

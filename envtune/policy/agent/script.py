@@ -12,7 +12,7 @@ so greedy decoding shows the habits and training has something to unlearn.
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from envtune import bfcl, hints
@@ -54,6 +54,11 @@ HABITS = Habits(
     broken_when_stuck=0.6,
 )
 """The habits of the committed agent."""
+STUDY = replace(HABITS, ask=0.45)
+"""The habits of the study's agent: with `ask` at 0.15 it is luck whether a run ever learns to ask
+(docs/study.md)."""
+DEAF = replace(STUDY, follow=STUDY.recover)
+"""The same, but a hint changes nothing: for the study of what hints are worth to whom."""
 
 
 class Message(NamedTuple):
