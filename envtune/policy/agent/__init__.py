@@ -12,7 +12,7 @@ FOLDERS = {
     "study-agent-deaf": paths.DATA / "study_agent_deaf",
 }
 """Committed weights, tokenizer and model card, and made.json: how each was made and measured. Those
-of the study differ in a habit each: the first asks more often, the deaf one makes no use of hints."""
+of the study differ in a habit each: the first asks more often, the deaf one ignores hints."""
 FOLDER = FOLDERS["tiny-agent"]
 MESSAGE_TOKENS, EPISODE_TOKENS = 64, 900
 """Longest message, and longest episode after its opening, in training and measuring [tokens]."""
