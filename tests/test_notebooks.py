@@ -65,11 +65,12 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "17_paper_figures": {},
+    "18_mechanism": {},  # no sweep is there to be drawn
     "19_training_tasks": {
         "steps": 4,
         "seeds": [0],
         "scenarios": [4],
-        "four_stages": "test_19_of_12",
+        "four_stages": "no_such_sweep",
         "workers": 2,
         "run_name": "test_19",
         "test_tasks": 8,

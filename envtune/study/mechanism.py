@@ -8,14 +8,22 @@ missing, `gives_up` over steps whose call failed. HABITS says what each is; they
 the embedded agent was given (docs/agent.md), seen from outside, so any policy has them.
 """
 
+import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+from tqdm import tqdm
 
 from envtune import bfcl, hints
-from envtune.common.files import read_lines
+from envtune.common import paths
+from envtune.common.files import atomic, load_metrics, read_lines
 from envtune.record import EpisodeRecord, Outcome
+from envtune.study import kit
 
 HABITS = {
     "breaks_format": "messages that break the format",
@@ -101,4 +109,68 @@ def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     table = counts.groupby([*by, "habit"], sort=False)[["shown", "of"]].sum().reset_index()
     return table.assign(n=table["of"], share=table["shown"] / table["of"]).drop(
         columns=["shown", "of"]
+    )
+
+
+def of_sweep(name: str) -> pd.DataFrame:
+    """Habits of a sweep's finished runs: COLUMNS, `at` (the step over all stages), case and seed.
+
+    Kept beside the sweep's tables as habits.parquet; without runs, the committed ones.
+    FileNotFoundError where there are neither.
+    """
+    home = paths.runs() / name
+    if not (home / "summary.parquet").exists():
+        kept = paths.DATA / "reference_runs" / name / "habits.parquet"
+        if not kept.exists():
+            raise FileNotFoundError(
+                f"there is no sweep {name!r} in {home}, nor its habits in {kept.parent}; run its "
+                "notebook first"
+            )
+        return pd.read_parquet(kept)
+    runs = pd.read_parquet(home / "summary.parquet")
+    runs = runs.loc[runs["state"] == "done"].drop_duplicates("run")
+    file = home / "habits.parquet"
+    if file.exists() and set(pd.read_parquet(file)["run"]) == set(runs["run"]):
+        return pd.read_parquet(file)
+    parts = []
+    for run in tqdm(runs.to_dict("records"), desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
+        folder = paths.runs() / run["run"]
+        places = load_metrics(folder, kinds=("train",))[["stage", "step", "at"]]
+        counts = habits_of_run(folder).merge(places, on=["stage", "step"])
+        parts.append(counts.assign(run=run["run"], case=run["case"], seed=run["seed"]))
+    found = pd.concat(parts, ignore_index=True)
+    with atomic(file) as unfinished:
+        found.to_parquet(unfinished, index=False)
+    return found
+
+
+def figure(
+    counts: pd.DataFrame, cases: Sequence[str], habits: Sequence[str], width: int, source: str
+) -> Figure:
+    """The share of each habit over training, a panel each: the mean of the seeds and their range.
+
+    width: steps that are counted together for a point [steps].
+    """
+    counts = counts.loc[counts["case"].isin(cases) & counts["habit"].isin(habits)]
+    counts = counts.assign(at=(counts["at"] - 1) // width * width + width / 2)
+    table = rates(counts, by=["case", "seed", "at"])
+    columns = min(4, len(habits))
+    rows = -(-len(habits) // columns)
+    fig, axes = kit.canvas(rows, columns, (2.6 * columns, 0.6 + 2.3 * rows), sharex=True)
+    for ax in axes.flat[len(habits) :]:
+        ax.set_axis_off()
+    for ax, habit in zip(axes.flat, habits, strict=False):
+        part = table.loc[table["habit"] == habit]
+        kit.lines(ax, part, "share", "case", cases, errorbar=("pi", 100), legend=False, marker="o")
+        ax.set_title("\n".join(textwrap.wrap(HABITS[habit], 30)), fontsize=8)
+        ax.set(ylim=(0, 1.02), xlabel="step", ylabel="")
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    shades = kit.colours(cases)
+    marks = [Line2D([], [], color=shades[case], label=case) for case in cases]
+    fig.legend(handles=marks, loc="outside upper center", ncols=len(cases), fontsize=8)
+    seeds = counts["seed"].nunique()
+    return kit.finish(
+        fig,
+        f"{source}, {seeds} seeds; training episodes (sampled), {width} steps a point; bands: "
+        "least to largest seed. A case trains on its own tasks, stage by stage.",
     )
