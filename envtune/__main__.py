@@ -119,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "pre-train the embedded agent from nothing (2.5 hours on two cores; resumes)"
     agent = command("agent", _agent, text)
-    names = ("tiny-agent", "study-agent", "study-agent-deaf")
-    agent("--name", choices=names, default=names[0], help="those of the study: docs/study.md")
+    names = ("tiny-agent", "tiny-agent-deaf")
+    agent("--name", choices=names, default=names[0], help="the deaf one makes no use of hints")
     text = "train nothing: put weights and card of the finished agent into data"
     agent("--write", action="store_true", help=text)
 

@@ -210,7 +210,6 @@ CPU_TINY = Preset(
 CPU_STUDY = replace(
     CPU_TINY,
     name="cpu-study",
-    model="study-agent",
     stage_steps=(10, 14, 18, 14),
     prompts_per_step=4,
     device_batch=32,

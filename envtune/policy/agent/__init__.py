@@ -8,11 +8,10 @@ from envtune.common import paths
 
 FOLDERS = {
     "tiny-agent": paths.DATA / "tiny_agent",
-    "study-agent": paths.DATA / "study_agent",
-    "study-agent-deaf": paths.DATA / "study_agent_deaf",
+    "tiny-agent-deaf": paths.DATA / "tiny_agent_deaf",
 }
-"""Committed weights, tokenizer and model card, and made.json: how each was made and measured. Those
-of the study differ in a habit each: the first asks more often, the deaf one ignores hints."""
+"""Committed weights, tokenizer and model card, and made.json: how it was made and measured. The
+deaf one differs in one habit: it makes no use of hints."""
 FOLDER = FOLDERS["tiny-agent"]
 MESSAGE_TOKENS, EPISODE_TOKENS = 64, 900
 """Longest message, and longest episode after its opening, in training and measuring [tokens]."""

@@ -3,7 +3,7 @@
     competence   the script that stumbles and recovers, short windows first; then measured on 400
                  held-out base tasks, greedy
     tiny-agent   a short second training on the script with habits; then measured as training
-                 starts. study-agent and study-agent-deaf are the same with their own habits
+                 starts. tiny-agent-deaf is the same with its own habits
 
 Everything goes to runs/agent; `--write` puts weights and card into data
 (study/agent_card.py). The same command resumes it.
@@ -16,14 +16,14 @@ from envtune.bfcl import synthetic
 from envtune.common.files import write_json
 from envtune.policy import sampler
 from envtune.policy.agent import measure, train
-from envtune.policy.agent.script import DEAF, HABITS, STUDY
+from envtune.policy.agent.script import DEAF, HABITS
 from envtune.policy.agent.train import Recipe
 
 HELD_OUT = range(400, 800)
 """Numbers of the 400 held-out base tasks that competence is measured on; not the test set."""
 
 
-DIALS = {"tiny-agent": HABITS, "study-agent": STUDY, "study-agent-deaf": DEAF}
+DIALS = {"tiny-agent": HABITS, "tiny-agent-deaf": DEAF}
 """The habits of each agent of agent.FOLDERS."""
 
 

@@ -54,10 +54,7 @@ HABITS = Habits(
     broken_when_stuck=0.6,
 )
 """The habits of the committed agent."""
-STUDY = replace(HABITS, ask=0.45)
-"""The habits of the study's agent: with `ask` at 0.15 it is luck whether a run ever learns to ask
-(docs/study.md)."""
-DEAF = replace(STUDY, follow=STUDY.recover)
+DEAF = replace(HABITS, follow=HABITS.recover)
 """The same, but a hint changes nothing: for the study of what hints are worth to whom."""
 
 
