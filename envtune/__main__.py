@@ -264,19 +264,19 @@ def _train(options) -> None:
     file = options.job
     job = launch.read_job(file)
     os.environ[launch.INSIDE] = "1"
-    if job["preset"].use_vllm:
+    if job.preset.use_vllm:
         os.environ.update(vllm_engine.environment())
     from envtune.train import grpo  # TRL imports vLLM
 
-    wanted = job["preset"].processes
-    started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
+    wanted = job.preset.processes
+    started = PartialState(cpu=job.preset.parallel == "cpu").num_processes
     if started != wanted:
         raise ValueError(
             f"{file} is a job for {wanted} processes and {started} were started; run "
-            + " ".join(launch.command(job["preset"], file))
+            + " ".join(launch.command(job.preset, file))
         )
 
-    policy = grpo.train_stage(**job, on_row=lambda row: launch.say(launch.LINE, row))
+    policy = grpo.train_stage(**vars(job), on_row=lambda row: launch.say(launch.LINE, row))
     if launch.PARENT not in os.environ:
         print(policy)
 

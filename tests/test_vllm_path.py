@@ -17,7 +17,17 @@ from conftest import ANSWER, SMALL, tool_call
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler, vllm_engine
 from envtune.record import Ending
-from envtune.train import colocated, errors, grpo, launch, playing, presets, stages
+from envtune.train import (
+    colocated,
+    errors,
+    grpo,
+    launch,
+    playing,
+    presets,
+    stages,
+    trl_rollout,
+    trl_trainer,
+)
 
 LOOK = tool_call(("ls", {}))
 
@@ -177,9 +187,10 @@ def test_a_vllm_stage_that_is_rolled_back_asks_for_a_new_process(tmp_path, monke
     monkeypatch.setattr(grpo, "_attempt", lambda *arguments: alarm)
     preset = replace(SMALL, use_vllm=True, guard=replace(SMALL.guard, action="rollback"))
     stage, log = stages.STAGES[0], SimpleNamespace(step=lambda: 4)
+    (tmp_path / stage.name).mkdir()
     with pytest.raises(errors.RolledBack, match="rolled back to step 0"):
-        grpo._train(stage, preset, 5, "start", tmp_path, 0, log)
-    assert (tmp_path / "rollbacks.json").exists()
+        grpo._train(launch.Job(stage, preset, 5, "start", tmp_path, 0), log)
+    assert (tmp_path / stage.name / "rollbacks.json").exists()
 
 
 # -- sampling --------------------------------------------------------------------------------
@@ -347,17 +358,19 @@ def test_processes_send_a_server_equally_many_contexts(monkeypatch):
             _generate_single_turn=generate,
         )
 
-    monkeypatch.setattr(rollout, "gather_object", lambda mine: [len(c) for c in contexts.values()])
+    monkeypatch.setattr(
+        trl_rollout, "gather_object", lambda mine: [len(c) for c in contexts.values()]
+    )
     for index, mine in contexts.items():
         with pytest.raises(StopIteration):
-            rollout._generate_together(trainer(index), mine)
+            trl_rollout._generate_together(trainer(index), mine)
     everything = [context for index in sent for context in sent[index]]
     for index, mine in contexts.items():
         size = len(sent[index])  # as TRL slices
         answers = everything[index * size : (index + 1) * size]
         served = trainer(index)
         served._generate_single_turn = lambda prompts, *_, a=answers: (a, [[0.0]] * len(a))
-        ids, logprobs = rollout._generate_together(served, mine)
+        ids, logprobs = trl_rollout._generate_together(served, mine)
         assert ids == mine and len(logprobs) == len(mine)
 
 
@@ -369,7 +382,7 @@ def adapted(policy):
     from peft import get_peft_model
 
     model, _ = sampler.load_policy(policy, True)
-    model = get_peft_model(model, grpo.adapters(replace(SMALL, lora_rank=4)))
+    model = get_peft_model(model, trl_trainer.adapters(replace(SMALL, lora_rank=4)))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(1))
@@ -423,10 +436,10 @@ def test_the_engine_gets_the_runs_seed_and_precision(monkeypatch):
 
 def test_all_weights_are_trained_on_float32_masters_and_adapters_on_a_bf16_base():
     full = replace(SMALL, bf16=True)
-    assert grpo.float32_masters(full)
-    assert not grpo.float32_masters(replace(full, lora_rank=4))
-    assert not grpo.float32_masters(SMALL)
-    assert not grpo.float32_masters(presets.PAPER)  # DeepSpeed keeps its own
+    assert trl_trainer.float32_masters(full)
+    assert not trl_trainer.float32_masters(replace(full, lora_rank=4))
+    assert not trl_trainer.float32_masters(SMALL)
+    assert not trl_trainer.float32_masters(presets.PAPER)  # DeepSpeed keeps its own
 
 
 def test_a_small_learning_rate_changes_weights_in_bf16(small_policy, tmp_path):
@@ -445,20 +458,20 @@ def test_a_validation_is_one_rollout_and_no_forward_pass_of_a_loss(
     small_policy, tmp_path, monkeypatch
 ):
     calls, forwards = [], []
-    played = rollout.TRLRollout.__call__
+    played = trl_rollout.TRLRollout.__call__
 
     def count(self, prompts, trainer):
         calls.append((trainer.model.training, len(prompts)))
         return played(self, prompts, trainer)
 
-    computed = grpo.StageTrainer._get_per_token_logps_and_entropies
+    computed = trl_trainer.StageTrainer._get_per_token_logps_and_entropies
 
     def forward(self, model, *arguments, **named):
         forwards.append(self.model.training)
         return computed(self, model, *arguments, **named)
 
-    monkeypatch.setattr(rollout.TRLRollout, "__call__", count)
-    monkeypatch.setattr(grpo.StageTrainer, "_get_per_token_logps_and_entropies", forward)
+    monkeypatch.setattr(trl_rollout.TRLRollout, "__call__", count)
+    monkeypatch.setattr(trl_trainer.StageTrainer, "_get_per_token_logps_and_entropies", forward)
     preset = replace(SMALL, validation_tasks=12)
     grpo.train_stage(stages.STAGES[0], preset, 1, small_policy, tmp_path / "run", 0)
     assert [size for training, size in calls if not training] == [12, 12]  # start and end
@@ -466,7 +479,7 @@ def test_a_validation_is_one_rollout_and_no_forward_pass_of_a_loss(
 
 
 def test_several_processes_do_not_search_for_unused_parameters(tmp_path):
-    config = grpo.grpo_config(stages.STAGES[0], SMALL, 2, tmp_path, 0)
+    config = trl_trainer.grpo_config(stages.STAGES[0], SMALL, 2, tmp_path, 0)
     assert config.ddp_find_unused_parameters is False
 
 

@@ -9,7 +9,7 @@
 TRL takes the tools from a class's public methods, so there is a class for each set of tools, and a
 row names its own. Differences from an Episode, all of them the interface's:
 - TRL's loop knows no later user turns. A tool `answer` ends a turn and returns the next request, so
-  it reaches the agent as a tool's result. Training as in the paper needs policy/rollout.py.
+  it reaches the agent as a tool's result. Training as in the paper needs train/trl_rollout.py.
 - Tools that appear in a later turn (miss_func) are not possible: such tasks are refused.
 - The agent writes calls in its model's own format, not in the paper's: malformed calls are TRL's
   to parse, and cost nothing here. Each call is a step of its own.
