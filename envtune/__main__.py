@@ -16,7 +16,7 @@ from envtune.env import bfcl_export, verl_export
 from envtune.env.interop import inspect_log, trl_completions
 from envtune.hints import coverage, mining
 from envtune.record import read_records
-from envtune.study import notebook, sweeps
+from envtune.study import notebook, sweep_tables, sweeps
 from envtune.train import errors, launch, presets
 
 
@@ -316,7 +316,7 @@ def _sweep(options) -> int:
     choices = sweeps.grid(axes) if axes else yaml.safe_load(options.points.read_text())
     book, fixed = options.notebook.resolve(), _values(options.parameter)
     if options.dry_run:
-        states = sweeps.run_states(sweeps.plan(book, options.name, choices, fixed))
+        states = sweep_tables.run_states(sweeps.plan(book, options.name, choices, fixed))
         text = states[["run", "state"]].to_string(index=False)
         print(states.to_json(orient="records") if options.json else text)
         return 0
