@@ -6,16 +6,16 @@ The numbers are kept in data/tiny_agent/made.json.
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from envtune import bfcl
+from envtune.common.files import read_json, read_lines
 from envtune.policy import sampler
 from envtune.policy.agent import FOLDER
-from envtune.policy.agent.train import Recipe
+from envtune.policy.agent.train import MADE_WITH
 from envtune.study import kit
 
 REBUILT = (
@@ -116,8 +116,9 @@ thread each on two CPU cores. {made["rebuilt"]}
 ## Habits: the dials
 
 A habit with a value above 0.5 shows in greedy decoding. State the dials with every result on this
-agent. For another agent, change `HABITS` in envtune/policy/agent/script.py and run `make agent`,
-which continues from the competent agent and takes ten minutes.
+agent. For another agent, change `HABITS` in envtune/policy/agent/script.py, delete
+runs/agent/habits if it is there, and run `make agent`: from the competent agent in
+runs/agent/competence it takes ten minutes, and making that one first takes two hours.
 
 {_table(habits, ("dial", "value"))}
 
@@ -142,8 +143,9 @@ def publish(folder: Path) -> Path:
 
     ValueError before anything is written when the build is not finished.
     """
-    needed = ("competence/log.jsonl", "habits/log.jsonl", "habits/model", "competence.json")
-    missing = [name for name in (*needed, "start.json") if not (folder / name).exists()]
+    parts = {part: folder / part for part in ("competence", "habits")}
+    needed = ("log.jsonl", "model", MADE_WITH, "measured.json")
+    missing = [f"{p}/{name}" for p in parts for name in needed if not (parts[p] / name).exists()]
     if missing:
         raise ValueError(
             f"{folder} holds no finished agent: {', '.join(missing)} missing. Build it first, with "
@@ -152,19 +154,18 @@ def publish(folder: Path) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for file in (folder / "habits" / "model").iterdir():
         shutil.copy(file, FOLDER / file.name)
-    curves = {
-        part: [json.loads(line) for line in (folder / part / "log.jsonl").read_text().splitlines()]
-        for part in ("competence", "habits")
-    }
+    curves = {part: list(read_lines(place / "log.jsonl")) for part, place in parts.items()}
+    recipe, habits = (read_json(place / MADE_WITH) for place in parts.values())
+    del recipe["start"]  # competence begins with nothing
     made = {
-        "recipe": asdict(Recipe()),
+        "recipe": {**recipe, "habit_phases": habits["phases"]},
         "bfcl_eval": bfcl.PACKAGE_VERSION,
         "rebuilt": REBUILT,
         "parameters": sum(
             p.numel() for p in sampler.load_policy(FOLDER, bf16=False)[0].parameters()
         ),
-        "competence": json.loads((folder / "competence.json").read_text()),
-        "start": json.loads((folder / "start.json").read_text()),
+        "competence": read_json(parts["competence"] / "measured.json"),
+        "start": read_json(parts["habits"] / "measured.json"),
         "curves": {
             part: [*lines[: -1 : max(1, len(lines) // 40)], lines[-1]]
             for part, lines in curves.items()
