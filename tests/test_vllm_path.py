@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from chat_server import ChatServer
 from conftest import ANSWER, SMALL, tool_call
 
 from envtune.env.episode import EVALUATION, Episode
@@ -486,49 +486,6 @@ def test_several_processes_do_not_search_for_unused_parameters(tmp_path):
 # -- evaluation ------------------------------------------------------------------------------
 
 
-@contextmanager
-def answers(replies):
-    """A server with OpenAI's chat API that says `replies(request)`, a text or (code, text)."""
-    import json
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            said = replies(asked)
-            code, text = said if isinstance(said, tuple) else (200, said)
-            refusal = json.dumps({"error": {"message": text, "code": code}}).encode()
-            message = {"role": "assistant", "content": text}
-            usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-            body = json.dumps(
-                {
-                    "id": "x",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": asked["model"],
-                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                    "usage": usage,
-                }
-            ).encode()
-            body = body if code == 200 else refusal
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 TASKS = [f"synthetic_base_{number}" for number in range(200, 206)]
 
 
@@ -550,8 +507,8 @@ def test_a_server_plays_the_episodes_and_a_busy_one_is_asked_again(key, monkeypa
             else ANSWER
         )
 
-    with answers(replies) as url:
-        records = playing.play("m", TASKS, presets.CPU_TINY, engine=url, batch_size=3)
+    with ChatServer(replies) as server:
+        records = playing.play("m", TASKS, presets.CPU_TINY, engine=server.url, batch_size=3)
     assert [record.task_id for record in records] == TASKS and len(refused) == 3
     for record in records:
         episode = Episode(record.task_id, EVALUATION, rules=True, **presets.CPU_TINY.episode)
@@ -569,22 +526,22 @@ def test_an_evaluation_goes_on_where_it_stood_and_plays_nothing_twice(key, tmp_p
         return (500, "") if len(set(seen)) > 3 else ANSWER
 
     def go():
-        return playing.play("m", TASKS, presets.CPU_TINY, engine=url, batch_size=1, keep=tmp_path)
+        how = {"engine": server.url, "batch_size": 1, "keep": tmp_path}
+        return playing.play("m", TASKS, presets.CPU_TINY, **how)
 
-    with answers(replies) as url, pytest.raises(errors.JobFailed, match="did not answer"):
+    with ChatServer(replies) as server, pytest.raises(errors.JobFailed, match="did not answer"):
         go()
     kept = dict(playing.read_kept(tmp_path))
     assert 0 < len(kept) < len(TASKS)
     with open(tmp_path / "episodes.jsonl", "a") as file:
         file.write('{"repeat": 0, "task_')  # a kill in the middle of a line
-    asked_before = len(seen)
-    with answers(lambda asked: (seen.append(asked["messages"][1]["content"]), ANSWER)[1]) as second:
+    before = server.url
+    with ChatServer(lambda asked: ANSWER) as server:
         settings = tmp_path / "settings.json"
-        settings.write_text(settings.read_text().replace(url, second))
-        url = second
+        settings.write_text(settings.read_text().replace(before, server.url))
         records = go()
     assert [record.task_id for record in records] == TASKS
-    opened = set(seen[asked_before:])
+    opened = {asked["messages"][1]["content"] for asked in server.asked}
     first = {Episode(task).messages[1]["content"] for task, _ in kept}
     assert not opened & first
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == len(TASKS) + 1
@@ -598,21 +555,20 @@ def test_a_context_that_a_server_cannot_take_ends_its_episode_alone(key):
             return 400, "maximum context length"
         return LOOK if len(asked["messages"]) < 4 else ANSWER
 
-    with answers(replies) as url:
-        records = playing.play("m", TASKS, presets.CPU_TINY, engine=url)
+    with ChatServer(replies) as server:
+        records = playing.play("m", TASKS, presets.CPU_TINY, engine=server.url)
     assert records[0].ending is Ending.TOKEN_LIMIT and len(records[0].steps) == 1
     assert all(record.ending is not Ending.TOKEN_LIMIT for record in records[1:])
 
 
 def test_every_message_is_asked_for_with_a_seed_of_its_own(key):
-    seeds = []
-
     def replies(asked):
-        seeds.append(asked["seed"])
         return LOOK if len(asked["messages"]) < 6 else ANSWER
 
-    with answers(replies) as url:
-        playing.play("m", TASKS[:2], presets.CPU_TINY, engine=url, repeats=2, temperature=1.0)
+    with ChatServer(replies) as server:
+        how = {"engine": server.url, "repeats": 2, "temperature": 1.0}
+        playing.play("m", TASKS[:2], presets.CPU_TINY, **how)
+    seeds = [asked["seed"] for asked in server.asked]
     assert len(seeds) == len(set(seeds)) >= 12
 
 
