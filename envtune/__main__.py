@@ -180,11 +180,8 @@ def _cost(options) -> None:
             print(f"estimate for {preset.processes} x {gpu}, not measured")
     else:
         table = cost.cost(*cost.read_run(options.run_folder, options.preset))
-    as_json, as_text = (
-        {"orient": "records", "indent": 1},
-        table.round(2).to_string(index=False, na_rep=""),
-    )
-    print(table.to_json(**as_json) if options.json else as_text)
+    text = table.round(2).to_string(index=False, na_rep="")
+    print(table.to_json(orient="records", indent=1) if options.json else text)
 
 
 def _agent(options) -> None:
@@ -196,15 +193,13 @@ def _agent(options) -> None:
 
 
 def _train(options) -> None:
-    if launch.PARENT in os.environ:
-        launch.end_with_parent()
+    launch.begin()
     from accelerate import PartialState
 
     from envtune.policy import vllm_engine  # they need torch
 
     file = options.job
     job = launch.read_job(file)
-    os.environ[launch.INSIDE] = "1"
     if job.preset.use_vllm:
         os.environ.update(vllm_engine.environment())
     from envtune.train import grpo  # TRL imports vLLM
@@ -223,9 +218,7 @@ def _train(options) -> None:
 
 
 def _play(options) -> None:
-    if launch.PARENT in os.environ:
-        launch.end_with_parent()
-    os.environ[launch.INSIDE] = "1"
+    launch.begin()
     from envtune.policy import vllm_engine  # they need torch
 
     os.environ.update(vllm_engine.environment())

@@ -236,6 +236,13 @@ def run_job(
                 process.wait(timeout=40)  # torch's launcher gives its workers 30 seconds
 
 
+def begin() -> None:
+    """What a process that runs a job does first."""
+    if PARENT in os.environ:
+        end_with_parent()
+    os.environ[INSIDE] = "1"
+
+
 def end_with_parent() -> None:
     """End this process when the one that launched it ends: its standard input closes then."""
 

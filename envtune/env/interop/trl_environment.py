@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from envtune import bfcl
 from envtune.bfcl import Task
-from envtune.env import rewards
+from envtune.env import domains, rewards
 from envtune.env.episode import TRAINING, Episode, Limits
 from envtune.record import EpisodeRecord
 
@@ -34,14 +34,7 @@ SYSTEM = (
 LIMITS = replace(TRAINING, name="trl", steps_per_turn=40)
 """A step is one call here, and a turn of the tasks needs up to 34."""
 OVER = "The conversation is over."
-_TYPES = {
-    "string": str,
-    "integer": int,
-    "float": float,
-    "boolean": bool,
-    "array": list,
-    "dict": dict,
-}
+_TYPES = {name: kind for kind, name in domains.TYPES.items()}
 
 
 class ToolEnvironment:
