@@ -140,9 +140,9 @@ def stage(here: Here, steps: int, preset) -> None:
     if preset.vllm_sleep and not torch.cuda.is_available():
         raise NotRun("vLLM's sleep mode needs CUDA")
     os.environ[launch.INSIDE] = "1"
-    from envtune.train import grpo, stages
+    from envtune.train import grpo, stages, trl_trainer
 
-    grpo.StageTrainer.evaluate = lambda self, *args, **kwargs: {}  # only steps are measured
+    trl_trainer.StageTrainer.evaluate = lambda self, *args, **kwargs: {}  # only steps are measured
     steps, run = (2 if here.tiny else steps), here.folder / here.name
     preset = replace(preset, save_every=steps, validate_every=steps)
     shutil.rmtree(run, ignore_errors=True)  # of a call that was stopped

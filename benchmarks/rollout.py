@@ -28,7 +28,7 @@ from trl import GRPOTrainer
 
 from envtune import Episode, bfcl
 from envtune.policy import rollout, sampler
-from envtune.train import grpo, presets
+from envtune.train import grpo, presets, trl_rollout, trl_trainer
 from envtune.train.stages import STAGES, shortest_scenario_tasks
 
 TARGET = 0.03
@@ -92,7 +92,7 @@ def watched(clock: Clock, keep: bool, padded: bool, wait: float):
             state["tokens"] += sum(len(m) for m in messages if m is not None)
             return messages, None
 
-    class Trainer(grpo.StageTrainer):
+    class Trainer(trl_trainer.StageTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             inner = (
@@ -124,15 +124,15 @@ def watched(clock: Clock, keep: bool, padded: bool, wait: float):
         if padded:
             _get_per_token_logps_and_entropies = GRPOTrainer._get_per_token_logps_and_entropies
 
-    before = sampler.Sampler, grpo.StageTrainer, rollout.TRLRollout._play
-    sampler.Sampler, grpo.StageTrainer = Sampler, Trainer
-    rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(
+    before = sampler.Sampler, trl_trainer.StageTrainer, trl_rollout.TRLRollout._play
+    sampler.Sampler, trl_trainer.StageTrainer = Sampler, Trainer
+    trl_rollout.TRLRollout._play = lambda self, *args: clock.around(before[2], "environment")(
         self, *args
     )
     try:
         yield state
     finally:
-        sampler.Sampler, grpo.StageTrainer, rollout.TRLRollout._play = before
+        sampler.Sampler, trl_trainer.StageTrainer, trl_rollout.TRLRollout._play = before
 
 
 def measure(
@@ -147,20 +147,20 @@ def measure(
     clock = Clock()
     quick = replace(preset, validation_tasks=1, validate_every=10**6, save_every=10**6)
     with TemporaryDirectory() as folder, watched(clock, keep, padded, wait) as state:
-        original = grpo.grpo_config
+        original = trl_trainer.grpo_config
 
         def unvalidated(*args):
             config = original(*args)
             config.eval_strategy, config.eval_on_start = "no", False
             return config
 
-        grpo.grpo_config = unvalidated
+        trl_trainer.grpo_config = unvalidated
         try:
             grpo.train_stage(
                 STAGES[1], quick, steps, start, Path(folder), seed=0, on_row=lambda line: None
             )
         finally:
-            grpo.grpo_config = original
+            trl_trainer.grpo_config = original
     return {
         "parts": dict(clock.seconds),
         "tokens": state["tokens"],

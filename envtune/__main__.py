@@ -3,20 +3,17 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 
 import yaml
 
 from envtune import bfcl
-from envtune.bfcl import splits
 from envtune.common import paths
-from envtune.env import bfcl_export, verl_export
-from envtune.env.interop import inspect_log, trl_completions
+from envtune.env import exports
 from envtune.hints import coverage, mining
 from envtune.record import read_records
-from envtune.study import notebook, sweeps
+from envtune.study import notebook, sweep_tables, sweeps
 from envtune.train import errors, launch, presets
 
 
@@ -36,37 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar = (name, value)
         option(*flags, nargs=2, action="append", default=[], metavar=metavar, help=text)
 
-    export = command("export-verl", _export, "write the tasks as parquet files for the verl stack")
-    export("--out", type=Path, required=True, help="folder to write into")
-    tasks = "BFCL's tasks, synthetic ones, or both (default bfcl)"
-    export("--tasks", choices=splits.TASKS, default="bfcl", help=tasks)
-    export("--seed", type=int, default=0, help="seed of the split (default 0)")
-    mode = "how the split is drawn (default scenario)"
-    export("--mode", choices=splits.MODES, default="scenario", help=mode)
-
-    text = "write a run's episodes as the result files that BFCL's own command scores"
-    official = command("export-bfcl", _export_bfcl, text)
-    text = "a run, the folder of an evaluation's episodes, or a file of records"
-    official("run_folder", metavar="run", type=Path, help=text)
-    official("--out", type=Path, required=True, help="an empty folder to write into")
-    model = bfcl_export.MODEL
-    text = f"the name that they are scored under: a Qwen3 FC model of BFCL (default {model})"
-    official("--model", default=model, metavar="NAME", help=text)
-    text = "which episodes of a run (default validation)"
-    official("--kind", choices=bfcl_export.KINDS, default="validation", help=text)
-
-    text = "write a run's episodes as a log for `inspect view` (extra `inspect`)"
-    viewed = command("export-inspect", _export_inspect, text)
-    viewed("run_folder", metavar="run", type=Path, help="a run or an evaluation's folder")
-    viewed("--out", type=Path, required=True, help="a file to write, *.eval or *.json")
-    viewed("--stage", help="only this stage")
-    viewed("--kind", choices=("train", "validation", "evaluation"), help="only these episodes")
-
-    text = "write a run's training episodes as TRL's completions files"
-    completions = command("export-trl", _export_trl, text)
-    completions("run_folder", metavar="run", type=Path)
-    completions("--out", type=Path, required=True, help="folder to write into")
-
+    exports.add(command)
     parameter = ("-p", "--parameter")
     run = command("run", _run, "execute a notebook with papermill, with a progress bar")
     run("notebook", type=Path)
@@ -184,32 +151,6 @@ def _values(pairs) -> dict:
     return {name: yaml.safe_load(value) for name, value in pairs}
 
 
-def _export(options) -> None:
-    split = splits.of_tasks(options.tasks, options.seed, options.mode)
-    for file in verl_export.export_verl(options.out, split, options.tasks):
-        print(file)
-
-
-def _export_bfcl(options) -> None:
-    where = (options.run_folder, options.out, options.model, options.kind)
-    for folder in bfcl_export.export_bfcl(*where):
-        folder = folder.resolve()
-        print(
-            f"bfcl evaluate --model {options.model} --test-category multi_turn --partial-eval "
-            f"--result-dir {shlex.quote(str(folder))} "
-            f"--score-dir {shlex.quote(f'{folder}-scores')}"
-        )
-
-
-def _export_inspect(options) -> None:
-    print(inspect_log.export_inspect(options.run_folder, options.out, options.stage, options.kind))
-
-
-def _export_trl(options) -> None:
-    for file in trl_completions.export_trl(options.run_folder, options.out):
-        print(file)
-
-
 def _run(options) -> None:
     if not options.notebook.exists():
         raise ValueError(f"there is no notebook {options.notebook}")
@@ -241,11 +182,8 @@ def _cost(options) -> None:
             print(f"estimate for {preset.processes} x {gpu}, not measured")
     else:
         table = cost.cost(*cost.read_run(options.run_folder, options.preset))
-    as_json, as_text = (
-        {"orient": "records", "indent": 1},
-        table.round(2).to_string(index=False, na_rep=""),
-    )
-    print(table.to_json(**as_json) if options.json else as_text)
+    text = table.round(2).to_string(index=False, na_rep="")
+    print(table.to_json(orient="records", indent=1) if options.json else text)
 
 
 def _agent(options) -> None:
@@ -257,36 +195,32 @@ def _agent(options) -> None:
 
 
 def _train(options) -> None:
-    if launch.PARENT in os.environ:
-        launch.end_with_parent()
+    launch.begin()
     from accelerate import PartialState
 
     from envtune.policy import vllm_engine  # they need torch
 
     file = options.job
     job = launch.read_job(file)
-    os.environ[launch.INSIDE] = "1"
-    if job["preset"].use_vllm:
+    if job.preset.use_vllm:
         os.environ.update(vllm_engine.environment())
     from envtune.train import grpo  # TRL imports vLLM
 
-    wanted = job["preset"].processes
-    started = PartialState(cpu=job["preset"].parallel == "cpu").num_processes
+    wanted = job.preset.processes
+    started = PartialState(cpu=job.preset.parallel == "cpu").num_processes
     if started != wanted:
         raise ValueError(
             f"{file} is a job for {wanted} processes and {started} were started; run "
-            + " ".join(launch.command(job["preset"], file))
+            + " ".join(launch.command(job.preset, file))
         )
 
-    policy = grpo.train_stage(**job, on_row=lambda row: launch.say(launch.LINE, row))
+    policy = grpo.train_stage(**vars(job), on_row=lambda row: launch.say(launch.LINE, row))
     if launch.PARENT not in os.environ:
         print(policy)
 
 
 def _play(options) -> None:
-    if launch.PARENT in os.environ:
-        launch.end_with_parent()
-    os.environ[launch.INSIDE] = "1"
+    launch.begin()
     from envtune.policy import vllm_engine  # they need torch
 
     os.environ.update(vllm_engine.environment())
@@ -318,7 +252,7 @@ def _sweep(options) -> int:
     choices = sweeps.grid(axes) if axes else yaml.safe_load(options.points.read_text())
     book, fixed = options.notebook.resolve(), _values(options.parameter)
     if options.dry_run:
-        states = sweeps.run_states(sweeps.plan(book, options.name, choices, fixed))
+        states = sweep_tables.run_states(sweeps.plan(book, options.name, choices, fixed))
         text = states[["run", "state"]].to_string(index=False)
         print(states.to_json(orient="records") if options.json else text)
         return 0

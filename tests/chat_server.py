@@ -8,11 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ChatServer:
-    """`answers`: a text, a status code, a number of seconds to be silent, or a function of the
-    prompt that gives one of these."""
+    """`answers`: a list, or one function of the whole request.
+
+    An answer is a text, a status code, one with the message of its error, a number of seconds to be
+    silent, or a function of the prompt that gives one of these.
+    """
 
     def __init__(self, answers):
-        self.answers, self.asked, self.lock = list(answers), [], threading.Lock()
+        self.reply = answers if callable(answers) else None
+        self.answers = [] if callable(answers) else list(answers)
+        self.asked, self.lock = [], threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -21,16 +26,15 @@ class ChatServer:
                 prompt = body["messages"][-1]["content"]
                 with outer.lock:
                     outer.asked.append(body)
-                    answer = (
+                    answer = outer.reply(body) if outer.reply else outer.answers[0]
+                    if len(outer.answers) > 1 or not (outer.reply or callable(answer)):
                         outer.answers.pop(0)
-                        if len(outer.answers) > 1 or not callable(outer.answers[0])
-                        else outer.answers[0]
-                    )
                 answer = answer(prompt) if callable(answer) else answer
                 if isinstance(answer, float):
                     time.sleep(answer)
                     answer = "{}"
-                status = answer if isinstance(answer, int) else 200
+                answer = (answer, "no") if isinstance(answer, int) else answer
+                status, said = answer if isinstance(answer, tuple) else (200, answer)
                 content = json.dumps(
                     {
                         "id": "x",
@@ -41,7 +45,7 @@ class ChatServer:
                             {
                                 "index": 0,
                                 "finish_reason": "stop",
-                                "message": {"role": "assistant", "content": answer},
+                                "message": {"role": "assistant", "content": said},
                             }
                         ],
                         "usage": {
@@ -51,7 +55,7 @@ class ChatServer:
                         },
                     }
                     if status == 200
-                    else {"error": {"message": "no"}}
+                    else {"error": {"message": said}}
                 )
                 try:
                     self.send_response(status)

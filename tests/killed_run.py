@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import SMALL  # noqa: E402
 
-from envtune.train import grpo  # noqa: E402
+from envtune.train import grpo, runlog  # noqa: E402
 from envtune.train.stages import STAGES  # noqa: E402
 from envtune.train.transition import Transition  # noqa: E402
 
@@ -45,8 +45,8 @@ def die() -> None:
 def main(folder: Path, policy: Path, point: str) -> None:
     kind, _, number = point.partition(":")
     if kind == "checkpoint":
-        mark_complete = grpo.mark_complete
-        grpo.mark_complete = lambda checkpoint, attempt: (
+        mark_complete = runlog.mark_complete
+        runlog.mark_complete = lambda checkpoint, attempt: (
             die() if checkpoint.name.endswith(f"-{number}") else mark_complete(checkpoint, attempt)
         )
     if kind == "policy":

@@ -4,11 +4,12 @@ can be copied, pre-training that ends in a model."""
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from envtune.__main__ import main
 from envtune.bfcl import synthetic
 from envtune.env import protocol, rewards
 from envtune.policy import agent, sampler
-from envtune.policy.agent import data, measure, script, tokens, train
+from envtune.policy.agent import build, data, measure, script, tokens, train
 from envtune.policy.agent.script import Habits, Script
 from envtune.policy.rollout import Chat
 from envtune.study import agent_card
@@ -253,12 +254,49 @@ def test_writing_an_agent_that_is_not_built_is_refused_and_trains_nothing(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
-    (tmp_path / "agent").mkdir()
-    (tmp_path / "agent" / "competence.json").write_text("[]")
+    (tmp_path / "agent" / "competence").mkdir(parents=True)
+    (tmp_path / "agent" / "competence" / "measured.json").write_text("[]")
     assert main(["agent", "--write"]) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "start.json missing. Build it first, with `make agent`" in said
-    assert [f.name for f in (tmp_path / "agent").iterdir()] == ["competence.json"]
+    assert (
+        said.count("\n") == 1
+        and "habits/measured.json missing. Build it first, with `make agent`" in said
+    )
+    assert [f.name for f in (tmp_path / "agent").rglob("*")] == ["competence", "measured.json"]
+
+
+def test_other_habits_go_on_from_the_same_competence_once_their_folder_is_deleted(
+    tmp_path, monkeypatch
+):
+    """`make agent` as the card says; what a training leaves stands in for the training."""
+
+    def trained(work, arguments, nprocs):
+        recipe, folder, phases, start, _ = arguments
+        made.append((folder.name, phases[-1].habits, start))
+        (folder / "model").mkdir()
+
+    made, other = [], replace(script.HABITS, skip=0.5)
+    habits = (replace(train.Recipe().habit_phases[0], habits=other),)
+    changed = train.Recipe(habit_phases=habits)
+    monkeypatch.setattr(train, "spawn", trained)
+    monkeypatch.setattr(train, "tokenizer_of", lambda recipe: tokens.build(["a b"], 300))
+    monkeypatch.setattr(train.PreTrainedTokenizerFast, "from_pretrained", train.tokenizer_of)
+    monkeypatch.setattr(build.sampler, "load_policy", lambda *_, **__: (None, None))
+    monkeypatch.setattr(measure, "play", lambda *_, **__: [])
+    monkeypatch.setattr(measure, "start", lambda *_: {"greedy": len(made)})
+    monkeypatch.setattr(measure, "hint_effect", lambda *_: {})
+    assert build.build(tmp_path) == build.build(tmp_path) == tmp_path / "habits" / "model"
+    with pytest.raises(
+        ValueError, match=r"habits was made.*habits\.skip was 0\.8, now 0\.5\. Delete"
+    ):
+        build.build(tmp_path, changed)
+    shutil.rmtree(tmp_path / "habits")
+    build.build(tmp_path, changed)
+    competent = tmp_path / "competence" / "model"
+    assert made[1:] == [("habits", script.HABITS, competent), ("habits", other, competent)]
+    assert json.loads((tmp_path / "habits" / "measured.json").read_text())["greedy"] == 3
+    with pytest.raises(ValueError, match="competence was made with other settings: layers was 4"):
+        build.build(tmp_path, replace(changed, layers=2))
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from conftest import SMALL
 from safetensors.torch import load_file
 
 from envtune.common import files
-from envtune.policy import agent, rollout, sampler
-from envtune.train import evaluation, grpo, runlog, sft
+from envtune.policy import agent, sampler
+from envtune.train import evaluation, grpo, runlog, sft, trl_rollout, trl_trainer
 from envtune.train.errors import Interrupted
 from envtune.train.stages import STAGES, validation_tasks
 
@@ -53,13 +53,13 @@ def started_plus_adapters(start, adapters):
 
 def train(stage, preset, steps, start, folder, monkeypatch):
     """Policy folder of a stage, and the model as it was trained."""
-    seen, hand_over = [], grpo.hand_over
+    seen, hand_over = [], trl_trainer.hand_over
 
     def kept(trainer, *args):
         seen.append(trainer.model)
         hand_over(trainer, *args)
 
-    monkeypatch.setattr(grpo, "hand_over", kept)
+    monkeypatch.setattr(trl_trainer, "hand_over", kept)
     policy = grpo.train_stage(stage, preset, steps, start, folder, 0)
     monkeypatch.undo()
     return policy, seen[0]
@@ -194,7 +194,7 @@ def interrupts_come_through():
 def test_a_stage_interrupted_after_a_step_ends_as_one_that_was_not(
     curriculum, tmp_path, monkeypatch, interrupts_come_through
 ):
-    play, calls = rollout.play, []
+    play, calls = trl_rollout.play, []
 
     def pressed(*args, **kwargs):
         result = play(*args, **kwargs)
@@ -204,7 +204,7 @@ def test_a_stage_interrupted_after_a_step_ends_as_one_that_was_not(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(rollout, "play", pressed)
+        patch.setattr(trl_rollout, "play", pressed)
         with pytest.raises(Interrupted, match="interrupted at step 1 of 2 and is saved there"):
             grpo.train_stage(STAGES[0], PRESET, 2, agent.FOLDER, tmp_path, 0)
     assert runlog.last_good_checkpoint(tmp_path / STAGES[0].name).name == "checkpoint-1"

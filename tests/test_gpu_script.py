@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from envtune.common import files, paths
-from envtune.policy import rollout
+from envtune.train import trl_rollout
 
 sys.path.append(str(paths.ROOT))
 from benchmarks import generation, gpu, gpu_check, gpu_parts  # noqa: E402
@@ -219,6 +219,6 @@ def test_gradient_checkpointing_is_off_while_sampling_whatever_transformers_call
         accelerator=SimpleNamespace(unwrap_model=lambda model: model),
         args=SimpleNamespace(gradient_checkpointing=True, gradient_checkpointing_kwargs=None),
     )
-    with rollout.generating(trainer):
+    with trl_rollout.generating(trainer):
         assert calls == ["off"]
     assert calls == ["off", "on"]

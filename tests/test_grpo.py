@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.policy import agent
-from envtune.train import grpo, presets, stages
+from envtune.train import grpo, presets, stages, trl_trainer
 from envtune.train.stages import STAGES
 
 COLUMNS = {
@@ -183,14 +183,14 @@ def test_the_scale_of_a_reward_cancels_out_when_rewards_are_normalised(tmp_path,
 
 def test_the_order_of_tasks_is_whole_passes_and_comes_from_the_seed():
     tasks = ("a", "b", "c")
-    order = grpo.training_order(tasks, 8, seed=0)
+    order = stages.training_order(tasks, 8, seed=0)
     assert sorted(order[:3]) == sorted(order[3:6]) == list(tasks) and len(order) == 8
-    assert order == grpo.training_order(tasks, 8, 0) != grpo.training_order(tasks, 8, 1)
-    assert order[:3] == grpo.training_order(tasks, 3, 0)  # a longer run begins like a shorter one
+    assert order == stages.training_order(tasks, 8, 0) != stages.training_order(tasks, 8, 1)
+    assert order[:3] == stages.training_order(tasks, 3, 0)  # a longer run begins like a shorter one
 
 
 def test_trl_gets_the_papers_settings(tmp_path):
-    config = grpo.grpo_config(
+    config = trl_trainer.grpo_config(
         STAGES[1], replace(presets.PAPER, use_vllm=False, bf16=False), 5, tmp_path, 0
     )
     assert (config.beta, config.epsilon, config.epsilon_high, config.delta) == (
@@ -221,7 +221,7 @@ def test_trl_gets_the_papers_settings(tmp_path):
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(ValueError, match="device_batch"):
-        grpo.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
+        trl_trainer.grpo_config(STAGES[0], replace(SMALL, device_batch=3), 1, tmp_path, 0)
 
 
 @pytest.mark.parametrize(

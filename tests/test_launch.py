@@ -31,15 +31,9 @@ def test_a_job_comes_back_as_it_was_written(tmp_path):
         transition=replace(stages.STAGES[1].transition, min_gain=0.3),
     )
     preset = presets.choose(TWO, "plateau", "stop", "tensorboard")
-    launch.write_job(tmp_path / "deep" / "job.json", stage, preset, 7, "some/model", tmp_path, 3)
-    assert launch.read_job(tmp_path / "deep" / "job.json") == {
-        "stage": stage,
-        "preset": preset,
-        "steps": 7,
-        "start": "some/model",
-        "run_dir": tmp_path,
-        "seed": 3,
-    }
+    job = launch.Job(stage, preset, 7, "some/model", tmp_path, 3)
+    launch.write_job(tmp_path / "deep" / "job.json", job)
+    assert launch.read_job(tmp_path / "deep" / "job.json") == job
     (tmp_path / "no.json").write_text('{"stage": 1}')
     with pytest.raises(ValueError, match="no training job"):
         launch.read_job(tmp_path / "no.json")
@@ -94,12 +88,12 @@ def test_two_processes_train_one_run(small_policy, tmp_path, capsys):
 def test_a_job_that_fails_says_so_with_its_last_lines(tmp_path, capsys):
     with pytest.raises(errors.JobFailed, match="exit code 1"):
         grpo.train_stage(stages.STAGES[1], TWO, 2, tmp_path / "no policy here", tmp_path / "run", 0)
-    launch.write_job(tmp_path / "job.json", stages.STAGES[1], TWO, 2, "x", tmp_path / "run", 0)
     assert launch.inside() is False
 
 
 def test_a_job_for_two_started_as_one_is_refused_with_the_command(tmp_path, capsys, monkeypatch):
-    launch.write_job(tmp_path / "job.json", stages.STAGES[1], TWO, 2, "x", tmp_path / "run", 0)
+    job = launch.Job(stages.STAGES[1], TWO, 2, "x", tmp_path / "run", 0)
+    launch.write_job(tmp_path / "job.json", job)
     monkeypatch.setenv(launch.INSIDE, "")  # put back as it was after the test
     assert main(["train", str(tmp_path / "job.json")]) == 1
     error = capsys.readouterr().err

@@ -11,7 +11,7 @@ from accelerate.utils import DeepSpeedPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 
 from envtune.__main__ import main
-from envtune.train import grpo, launch, memory, presets, stages
+from envtune.train import launch, memory, presets, stages, trl_trainer
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_disk_that_is_too_small_is_refused_before_training(machine, tmp_path, 
 
 def test_as_many_checkpoints_are_counted_as_trl_keeps(tmp_path):
     preset = presets.get("cpu-tiny", save_every=3)
-    config = grpo.grpo_config(stages.STAGES[0], preset, 8, tmp_path / "out", 0)
+    config = trl_trainer.grpo_config(stages.STAGES[0], preset, 8, tmp_path / "out", 0)
     assert config.save_total_limit == preset.checkpoints_kept
 
 

@@ -122,7 +122,7 @@ def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, mo
 def test_a_missing_run_has_no_panel_and_the_figure_says_so(sweeps_of, monkeypatch, tmp_path, name):
     monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
     fig = paper.FIGURES[name](paper.SourceRuns(dynamics="nowhere"))
-    assert "no runs yet" in words(fig) or "not run here" in words(fig)
+    assert "no runs yet" in words(fig) or "none here" in words(fig)
     assert not any("own run" in ax.get_title() for ax in fig.axes)
     drawn = [ax for ax in fig.axes if ax.axison]
     assert all(ax.get_lines() or ax.patches for ax in drawn)  # no panel is empty

@@ -14,8 +14,7 @@ from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
 from envtune.common import files, paths
-from envtune.policy import rollout
-from envtune.train import grpo, runconfig, runlog
+from envtune.train import grpo, metrics, runconfig, runlog, trl_rollout
 from envtune.train.errors import Interrupted
 from envtune.train.stages import STAGES
 from envtune.train.transition import Transition
@@ -79,7 +78,7 @@ def press_at(monkeypatch, where, count):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "where, count, step",
-    [((rollout, "play"), 4, 2), ((rollout, "metrics"), 3, 2), ((runlog, "_accuracy"), 2, 3)],
+    [((trl_rollout, "play"), 4, 2), ((metrics, "means"), 3, 2), ((metrics, "accuracy"), 2, 3)],
 )
 def test_an_interrupt_saves_the_last_step_and_the_run_ends_as_one_that_was_not_interrupted(
     whole, small_policy, tmp_path, monkeypatch, caplog, where, count, step
@@ -114,7 +113,7 @@ def test_an_interrupt_before_the_first_step_ends_says_that_nothing_was_saved(
     small_policy, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        press_at(patch, (rollout, "play"), 2)
+        press_at(patch, (trl_rollout, "play"), 2)
         with pytest.raises(Interrupted, match="before a step was done"):
             grpo.train_stage(STAGES[0], PRESET, 2, small_policy, tmp_path, 0)
 

@@ -271,16 +271,18 @@ def test_a_digest_is_of_what_was_imported_and_not_of_the_file_as_it_is_now(tmp_p
 
 
 def test_a_job_carries_a_reward_of_a_module_and_refuses_one_of_this_process(tmp_path):
-    launch.write_job(tmp_path / "job.json", NAMED, SMALL, 1, "x", tmp_path, 0)
-    assert launch.read_job(tmp_path / "job.json")["stage"] == NAMED
+    job = launch.Job(NAMED, SMALL, 1, "x", tmp_path, 0)
+    launch.write_job(tmp_path / "job.json", job)
+    assert launch.read_job(tmp_path / "job.json").stage == NAMED
     with pytest.raises(ValueError, match=r"`NAME = Reward\(brief, maximum=1.0\)`"):
-        launch.write_job(tmp_path / "new" / "job.json", MINE, SMALL, 1, "x", tmp_path, 0)
+        launch.write_job(tmp_path / "new" / "job.json", replace(job, stage=MINE))
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
 def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_policy, tmp_path):
     from envtune.train import grpo
+    from envtune.train.control import StageControl
 
     grpo.train_stage(MINE, SMALL, 1, small_policy, tmp_path, 0)
     [row] = [r for r in files.read_lines(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
@@ -289,7 +291,7 @@ def test_a_run_is_trained_by_the_reward_given_and_resumes_with_no_other(small_po
     kept = json.loads((tmp_path / "config.json").read_text())["stages"]["mine"]["reward"]
     assert kept == rewards.reward_settings(BRIEF)
     doubled = replace(MINE, reward=Reward(brief, 3.0), reward_scale=2.0)
-    assert grpo.StageControl(None, doubled, SMALL, 1, 0).reward_max == 6.0  # used by the guard
+    assert StageControl(None, doubled, SMALL, 1, 0).reward_max == 6.0  # used by the guard
 
     grpo.train_stage(replace(MINE, reward=Reward(brief, 1.0)), SMALL, 1, small_policy, tmp_path, 0)
     for other, what in (

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from envtune import Episode, bfcl
 from envtune.policy import rollout, sampler
 from envtune.record import Ending
-from envtune.train import grpo, stages
+from envtune.train import grpo, metrics, runlog, stages, trl_rollout, trl_trainer
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def test_an_episode_that_would_outgrow_its_budget_ends_and_loses_the_rest(tokeni
         episodes(1), rollout.Chat(tokenizer), sampler, budget_tokens=150, message_tokens=40
     )
     assert r.record.ending is Ending.TOKEN_LIMIT and len(r.completion_ids) <= 150
-    assert rollout.metrics([r.record])["share_ended_by_token_limit"] == 1.0
-    assert rollout.metrics([r.record])["share_ended_by_observation_limit"] == 0.0
+    assert metrics.means([r.record])["share_ended_by_token_limit"] == 1.0
+    assert metrics.means([r.record])["share_ended_by_observation_limit"] == 0.0
 
 
 def test_a_reply_longer_than_what_is_left_has_an_ending_of_its_own(tokenizer):
@@ -131,7 +131,7 @@ def test_a_reply_longer_than_what_is_left_has_an_ending_of_its_own(tokenizer):
         episodes(1), rollout.Chat(tokenizer), sampler, budget_tokens=left, message_tokens=1
     )
     assert r.record.ending is Ending.OBSERVATION_LIMIT and len(r.completion_ids) <= left
-    assert rollout.metrics([r.record])["share_ended_by_observation_limit"] == 1.0
+    assert metrics.means([r.record])["share_ended_by_observation_limit"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
         sampled.append([token for row in ids if row is not None for token in row])
         return ids, logprobs
 
-    class Watched(grpo.StageTrainer):
+    class Watched(trl_trainer.StageTrainer):
         def _generate_and_score_completions(self, inputs):
             if self.model.training:
                 sampled.clear()  # the validation before
@@ -169,7 +169,7 @@ def test_what_trl_trains_on_is_what_its_sampler_returned(small_policy, tmp_path,
             return out
 
     monkeypatch.setattr(sampler.Sampler, "__call__", watched)
-    monkeypatch.setattr(grpo, "StageTrainer", Watched)
+    monkeypatch.setattr(trl_trainer, "StageTrainer", Watched)
     grpo.train_stage(stages.STAGES[0], SMALL, 1, small_policy, tmp_path, seed=0)
     [(batch, tokens)] = batches
     trained = batch["completion_ids"][
@@ -184,17 +184,17 @@ def test_all_generations_of_a_prompt_stand_together_and_evaluation_has_no_hints(
     small_policy, tmp_path, monkeypatch
 ):
     seen = []
-    original = rollout.TRLRollout.__call__
+    original = trl_rollout.TRLRollout.__call__
 
     def watch(self, prompts, trainer):
         out = original(self, prompts, trainer)
         seen.append((trainer.model.training, [p[0]["task_id"] for p in prompts]))
         return out
 
-    monkeypatch.setattr(rollout.TRLRollout, "__call__", watch)
+    monkeypatch.setattr(trl_rollout.TRLRollout, "__call__", watch)
     told = []
     monkeypatch.setattr(
-        grpo.MetricsLog,
+        runlog.MetricsLog,
         "on_records",
         lambda self, mode, records, timings: (
             told.append((mode, records)),

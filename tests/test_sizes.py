@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from envtune.train import grpo, memory, presets, sizes
+from envtune.train import memory, presets, sizes, trl_trainer
 
 QWEN = sizes.SHAPES["Qwen/Qwen2.5-7B-Instruct"]
 ONE_GPU, PAPER = presets.get("gpu-80gb"), presets.get("paper-8x80gb")
@@ -99,7 +99,7 @@ def test_disk_is_policies_and_checkpoints():
 
 
 def test_adapters_are_float32_on_4_bit_weights_too():
-    """As grpo.adapters_in_float32 keeps them, with gradients and two moments."""
+    """As trl_trainer.adapters_in_float32 keeps them, with gradients and two moments."""
     preset, shape = presets.get("gpu-24gb"), sizes.SHAPES["Qwen/Qwen2.5-3B-Instruct"]
     adapters = shape.adapter_parameters(32) / sizes.GIB
     found = sizes.estimate(preset, shape)["gradients, optimiser, adapters"]
@@ -118,7 +118,7 @@ def saved_by_autograd(preset, layers: int) -> float:
     if preset.lora_rank:
         from peft import get_peft_model
 
-        adapted = get_peft_model(model, grpo.adapters(preset))
+        adapted = get_peft_model(model, trl_trainer.adapters(preset))
         adapted.enable_input_require_grads()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved = {}

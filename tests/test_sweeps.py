@@ -14,7 +14,7 @@ import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.study import sweeps
+from envtune.study import sweep_tables, sweeps
 
 SOURCE = """import json, os, time
 from envtune.common import paths
@@ -110,7 +110,7 @@ def test_a_sweep_runs_each_point_keeps_a_failure_and_repeats_nothing(book):
         and [r["parameters"]["x"] for r in made["runs"]] == [3, 98]
         and made["runs"][0]["seconds"] > 0
     )
-    states = sweeps.run_states(sweeps.plan(book, "s", choices))
+    states = sweep_tables.run_states(sweeps.plan(book, "s", choices))
     assert states["state"].tolist() == ["done", "failed", "done"]
     assert states["step"].tolist() == [1, 0, 1] and (states["minutes"] > 0).all()
     again = sweeps.sweep(book, "s", choices, workers=2).set_index("x")
@@ -158,8 +158,10 @@ def test_a_run_that_compares_several_things_leaves_a_row_for_each(book):
     )
     (point.folder / "part").mkdir()
     (point.folder / "part" / "versions.json").write_text('{"torch": "2"}')
-    assert sweeps.provenance(book, [point])["versions"] == {"torch": "2"}  # of the runs within it
-    assert sweeps.results([point])[["run", "x", "case", "accuracy"]].values.tolist() == [
+    assert sweep_tables.provenance(book, [point])["versions"] == {
+        "torch": "2"
+    }  # of the runs within it
+    assert sweep_tables.results([point])[["run", "x", "case", "accuracy"]].values.tolist() == [
         ["s.x-1", 1, "a", 0.5],
         ["s.x-1", 1, "b", 0.25],
     ]
@@ -240,13 +242,13 @@ def test_a_run_that_failed_before_waits_in_the_bar_until_it_is_tried_again(
     for point in points:
         point.folder.mkdir()
     failed = {"state": "failed", "error": "last week's", "seconds": 60.0}
-    sweeps._note(points[0], **failed, since=1.0)
-    sweeps._note(points[1], state="running", since=1.0, attempt=1)  # its driver was killed
-    sweeps._note(points[2], state="done", since=1.0, seconds=60.0)
+    points[0].note(**failed, since=1.0)
+    points[1].note(state="running", since=1.0, attempt=1)  # its driver was killed
+    points[2].note(state="done", since=1.0, seconds=60.0)
     update = sweeps._bar(points)
     update()
     assert told == [(0.25, "1 of 4 runs done")] and "failed" not in capsys.readouterr().out
-    sweeps._note(points[0], **failed, since=2.0)  # it fails again, in the same way
+    points[0].note(**failed, since=2.0)  # it fails again, in the same way
     update()
     assert told[-1] == (0.5, "2 of 4 runs done")
     assert "s.x-1: failed in 1.0 min last week's" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from envtune import read_records
 from envtune.bfcl import splits
 from envtune.common import files
 from envtune.policy import agent
-from envtune.train import errors, grpo, launch, playing, presets, stages
+from envtune.train import errors, grpo, launch, playing, presets, runlog, stages
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,7 +144,7 @@ def test_two_processes_each_with_vllm_train_one_run(tmp_path):
 def test_a_killed_stage_resumes(tmp_path):
     run = tmp_path / "run"
     job = run / "job.json"
-    launch.write_job(job, stages.STAGES[0], TINY, 3, agent.FOLDER, run, 0)
+    launch.write_job(job, launch.Job(stages.STAGES[0], TINY, 3, agent.FOLDER, run, 0))
     process = subprocess.Popen(
         launch.command(TINY, job), start_new_session=True, stdout=subprocess.DEVNULL
     )
@@ -169,7 +169,7 @@ def test_an_interrupt_saves_the_step_and_the_same_call_goes_on(tmp_path):
     with pytest.raises(errors.Interrupted, match="is saved there"):
         grpo.train_stage(stages.STAGES[0], preset, 4, agent.FOLDER, run, 0, on_row=interrupt)
     assert children() == before
-    done = grpo.last_complete_step(run / "stage1_syntax")
+    done = runlog.last_complete_step(run / "stage1_syntax")
     assert 1 <= done < 4
     grpo.train_stage(stages.STAGES[0], preset, 4, agent.FOLDER, run, 0)
     assert [row["step"] for row in rows(run)] == [1, 2, 3, 4]

@@ -6,18 +6,28 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from chat_server import ChatServer
 from conftest import ANSWER, SMALL, tool_call
 
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler, vllm_engine
 from envtune.record import Ending
-from envtune.train import colocated, errors, grpo, launch, playing, presets, stages
+from envtune.train import (
+    colocated,
+    errors,
+    grpo,
+    launch,
+    playing,
+    presets,
+    stages,
+    trl_rollout,
+    trl_trainer,
+)
 
 LOOK = tool_call(("ls", {}))
 
@@ -177,9 +187,10 @@ def test_a_vllm_stage_that_is_rolled_back_asks_for_a_new_process(tmp_path, monke
     monkeypatch.setattr(grpo, "_attempt", lambda *arguments: alarm)
     preset = replace(SMALL, use_vllm=True, guard=replace(SMALL.guard, action="rollback"))
     stage, log = stages.STAGES[0], SimpleNamespace(step=lambda: 4)
+    (tmp_path / stage.name).mkdir()
     with pytest.raises(errors.RolledBack, match="rolled back to step 0"):
-        grpo._train(stage, preset, 5, "start", tmp_path, 0, log)
-    assert (tmp_path / "rollbacks.json").exists()
+        grpo._train(launch.Job(stage, preset, 5, "start", tmp_path, 0), log)
+    assert (tmp_path / stage.name / "rollbacks.json").exists()
 
 
 # -- sampling --------------------------------------------------------------------------------
@@ -347,17 +358,19 @@ def test_processes_send_a_server_equally_many_contexts(monkeypatch):
             _generate_single_turn=generate,
         )
 
-    monkeypatch.setattr(rollout, "gather_object", lambda mine: [len(c) for c in contexts.values()])
+    monkeypatch.setattr(
+        trl_rollout, "gather_object", lambda mine: [len(c) for c in contexts.values()]
+    )
     for index, mine in contexts.items():
         with pytest.raises(StopIteration):
-            rollout._generate_together(trainer(index), mine)
+            trl_rollout._generate_together(trainer(index), mine)
     everything = [context for index in sent for context in sent[index]]
     for index, mine in contexts.items():
         size = len(sent[index])  # as TRL slices
         answers = everything[index * size : (index + 1) * size]
         served = trainer(index)
         served._generate_single_turn = lambda prompts, *_, a=answers: (a, [[0.0]] * len(a))
-        ids, logprobs = rollout._generate_together(served, mine)
+        ids, logprobs = trl_rollout._generate_together(served, mine)
         assert ids == mine and len(logprobs) == len(mine)
 
 
@@ -369,7 +382,7 @@ def adapted(policy):
     from peft import get_peft_model
 
     model, _ = sampler.load_policy(policy, True)
-    model = get_peft_model(model, grpo.adapters(replace(SMALL, lora_rank=4)))
+    model = get_peft_model(model, trl_trainer.adapters(replace(SMALL, lora_rank=4)))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(1))
@@ -423,10 +436,10 @@ def test_the_engine_gets_the_runs_seed_and_precision(monkeypatch):
 
 def test_all_weights_are_trained_on_float32_masters_and_adapters_on_a_bf16_base():
     full = replace(SMALL, bf16=True)
-    assert grpo.float32_masters(full)
-    assert not grpo.float32_masters(replace(full, lora_rank=4))
-    assert not grpo.float32_masters(SMALL)
-    assert not grpo.float32_masters(presets.PAPER)  # DeepSpeed keeps its own
+    assert trl_trainer.float32_masters(full)
+    assert not trl_trainer.float32_masters(replace(full, lora_rank=4))
+    assert not trl_trainer.float32_masters(SMALL)
+    assert not trl_trainer.float32_masters(presets.PAPER)  # DeepSpeed keeps its own
 
 
 def test_a_small_learning_rate_changes_weights_in_bf16(small_policy, tmp_path):
@@ -445,20 +458,20 @@ def test_a_validation_is_one_rollout_and_no_forward_pass_of_a_loss(
     small_policy, tmp_path, monkeypatch
 ):
     calls, forwards = [], []
-    played = rollout.TRLRollout.__call__
+    played = trl_rollout.TRLRollout.__call__
 
     def count(self, prompts, trainer):
         calls.append((trainer.model.training, len(prompts)))
         return played(self, prompts, trainer)
 
-    computed = grpo.StageTrainer._get_per_token_logps_and_entropies
+    computed = trl_trainer.StageTrainer._get_per_token_logps_and_entropies
 
     def forward(self, model, *arguments, **named):
         forwards.append(self.model.training)
         return computed(self, model, *arguments, **named)
 
-    monkeypatch.setattr(rollout.TRLRollout, "__call__", count)
-    monkeypatch.setattr(grpo.StageTrainer, "_get_per_token_logps_and_entropies", forward)
+    monkeypatch.setattr(trl_rollout.TRLRollout, "__call__", count)
+    monkeypatch.setattr(trl_trainer.StageTrainer, "_get_per_token_logps_and_entropies", forward)
     preset = replace(SMALL, validation_tasks=12)
     grpo.train_stage(stages.STAGES[0], preset, 1, small_policy, tmp_path / "run", 0)
     assert [size for training, size in calls if not training] == [12, 12]  # start and end
@@ -466,54 +479,11 @@ def test_a_validation_is_one_rollout_and_no_forward_pass_of_a_loss(
 
 
 def test_several_processes_do_not_search_for_unused_parameters(tmp_path):
-    config = grpo.grpo_config(stages.STAGES[0], SMALL, 2, tmp_path, 0)
+    config = trl_trainer.grpo_config(stages.STAGES[0], SMALL, 2, tmp_path, 0)
     assert config.ddp_find_unused_parameters is False
 
 
 # -- evaluation ------------------------------------------------------------------------------
-
-
-@contextmanager
-def answers(replies):
-    """A server with OpenAI's chat API that says `replies(request)`, a text or (code, text)."""
-    import json
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            said = replies(asked)
-            code, text = said if isinstance(said, tuple) else (200, said)
-            refusal = json.dumps({"error": {"message": text, "code": code}}).encode()
-            message = {"role": "assistant", "content": text}
-            usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-            body = json.dumps(
-                {
-                    "id": "x",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": asked["model"],
-                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                    "usage": usage,
-                }
-            ).encode()
-            body = body if code == 200 else refusal
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 TASKS = [f"synthetic_base_{number}" for number in range(200, 206)]
@@ -537,8 +507,8 @@ def test_a_server_plays_the_episodes_and_a_busy_one_is_asked_again(key, monkeypa
             else ANSWER
         )
 
-    with answers(replies) as url:
-        records = playing.play("m", TASKS, presets.CPU_TINY, engine=url, batch_size=3)
+    with ChatServer(replies) as server:
+        records = playing.play("m", TASKS, presets.CPU_TINY, engine=server.url, batch_size=3)
     assert [record.task_id for record in records] == TASKS and len(refused) == 3
     for record in records:
         episode = Episode(record.task_id, EVALUATION, rules=True, **presets.CPU_TINY.episode)
@@ -556,22 +526,22 @@ def test_an_evaluation_goes_on_where_it_stood_and_plays_nothing_twice(key, tmp_p
         return (500, "") if len(set(seen)) > 3 else ANSWER
 
     def go():
-        return playing.play("m", TASKS, presets.CPU_TINY, engine=url, batch_size=1, keep=tmp_path)
+        how = {"engine": server.url, "batch_size": 1, "keep": tmp_path}
+        return playing.play("m", TASKS, presets.CPU_TINY, **how)
 
-    with answers(replies) as url, pytest.raises(errors.JobFailed, match="did not answer"):
+    with ChatServer(replies) as server, pytest.raises(errors.JobFailed, match="did not answer"):
         go()
     kept = dict(playing.read_kept(tmp_path))
     assert 0 < len(kept) < len(TASKS)
     with open(tmp_path / "episodes.jsonl", "a") as file:
         file.write('{"repeat": 0, "task_')  # a kill in the middle of a line
-    asked_before = len(seen)
-    with answers(lambda asked: (seen.append(asked["messages"][1]["content"]), ANSWER)[1]) as second:
+    before = server.url
+    with ChatServer(lambda asked: ANSWER) as server:
         settings = tmp_path / "settings.json"
-        settings.write_text(settings.read_text().replace(url, second))
-        url = second
+        settings.write_text(settings.read_text().replace(before, server.url))
         records = go()
     assert [record.task_id for record in records] == TASKS
-    opened = set(seen[asked_before:])
+    opened = {asked["messages"][1]["content"] for asked in server.asked}
     first = {Episode(task).messages[1]["content"] for task, _ in kept}
     assert not opened & first
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == len(TASKS) + 1
@@ -585,21 +555,20 @@ def test_a_context_that_a_server_cannot_take_ends_its_episode_alone(key):
             return 400, "maximum context length"
         return LOOK if len(asked["messages"]) < 4 else ANSWER
 
-    with answers(replies) as url:
-        records = playing.play("m", TASKS, presets.CPU_TINY, engine=url)
+    with ChatServer(replies) as server:
+        records = playing.play("m", TASKS, presets.CPU_TINY, engine=server.url)
     assert records[0].ending is Ending.TOKEN_LIMIT and len(records[0].steps) == 1
     assert all(record.ending is not Ending.TOKEN_LIMIT for record in records[1:])
 
 
 def test_every_message_is_asked_for_with_a_seed_of_its_own(key):
-    seeds = []
-
     def replies(asked):
-        seeds.append(asked["seed"])
         return LOOK if len(asked["messages"]) < 6 else ANSWER
 
-    with answers(replies) as url:
-        playing.play("m", TASKS[:2], presets.CPU_TINY, engine=url, repeats=2, temperature=1.0)
+    with ChatServer(replies) as server:
+        how = {"engine": server.url, "repeats": 2, "temperature": 1.0}
+        playing.play("m", TASKS[:2], presets.CPU_TINY, **how)
+    seeds = [asked["seed"] for asked in server.asked]
     assert len(seeds) == len(set(seeds)) >= 12
 
 

@@ -52,6 +52,26 @@ def read_json(path: Path, missing=None) -> Any:
         raise ValueError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
 
+def differences(old, new, name: str = "") -> list[str]:
+    """What differs between two settings, each with both values.
+
+    >>> differences({"beta": 0.1, "guard": {"window": 8}}, {"beta": 0.5, "guard": {"window": 8}})
+    ['beta was 0.1, now 0.5']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in {**old, **new}
+            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+
+    def short(value) -> str:
+        text = json.dumps(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+
+    return [] if old == new else [f"{name} was {short(old)}, now {short(new)}"]
+
+
 def read_lines(path: Path, reopened: bool = False) -> Iterator[Any]:
     """The lines of a .jsonl or .jsonl.gz file. A last line cut short by a kill is left out.
 

@@ -19,7 +19,7 @@ from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
 from envtune.env import episode
 
-_TYPES = {
+TYPES = {
     str: "string",
     int: "integer",
     float: "float",
@@ -27,6 +27,7 @@ _TYPES = {
     list: "array",
     dict: "dict",
 }
+"""Python's types, and what BFCL's tool docs call them."""
 _DESCRIPTION = re.compile(r"^\s*(\w+) *(?:\(.*?\))?: *(.*?) *$", re.MULTILINE)
 
 
@@ -50,13 +51,13 @@ def docs_of_class(cls: type) -> list[dict]:
         properties, required = {}, []
         for parameter in list(inspect.signature(method).parameters.values())[1:]:
             kind = typing.get_origin(parameter.annotation) or parameter.annotation
-            if kind not in _TYPES:
+            if kind not in TYPES:
                 raise ValueError(
                     f"{cls.__name__}.{name}: parameter {parameter.name!r} needs an annotation, one "
-                    f"of {', '.join(t.__name__ for t in _TYPES)}"
+                    f"of {', '.join(t.__name__ for t in TYPES)}"
                 )
             description = described.get(parameter.name, "")
-            properties[parameter.name] = {"type": _TYPES[kind], "description": description}
+            properties[parameter.name] = {"type": TYPES[kind], "description": description}
             if parameter.default is parameter.empty:
                 required.append(parameter.name)
         parameters = {"type": "dict", "properties": properties, "required": required}

@@ -7,19 +7,3 @@ from envtune.bfcl.results import is_error
 from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
 from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, load_hints, match
-
-__all__ = [
-    "CATEGORIES",
-    "KINDS",
-    "NONE",
-    "TYPES",
-    "Corruption",
-    "Hint",
-    "add_folder",
-    "augment",
-    "is_error",
-    "leak",
-    "load_hints",
-    "match",
-    "violation",
-]

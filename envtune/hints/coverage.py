@@ -147,17 +147,9 @@ def coverage(sites: tuple[Site, ...] | None = None) -> pd.DataFrame:
     """
     rows = []
     for site in error_sites() if sites is None else sites:
-        row = {
-            "class": site.class_name,
-            "tool": site.tool,
-            "kind": site.kind,
-            "error": site.template,
-            "state": "open",
-            "hint": "",
-            "category": "",
-            "type": "",
-            "reason": "",
-        }
+        row = {"class": site.class_name, "tool": site.tool, "kind": site.kind}
+        row |= {"error": site.template, "state": "open"}
+        row |= dict.fromkeys(("hint", "category", "type", "reason"), "")
         if reason := _reason_why_clear(site):
             row |= {"state": "clear", "reason": reason}
         elif hint := match((site.class_name,), Call(site.tool, {}), site.sample):

@@ -250,14 +250,10 @@ class _Run:
                 if draft is None:
                     self.write(**verdict, **row, verdict="bad_json", why=suggestions)
                     continue
-                self.write(
-                    **verdict,
-                    **row,
-                    verdict="draft" if draft.need_augmentation else "not_needed",
-                    why="",
-                )
-                if not draft.need_augmentation:
-                    status = "not_needed"
+                kind = "draft" if draft.need_augmentation else "not_needed"
+                self.write(**verdict, **row, verdict=kind, why="")
+                if kind == "not_needed":
+                    status = kind
                     break
                 hint = draft.augmented_feedback
                 judged, suggestions, row = self.ask(
@@ -265,25 +261,19 @@ class _Run:
                 )
                 self._count(tokens, row)
             except openai.OpenAIError as error:
-                self.write(
-                    **verdict,
-                    role="server",
-                    verdict="failed",
-                    why=f"{type(error).__name__}: {error}"[:500],
-                )
+                why = f"{type(error).__name__}: {error}"[:500]
+                self.write(**verdict, role="server", verdict="failed", why=why)
                 return GenerationResult(failure, "failed", None, number, *tokens)
             leaks = (constitution.leak(hint, task, failure.call, failure.error) for task in tasks)
             fault = constitution.violation(hint, tools) or next(
                 (f"it gives away {leak!r}" for leak in leaks if leak), ""
             )
             if judged is None:
-                self.write(**verdict, **row, verdict="bad_json", why=suggestions)
+                refused = "bad_json"
             elif not judged.approved:
-                suggestions = judged.suggestions or judged.reasoning
-                self.write(**verdict, **row, verdict="rejected", why=suggestions)
+                refused, suggestions = "rejected", judged.suggestions or judged.reasoning
             elif fault:
-                suggestions = fault
-                self.write(**verdict, **row, verdict="caught_by_code", why=fault)
+                refused, suggestions = "caught_by_code", fault
             else:
                 made = {
                     "made_by": self.endpoint.model,
@@ -298,6 +288,7 @@ class _Run:
                 record = record_of(failure, draft, made)
                 self.write(**verdict, **row, verdict="approved", why="", record=record)
                 return GenerationResult(failure, "approved", record, number, *tokens)
+            self.write(**verdict, **row, verdict=refused, why=suggestions)
         self.write(failure=failure.key, attempt=number, role="end", verdict=status, why=suggestions)
         return GenerationResult(failure, status, None, number, *tokens)
 

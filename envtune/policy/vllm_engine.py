@@ -99,7 +99,8 @@ class VLLMEngine:
         )
 
     def submit(self, number: int, context: list[int]) -> None:
-        self._engine.add_request(str(number), {"prompt_token_ids": context}, self._sampling)
+        [prompt] = self._engine.renderer.render_cmpl([{"prompt_token_ids": context}])
+        self._engine.add_request(str(number), prompt, self._sampling)
 
     def collect(self) -> list[tuple[int, list[int], list[float | None] | None]]:
         """One step of the engine: a token for every running request; those that are complete."""

@@ -6,16 +6,16 @@ The numbers are kept in made.json of the agent's folder in data.
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from envtune import bfcl
+from envtune.common.files import read_json, read_lines
 from envtune.policy import sampler
 from envtune.policy.agent import FOLDERS
-from envtune.policy.agent.build import recipe_of
+from envtune.policy.agent.train import MADE_WITH
 from envtune.study import kit
 
 REBUILT = (
@@ -23,8 +23,6 @@ REBUILT = (
     "(tests/test_agent.py). Other processors round differently."
 )
 """How exactly `make agent` reproduces the weights."""
-HABITS = ("log.jsonl", "model", "start.json")
-"""What the build of an agent's habits leaves."""
 
 
 def curves(made: Mapping) -> Figure:
@@ -143,29 +141,31 @@ def publish(folder: Path, name: str) -> Path:
 
     ValueError before anything is written when the build is not finished.
     """
-    needed = ("competence/log.jsonl", "competence.json", *(f"{name}/{part}" for part in HABITS))
-    missing = [part for part in needed if not (folder / part).exists()]
+    parts = {"competence": folder / "competence", "habits": folder / name}
+    needed = ("log.jsonl", "model", MADE_WITH, "measured.json")
+    missing = [
+        f"{p.name}/{file}" for p in parts.values() for file in needed if not (p / file).exists()
+    ]
     if missing:
         raise ValueError(
-            f"{folder} holds no finished {name}: {', '.join(missing)} missing. Build it first, "
-            "with `make agent` (two hours and a half on two cores; a stopped one goes on)"
+            f"{folder} holds no finished {name}: {', '.join(missing)} missing. Build it first, with "
+            "`make agent` (two hours and a half on two cores; a stopped one goes on)"
         )
     out = FOLDERS[name]
     out.mkdir(parents=True, exist_ok=True)
     for file in (folder / name / "model").iterdir():
         shutil.copy(file, out / file.name)
-    curves = {
-        part: [json.loads(line) for line in (folder / of / "log.jsonl").read_text().splitlines()]
-        for part, of in (("competence", "competence"), ("habits", name))
-    }
+    curves = {part: list(read_lines(place / "log.jsonl")) for part, place in parts.items()}
+    recipe, habits = (read_json(place / MADE_WITH) for place in parts.values())
+    del recipe["start"]  # competence begins with nothing
     made = {
         "name": name,
-        "recipe": asdict(recipe_of(name)),
+        "recipe": {**recipe, "habit_phases": habits["phases"]},
         "bfcl_eval": bfcl.PACKAGE_VERSION,
         "rebuilt": REBUILT,
         "parameters": sum(p.numel() for p in sampler.load_policy(out, bf16=False)[0].parameters()),
-        "competence": json.loads((folder / "competence.json").read_text()),
-        "start": json.loads((folder / name / "start.json").read_text()),
+        "competence": read_json(parts["competence"] / "measured.json"),
+        "start": read_json(parts["habits"] / "measured.json"),
         "curves": {
             part: [*lines[: -1 : max(1, len(lines) // 40)], lines[-1]]
             for part, lines in curves.items()

@@ -86,6 +86,14 @@ def _missing(notebook: str) -> str:
     return f"Own runs: no runs yet ({notebook})."
 
 
+def _own_curves(
+    found: tuple[pd.DataFrame, pd.DataFrame] | None, runs: SourceRuns, book: int, more: str = ""
+) -> str:
+    """Where a sweep's curves come from, or which notebook would make them."""
+    bands = f"{more}Bands: least to largest seed."
+    return f"{_source(found[0], runs)} {bands}" if found else _missing(f"notebook {book}")
+
+
 QWEN = "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks per split."
 
 
@@ -160,7 +168,7 @@ def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
 
 
 def table2(runs: SourceRuns) -> Figure:
-    """Out of distribution: the paper's values only, since these benchmarks are not run here."""
+    """Out of distribution: the paper's values only; notebook 11 draws runs of one's own."""
     names = {
         "method": "case",
         "bfcl_v4_average": "BFCL V4",
@@ -168,7 +176,8 @@ def table2(runs: SourceRuns) -> Figure:
         "acebench_agent_average": "ACEBench\nAgent",
     }
     table = _published("table2_ood", model="Llama-3.1-8B-Instruct").rename(columns=names)
-    text = "Paper: published averages, Llama-3.1-8B-Instruct.\nOwn runs: not run here."
+    own = "Own runs: none here; notebook 11 or `python -m envtune ood` makes and draws them."
+    text = f"Paper: published averages, Llama-3.1-8B-Instruct.\n{own}"
     return _bars("Table 2: out of distribution", table.loc[:, list(names.values())], text=text)
 
 
@@ -250,11 +259,8 @@ def _four_splits(
     theirs = theirs.add_prefix("accuracy_").loc[list(cases)].reset_index()
     theirs = theirs.rename(columns={"series": "case", "step": "at"})
     found = finished_sweep(own, runs, cases)
-    text = f"{DIGITISED}; a gap could not be read off the image.\n" + (
-        f"{_source(found[0], runs)} One sampled episode per task. Bands: least to largest seed."
-        if found
-        else _missing(f"notebook {notebook}")
-    )
+    text = f"{DIGITISED}; a gap could not be read off the image.\n"
+    text += _own_curves(found, runs, notebook, "One sampled episode per task. ")
     labels = {split: kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS}
     heads = [f"{label}\nthe paper, stage {stages[split]}" for split, label in labels.items()]
     own_heads = [f"{label}\nown runs" for label in labels.values()]
@@ -312,23 +318,16 @@ def figure6(runs: SourceRuns) -> Figure:
     table = _published("fig6_single_stage").pivot(index="step", columns="series", values="value")
     theirs = table.rename_axis(index="at").reset_index().assign(case="direct GRPO")
     found = finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR[:1])
-    own = (
-        f"{_source(found[0], runs)} Bands: least to largest seed."
-        if found
-        else _missing("notebook 12")
-    )
     rows = [(["the paper"] * 2, theirs), (["own runs"] * 2, found and found[1])]
-    columns, text = ("accuracy", "grad_norm"), f"{DIGITISED}.\n{own}"
+    columns, text = ("accuracy", "grad_norm"), f"{DIGITISED}.\n{_own_curves(found, runs, 12)}"
     return _curves("Figure 6: one stage alone (direct GRPO)", columns, rows, text, sharey="col")
 
 
 def figure7(runs: SourceRuns) -> Figure:
     """KL weights: entropy and accuracy."""
+    found = finished_sweep(runs.kl, runs)
     text = f"{UNAVAILABLE} Its text: without a strong KL entropy collapses.\n"
-    if found := finished_sweep(runs.kl, runs):
-        text += f"{_source(found[0], runs)} Bands: least to largest seed."
-    else:
-        text += _missing("notebook 15")
+    text += _own_curves(found, runs, 15)
     curves = found and found[1].sort_values("beta", kind="stable")
     title, columns = "Figure 7: the KL weight", ("entropy", "accuracy")
     return _curves(title, columns, [(["own runs"] * 2, curves)], text)

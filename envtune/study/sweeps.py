@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from queue import Queue
@@ -33,8 +32,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from envtune.common import paths, progress
-from envtune.common.files import atomic, load_metrics, read_json, read_lines, write_json
+from envtune.common.files import atomic, write_json
 from envtune.study import notebook
+from envtune.study.sweep_tables import Point, curves, provenance, results, run_states
 
 PORT_RACE = re.compile(
     r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
@@ -43,19 +43,6 @@ PORT_RACE = re.compile(
 TRIES = 3
 REFRESH_SECONDS = 5.0
 """How often the progress bar is updated."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep."""
-
-    name: str  # its run folder, runs/<name>
-    parameters: dict  # all that the notebook is given, run_name included
-    axes: dict  # those in which the points differ
-
-    @property
-    def folder(self) -> Path:
-        return paths.runs() / self.name
 
 
 def grid(axes: dict[str, Sequence]) -> list[dict]:
@@ -96,25 +83,10 @@ def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = No
     return points
 
 
-def _state(point: Point) -> dict:
-    return read_json(point.folder / "sweep_state.json", {"state": "waiting"})
-
-
-def _note(point: Point, **state) -> dict:
-    write_json(point.folder / "sweep_state.json", {"parameters": point.parameters, **state})
-    return state
-
-
 def _die_with_the_driver() -> None:
     """Runs in the child before its program: it gets SIGTERM when this process dies, however."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def finished(point: Point) -> bool:
-    """Whether the point ran to its end with these parameters."""
-    state = _state(point)
-    return state["state"] == "done" and state["parameters"] == point.parameters
 
 
 def _error_in(log: str, code: int) -> str:
@@ -132,8 +104,8 @@ def execute(
 ) -> dict:
     """Run one point in its own process and return its state: done, or failed with the error."""
     point.folder.mkdir(parents=True, exist_ok=True)
-    if finished(point):
-        return _state(point)
+    if point.finished:
+        return point.state
     with open(point.folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +122,7 @@ def execute(
         for name, value in point.parameters.items():
             command += ["-p", name, json.dumps(value)]
         for attempt in range(1, TRIES + 1):
-            _note(point, state="running", since=began, attempt=attempt)
+            point.note(state="running", since=began, attempt=attempt)
             with open(log, "w") as out:
                 code = subprocess.run(
                     command,
@@ -163,37 +135,12 @@ def execute(
                 ).returncode
             seconds = round(time.time() - began, 1)
             if code == 0:
-                return _note(point, state="done", since=began, seconds=seconds)
+                return point.note(state="done", since=began, seconds=seconds)
             error = _error_in(log.read_text(errors="replace"), code)
             if not PORT_RACE.search(error):
                 break
         ended = {"error": error.split("\n")[0], "since": began, "seconds": seconds}
-        return _note(point, state="failed", **ended)
-
-
-def run_states(points: Sequence[Point]) -> pd.DataFrame:
-    """Columns run, state, stage, step (over all stages), of, progress, minutes and error."""
-    rows = []
-    for point in points:
-        state, steps = _state(point), []
-        metrics = point.folder / "metrics.jsonl"
-        if metrics.exists():
-            steps = [row for row in read_lines(metrics) if row["kind"] == "train"]
-        last = steps[-1] if steps else {}
-        spent = state.get("seconds", time.time() - state["since"] if "since" in state else 0)
-        rows.append(
-            {
-                "run": point.name,
-                "state": state["state"],
-                "stage": last.get("stage", ""),
-                "step": len(steps),
-                "of": sum(point.parameters.get("stage_steps") or []),
-                "progress": last.get("progress", float("nan")),
-                "minutes": round(spent / 60, 2),
-                "error": state.get("error", ""),
-            }
-        )
-    return pd.DataFrame(rows)
+        return point.note(state="failed", **ended)
 
 
 def _share(run: dict) -> float:
@@ -209,9 +156,9 @@ def _bar(points: Sequence[Point]) -> Callable[[], None]:
     A run that failed or was killed in an earlier sweep waits until it is tried again. Silent in a
     kernel of `envtune run`, which draws a bar itself from the share reported to it.
     """
-    reported = {point.name for point in points if finished(point)}
+    reported = {point.name for point in points if point.finished}
     # `since` makes a state differ from the one before, also when a run fails twice in the same way
-    before = {point.name: _state(point) for point in points if point.name not in reported}
+    before = {point.name: point.state for point in points if point.name not in reported}
     bar = tqdm(
         total=len(points),
         initial=len(reported),
@@ -223,7 +170,7 @@ def _bar(points: Sequence[Point]) -> Callable[[], None]:
 
     def update() -> None:
         # read first: a run that begins in between waits until the next update
-        untried = {p.name for p in points if p.name in before and _state(p) == before[p.name]}
+        untried = {p.name for p in points if p.name in before and p.state == before[p.name]}
         states, running = run_states(points).to_dict("records"), []
         for run in states:
             name = run["run"]
@@ -242,61 +189,6 @@ def _bar(points: Sequence[Point]) -> Callable[[], None]:
             bar.close()
 
     return update
-
-
-def results(points: Sequence[Point]) -> pd.DataFrame:
-    """One row per run: axes, state, and the notebook's result.json; several if that is a list."""
-    rows = []
-    for point in points:
-        state, file = _state(point), point.folder / "result.json"
-        result = json.loads(file.read_text()) if state["state"] == "done" and file.exists() else {}
-        ended = {"state": state["state"], "error": state.get("error", "")}
-        common = {"run": point.name, **_flat(point.axes), **ended}
-        rows += [{**common, **one} for one in (result if isinstance(result, list) else [result])]
-    return pd.DataFrame(rows)
-
-
-def _flat(axes: dict) -> dict:
-    return {
-        name: json.dumps(value) if isinstance(value, (list, dict)) else value
-        for name, value in axes.items()
-    }
-
-
-CURVES = (
-    *"stage step kind reward progress accuracy entropy kl grad_norm format_reward".split(),
-    *"recovery_rate episodes seconds".split(),
-    *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")),
-)
-"""The columns of metrics.jsonl that curves.parquet keeps."""
-
-
-def curves(points: Sequence[Point]) -> pd.DataFrame:
-    """Metrics of all finished runs, with run, axes and `at`, the step over a run's stages."""
-    parts = []
-    for point in points:
-        if finished(point) and (point.folder / "metrics.jsonl").exists():
-            data = load_metrics(point.folder, kinds=("train", "validation"))
-            columns = [name for name in (*CURVES, "at") if name in data]
-            parts.append(data[columns].assign(run=point.name, **_flat(point.axes)))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run"])
-
-
-def provenance(book: Path, points: Sequence[Point]) -> dict:
-    """Notebook, parameters and seconds of the finished runs; versions and device of the first."""
-    done = [point for point in points if finished(point)]
-    # a run folder may contain the folders of other runs
-    made = [file for point in done for file in sorted(point.folder.rglob("versions.json"))]
-    runs = [
-        {"run": p.name, "seconds": _state(p).get("seconds"), "parameters": p.parameters}
-        for p in done
-    ]
-    return {
-        "notebook": book.name,
-        "versions": read_json(made[0]) if made else {},
-        "cores_of_the_machine": os.cpu_count(),
-        "runs": runs,
-    }
 
 
 def _devices() -> list[str | None]:

@@ -8,7 +8,7 @@
 (the gradient exploded, but the reward did not fall: no alarm yet). Alarms are a pure function of a
 stage's metrics rows, so a resumed run gives the same ones. Levels are means over the last `window`
 optimiser steps, compared with an earlier level of the same stage, never with another stage's: each
-has its own reward and reference. grpo.py then warns, stops or rolls back.
+has its own reward and reference. control.py then warns or stops, grpo.py rolls back.
 """
 
 import math

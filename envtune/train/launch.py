@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,19 +60,29 @@ def inside() -> bool:
     return INSIDE in os.environ
 
 
-def write_job(
-    file: Path,
-    stage: Stage,
-    preset: Preset,
-    steps: int,
-    start: Path | str,
-    run_dir: Path,
-    seed: int,
-) -> None:
-    """Write a job file; `read_job` gives the same arguments back.
+@dataclass(frozen=True)
+class Job:
+    """The arguments of grpo.train_stage: what is trained, from where, into which run folder."""
+
+    stage: Stage
+    preset: Preset
+    steps: int
+    start: Path | str
+    run_dir: Path
+    seed: int
+
+    @property
+    def out(self) -> Path:
+        """The stage's folder."""
+        return self.run_dir / self.stage.name
+
+
+def write_job(file: Path, job: Job) -> None:
+    """Write a job file, which `read_job` reads.
 
     ValueError when the stage's reward is a function of this process, which a job cannot carry.
     """
+    stage = job.stage
     if not isinstance(stage.reward, str):
         raise ValueError(
             f"{stage.name} is rewarded by {stage.reward.name}, a function that other processes "
@@ -81,24 +91,18 @@ def write_job(
             'the stage reward="my_rewards:NAME"'
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    job = {"stage": asdict(stage), "preset": asdict(preset), "steps": steps}
-    write_json(file, job | {"start": str(start), "run_dir": str(run_dir), "seed": seed})
+    write_json(file, asdict(job) | {"start": str(job.start), "run_dir": str(job.run_dir)})
 
 
-def read_job(file: Path) -> dict:
-    """The arguments of grpo.train_stage. ValueError when the file is not a job."""
+def read_job(file: Path) -> Job:
+    """The job of a file. ValueError when the file is none."""
     try:
         job = json.loads(file.read_text())
         stage, preset = job["stage"], job["preset"]
         tuples = {name: tuple(preset[name]) for name in ("stage_steps", "report_to")}
-        return {
-            "stage": Stage(**{**stage, "transition": Transition(**stage["transition"])}),
-            "preset": Preset(**{**preset, **tuples, "guard": Guard(**preset["guard"])}),
-            "steps": job["steps"],
-            "start": job["start"],
-            "run_dir": Path(job["run_dir"]),
-            "seed": job["seed"],
-        }
+        job["stage"] = Stage(**stage | {"transition": Transition(**stage["transition"])})
+        job["preset"] = Preset(**preset | tuples | {"guard": Guard(**preset["guard"])})
+        return Job(**job | {"run_dir": Path(job["run_dir"])})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is no training job ({type(error).__name__}: {error}); "
@@ -232,6 +236,13 @@ def run_job(
                 process.wait(timeout=40)  # torch's launcher gives its workers 30 seconds
 
 
+def begin() -> None:
+    """What a process that runs a job does first."""
+    if PARENT in os.environ:
+        end_with_parent()
+    os.environ[INSIDE] = "1"
+
+
 def end_with_parent() -> None:
     """End this process when the one that launched it ends: its standard input closes then."""
 
@@ -244,20 +255,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def launch_stage(
-    stage: Stage,
-    preset: Preset,
-    steps: int,
-    start: Path | str,
-    run_dir: Path,
-    seed: int,
-    on_row: Callable[[Any], None],
-) -> Path:
+def launch_stage(job: Job, on_row: Callable[[Any], None]) -> Path:
     """grpo.train_stage in processes of its own; all output but metrics rows is printed."""
-    run_dir = run_dir.resolve()  # the job runs in another folder
-    start = Path(start).resolve() if Path(start).is_dir() else start
-    job, out = run_dir / f"{stage.name}.job.json", run_dir / stage.name
-    write_job(job, stage, preset, steps, start, run_dir, seed)
+    start = Path(job.start).resolve() if Path(job.start).is_dir() else job.start
+    job = replace(job, run_dir=job.run_dir.resolve(), start=start)  # it runs in another folder
+    stage, preset, steps = job.stage, job.preset, job.steps
+    file = job.run_dir / f"{stage.name}.job.json"
+    write_job(file, job)
 
     def row(values: dict) -> None:
         on_row(values)
@@ -268,9 +272,9 @@ def launch_stage(
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if several else {}
     how = (environment, signal.SIGTERM if several else signal.SIGINT)
     while True:
-        ended = run_job(command(preset, job), row, *how)
+        ended = run_job(command(preset, file), row, *how)
         if ended.code == 0 and not ended.interrupted:
-            return out / "policy"
+            return job.out / "policy"
         if ended.code == 0:
             raise Interrupted(f"{stage.name} has just ended; the same call or command goes on")
         if ended.interrupted and not isinstance(ended.error, Interrupted):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from envtune.common import paths
-from envtune.common.files import read_json, read_lines, write_json
+from envtune.common.files import differences, read_json, read_lines, write_json
 from envtune.env import rewards
 from envtune.train import presets
 from envtune.train.presets import Preset
@@ -96,26 +96,6 @@ def steps_made(run_dir: Path) -> dict[str, int]:
     """The last training step of every stage that has trained and whose folder is still there."""
     made = {row["stage"]: row["step"] for row in _rows(run_dir, "train")}
     return {stage: step for stage, step in made.items() if (run_dir / stage).exists()}
-
-
-def differences(old, new, name: str = "") -> list[str]:
-    """What differs between two settings, each with both values.
-
-    >>> differences({"beta": 0.1, "guard": {"window": 8}}, {"beta": 0.5, "guard": {"window": 8}})
-    ['beta was 0.1, now 0.5']
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            line
-            for key in {**old, **new}
-            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-        ]
-
-    def short(value) -> str:
-        text = json.dumps(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
-
-    return [] if old == new else [f"{name} was {short(old)}, now {short(new)}"]
 
 
 def _version(start: Path | str) -> str | None:

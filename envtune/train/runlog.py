@@ -19,10 +19,10 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -30,118 +30,15 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from envtune import bfcl
 from envtune.common import progress
 from envtune.common.files import atomic, read_lines, write_json
-from envtune.policy import rollout
 from envtune.record import EpisodeRecord
+from envtune.train import metrics
 from envtune.train.errors import CannotWrite
-
-
-class _Row(TypedDict):
-    """What every row of metrics.jsonl has."""
-
-    stage: str
-    step: int
-
-
-class _Batch(_Row):
-    """Means over a batch of episodes; rollout.metrics has all of them."""
-
-    episodes: int
-    seconds: float
-    format_reward: float
-    tool_call_reward: float
-    progress: float
-    binary: float
-    steps_per_episode: float
-    errors_per_episode: float
-    recovery_rate: NotRequired[float]  # where there was an error
-
-
-class TrainRow(_Batch):
-    kind: Literal["train"]
-    loss: float
-    reward: float
-    reward_std: float
-    kl: NotRequired[float]  # where beta is not 0
-    entropy: float
-    grad_norm: float
-    learning_rate: float
-    share_of_groups_without_signal: float
-    sampled_tokens: int
-    generation_seconds: float
-    environment_seconds: float
-    # |log-probability of a sampled token in vLLM - in the trainer|, of a step; with vLLM alone
-    logprob_difference_mean: NotRequired[float]
-    logprob_difference_max: NotRequired[float]
-
-
-class ValidationRow(_Batch):
-    kind: Literal["validation"]
-    accuracy: float  # also accuracy_<split>
-
-
-class DecisionRow(_Row):
-    kind: Literal["decision"]
-    move_on: bool
-    why: str  # also the numbers of transition.Decision.evidence
-
-
-class AlarmRow(_Row):
-    kind: Literal["alarm"]
-    alarm: str
-    why: str
-    action: str
-
-
-class RollbackRow(_Row):
-    kind: Literal["rollback"]
-    rollback: int  # its number in the stage, from 1
-    at_step: int
-    to_step: int
-    alarm: str
-    why: str
-    learning_rate: float
-
-
-class SFTRow(_Row):
-    kind: Literal["sft"]
-    loss: float
-    grad_norm: float
-    learning_rate: float
-
-
-class Notice(_Row):
-    """Passed to `OnRow` and not written to the file."""
-
-    kind: Literal["resumed", "finished", "stopped"]
-    steps: int  # the stage's length
-
-
-MetricsRow = TrainRow | ValidationRow | DecisionRow | AlarmRow | RollbackRow | SFTRow
-"""One row of metrics.jsonl; `kind` says which."""
-OnRow = Callable[[MetricsRow | Notice], None]
-"""A callback for every row of metrics.jsonl as it is written, and for three kinds not in it:
-"resumed" (`step`: where a stage resumes), "finished" (`step`: its last one; sent again when a
-finished stage is called again) and "stopped" (by an interrupt or an error)."""
+from envtune.train.metrics import MetricsRow, OnRow
 
 COMPLETE_MARKER = "envtune_seal.json"
 """The file that makes a checkpoint complete."""
-_LOGGED = {
-    "loss": "loss",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "kl": "kl",
-    "entropy": "entropy",
-    "grad_norm": "grad_norm",
-    "frac_reward_zero_std": "share_of_groups_without_signal",
-    "learning_rate": "learning_rate",
-    "completions/mean_length": "sampled_tokens_per_episode",
-    "sampling/sampling_logp_difference/mean": "logprob_difference_mean",
-    "sampling/sampling_logp_difference/max": "logprob_difference_max",
-}
-"""TRL's names -> ours, for what TRL computes; the rest of a row comes from rollout.metrics."""
 
 
 def versions() -> dict[str, str]:
@@ -186,6 +83,13 @@ def mark_complete(checkpoint: Path, attempt: int) -> None:
         "sha256": {name: _sha256(file) for name, file in names.items()},
     }
     write_json(checkpoint / COMPLETE_MARKER, listed)
+
+
+def mark_saved(args, state, attempt: int = 0) -> None:
+    """Mark the checkpoint that a trainer has just written; what a callback's on_save calls."""
+    PartialState().wait_for_everyone()  # all processes write into a checkpoint
+    if state.is_world_process_zero:
+        mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", attempt)
 
 
 def _broken(checkpoint: Path, rollbacks: Sequence[dict]) -> str | None:
@@ -234,15 +138,6 @@ def last_complete_step(folder: Path) -> int:
     return max((checkpoint_step(marker.parent) for marker in marked), default=0)
 
 
-def _accuracy(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """Accuracy by BFCL's own verdict, over all tasks and a split."""
-    verdicts: dict[str, list[bool]] = {"accuracy": []}
-    for record in records:
-        for name in ("accuracy", f"accuracy_{bfcl.load_task(record.task_id).split}"):
-            verdicts.setdefault(name, []).append(bfcl.official_valid(record))
-    return {name: sum(v) / len(v) for name, v in verdicts.items()}
-
-
 class MetricsLog(TrainerCallback):
     """Writes metrics.jsonl and episodes.jsonl.gz of a run.
 
@@ -275,8 +170,8 @@ class MetricsLog(TrainerCallback):
         self._read()
 
     def _read(self) -> None:
-        metrics = self.folder / "metrics.jsonl"
-        rows = read_lines(metrics) if metrics.exists() else ()
+        file = self.folder / "metrics.jsonl"
+        rows = read_lines(file) if file.exists() else ()
         self.rows = [row for row in rows if row["stage"] == self.stage]
 
     def _cut(self, path: Path, step: int) -> None:
@@ -308,7 +203,7 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """Append one row of metrics, and the episodes that it summarises."""
         head = {"stage": self.stage, "step": step, "kind": kind}
-        means = {**rollout.metrics(records), "episodes": len(records)} if records else {}
+        means = {**metrics.means(records), "episodes": len(records)} if records else {}
         rows: list[Any] = [{**head, **values, **means}]
         [row] = broadcast_object_list(rows)  # all processes get the first one's
         self.rows.append(row)
@@ -333,14 +228,15 @@ class MetricsLog(TrainerCallback):
     def on_log(self, args, state, control, logs, **_):
         step = state.global_step
         if "loss" in logs:
-            values = {ours: logs[trl] for trl, ours in _LOGGED.items() if trl in logs}
+            values = {ours: logs[trl] for trl, ours in metrics.LOGGED.items() if trl in logs}
             values = {**self._seconds(), **values, **self.timings}
             self.write(step, "train", values, self._episodes("train"))
             progress.report(step, self.steps)
         elif "eval_reward" in logs:
             # with several processes, batches are filled up with copies of a task
             records = list({record.task_id: record for record in self._episodes("eval")}.values())
-            self.write(step, "validation", {**self._seconds(), **_accuracy(records)}, records)
+            values = {**self._seconds(), **metrics.accuracy(records)}
+            self.write(step, "validation", values, records)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import datasets
 import torch
-from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
@@ -27,16 +26,16 @@ from envtune.policy import sampler
 from envtune.policy.agent.script import Habits, Script, write
 from envtune.policy.rollout import Chat, Rollout
 from envtune.train import launch
-from envtune.train.grpo import adapters, adapters_in_float32, hand_over
+from envtune.train.metrics import OnRow
 from envtune.train.presets import Preset
 from envtune.train.runlog import (
     MetricsLog,
-    OnRow,
     checkpoint_step,
     full_disk_explained,
     last_good_checkpoint,
-    mark_complete,
+    mark_saved,
 )
+from envtune.train.trl_trainer import adapters, adapters_in_float32, hand_over
 
 WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
 """The script of a format warm-up: every message well-formed, about half of them right."""
@@ -126,9 +125,7 @@ class _Log(TrainerCallback):
             self.log.write(state.global_step, "sft", values)
 
     def on_save(self, args, state, control, **_):
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", 0)
+        mark_saved(args, state)
 
 
 def train(

@@ -216,17 +216,8 @@ class Posting(World):
         }
         self.authors = [tweet["username"] for tweet in self.config["tweets"].values()]
 
-    def _log_in(self) -> tuple[list[Call], str]:
-        if self.logged_in:
-            return [], ""
-        self.logged_in = True
-        return (
-            [Call("authenticate_twitter", {"username": self.user, "password": self.password})],
-            f"My user name is {self.user} and the password is {self.password}.",
-        )
-
     def _plan(self, family: str, values: dict, own: Call, askable: bool = True):
-        log_in, also = self._log_in()
+        log_in, also = self.log_in("authenticate_twitter")
         return self.plan(family, values, [own], log_in, also, askable)
 
     def post(self):

@@ -182,14 +182,10 @@ class Tickets(World):
         self.keep("create", values)
         if values["title"] in self.new:
             raise Again
-        prepare, also = [], ""
-        if not self.logged_in:
-            prepare = [Call("ticket_login", {"username": self.user, "password": self.password})]
-            also = f"My user name is {self.user} and the password is {self.password}."
-            self.logged_in = True
+        log_in, also = self.log_in("ticket_login")
         self.new[values["title"]] = self.next_id
         self.next_id += 1
-        return self.plan("create", values, [Call("create_ticket", values)], prepare, also)
+        return self.plan("create", values, [Call("create_ticket", values)], log_in, also)
 
     def _several(self) -> bool:
         return len(self.open) + len(self.new) > 1

@@ -305,15 +305,6 @@ class Trading(World):
             "random_seed": draw.below(10**6),
         }
 
-    def _log_in(self) -> tuple[list[Call], str]:
-        if self.logged_in:
-            return [], ""
-        self.logged_in = True
-        return (
-            [Call("trading_login", {"username": self.user, "password": self.password})],
-            f"My user name is {self.user} and the password is {self.password}.",
-        )
-
     def _symbol(self, company: str) -> list[Call]:
         if company in self.known:
             return []
@@ -327,7 +318,7 @@ class Trading(World):
         if values["verb"] == "buy" and price * values["amount"] > self.balance:
             raise Again
         self.keep(family, values)
-        log_in, also = self._log_in()
+        log_in, also = self.log_in("trading_login")
         self.new[company] = self.next_id
         self.next_id += 1
         order = Call(
@@ -404,7 +395,7 @@ class Trading(World):
         values = {"money": self.draw.between(10, 4000)}
         self.keep("fund", values)
         self.balance += values["money"]
-        log_in, also = self._log_in()
+        log_in, also = self.log_in("trading_login")
         return self.plan(
             "fund", values, [Call("fund_account", {"amount": values["money"]})], log_in, also
         )
@@ -413,7 +404,7 @@ class Trading(World):
         values = {"money": self.draw.between(10, 4000)}
         self.keep("withdraw", values)
         self.balance -= values["money"]
-        log_in, also = self._log_in()
+        log_in, also = self.log_in("trading_login")
         return self.plan(
             "withdraw", values, [Call("withdraw_funds", {"amount": values["money"]})], log_in, also
         )

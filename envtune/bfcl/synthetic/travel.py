@@ -403,21 +403,8 @@ class Travel(World):
         if values["origin"] in self.known:
             raise Again
         self.keep("airport", values)
-        return self.plan(
-            "airport",
-            values,
-            [
-                *self._codes(values["origin"]),
-                Call(
-                    "compute_exchange_rate",
-                    {
-                        "base_currency": "USD",
-                        "target_currency": values["currency"],
-                        "value": values["money"],
-                    },
-                ),
-            ],
-        )
+        own = [*self._codes(values["origin"]), _exchange(values)]
+        return self.plan("airport", values, own)
 
     def _several(self) -> bool:
         return len(self.bookings) + len(self.new) > 1
@@ -477,20 +464,7 @@ class Travel(World):
     def exchange(self):
         values = {"money": self.draw.between(5, 900), "currency": self.draw.choice(CURRENCIES)}
         self.keep("exchange", values)
-        return self.plan(
-            "exchange",
-            values,
-            [
-                Call(
-                    "compute_exchange_rate",
-                    {
-                        "base_currency": "USD",
-                        "target_currency": values["currency"],
-                        "value": values["money"],
-                    },
-                )
-            ],
-        )
+        return self.plan("exchange", values, [_exchange(values)])
 
     def invoice(self):
         values = {"booking": self._booking()}
@@ -539,3 +513,8 @@ class Travel(World):
             ],
             also=also,
         )
+
+
+def _exchange(values: dict) -> Call:
+    where = {"base_currency": "USD", "target_currency": values["currency"]}
+    return Call("compute_exchange_rate", {**where, "value": values["money"]})

@@ -83,6 +83,9 @@ class World:
     families: ClassVar[dict[str, Family]]
     named: ClassVar[frozenset[str]] = frozenset()  # slots that hold names
     config: dict
+    user: str  # user, password and logged_in: of worlds that call log_in
+    password: str
+    logged_in: bool
 
     def __init__(self, draw: Draw, names: Names, depth: int | None):
         """depth: the most prerequisites per request; None: as drawn. 0: all are met."""
@@ -96,6 +99,14 @@ class World:
         return self.depth == 0 or self.draw.chance(
             probability if self.depth is None else probability / 2
         )
+
+    def log_in(self, tool: str) -> tuple[list[Call], str]:
+        """The call that logs in by name and password, and how the user says them; once."""
+        if self.logged_in:
+            return [], ""
+        self.logged_in = True
+        said = f"My user name is {self.user} and the password is {self.password}."
+        return [Call(tool, {"username": self.user, "password": self.password})], said
 
     def keep(self, family: str, values: dict) -> None:
         """Raise Again unless task and values are both held out, or both not."""

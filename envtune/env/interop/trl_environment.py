@@ -9,7 +9,7 @@
 TRL takes the tools from a class's public methods, so there is a class for each set of tools, and a
 row names its own. Differences from an Episode, all of them the interface's:
 - TRL's loop knows no later user turns. A tool `answer` ends a turn and returns the next request, so
-  it reaches the agent as a tool's result. Training as in the paper needs policy/rollout.py.
+  it reaches the agent as a tool's result. Training as in the paper needs train/trl_rollout.py.
 - Tools that appear in a later turn (miss_func) are not possible: such tasks are refused.
 - The agent writes calls in its model's own format, not in the paper's: malformed calls are TRL's
   to parse, and cost nothing here. Each call is a step of its own.
@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from envtune import bfcl
 from envtune.bfcl import Task
-from envtune.env import rewards
+from envtune.env import domains, rewards
 from envtune.env.episode import TRAINING, Episode, Limits
 from envtune.record import EpisodeRecord
 
@@ -34,14 +34,7 @@ SYSTEM = (
 LIMITS = replace(TRAINING, name="trl", steps_per_turn=40)
 """A step is one call here, and a turn of the tasks needs up to 34."""
 OVER = "The conversation is over."
-_TYPES = {
-    "string": str,
-    "integer": int,
-    "float": float,
-    "boolean": bool,
-    "array": list,
-    "dict": dict,
-}
+_TYPES = {name: kind for kind, name in domains.TYPES.items()}
 
 
 class ToolEnvironment:

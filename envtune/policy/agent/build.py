@@ -1,12 +1,13 @@
-"""`python -m envtune agent`: the embedded agent from scratch, in two steps, measured.
+"""`python -m envtune agent`: pre-trains the embedded agent in two parts, and measures each.
 
-    competence   the script that stumbles and recovers, short windows first; then measured on 400
-                 held-out base tasks, greedy
-    tiny-agent   a short second training on the script with habits; then measured as training
-                 starts. tiny-agent-deaf is the same with its own habits
+    competence   learns the right messages of a script that stumbles and recovers; measured
+                 greedily on 400 held-out base tasks
+    tiny-agent   goes on from there, with all messages of a script that has habits; measured as the
+                 policy that training starts from. tiny-agent-deaf: the same with its own habits
 
-Everything goes to runs/agent; `--write` puts weights and card into data
-(study/agent_card.py). The same command resumes it.
+A part has a folder in runs/agent. The same command resumes; with another recipe or other habits it
+refuses a part that was made before. `--write` puts weights and card into data
+(study/agent_card.py).
 """
 
 from dataclasses import replace
@@ -34,25 +35,29 @@ def recipe_of(name: str) -> Recipe:
 
 
 def build(folder: Path, name: str = "tiny-agent", recipe: Recipe | None = None) -> Path:
-    """Train and measure; return the agent's folder. The measurements are in `folder`.
+    """Train and measure both parts; return the folder of the agent. ValueError as in `pretrain`.
 
     All agents begin with the same competence, so the second one takes minutes.
     """
     recipe, out = recipe or recipe_of(name), folder / name
     competent = train.pretrain(recipe, folder / "competence")
-    if not (folder / "competence.json").exists():
+    measured = folder / "competence" / "measured.json"
+    if not measured.exists():
         model, tokenizer = sampler.load_policy(competent, bf16=False)
         records = measure.play(
             model, tokenizer, [f"synthetic_base_{n}" for n in HELD_OUT], temperature=0.0
         )
-        write_json(
-            folder / "competence.json", measure.accuracy_by_group(records).to_dict("records")
-        )
-    second = replace(recipe, seed=recipe.seed + 1)
-    final = train.pretrain(second, out, recipe.habit_phases, start=competent)
-    if not (out / "start.json").exists():
+        write_json(measured, measure.accuracy_by_group(records).to_dict("records"))
+    final = train.pretrain(
+        replace(recipe, seed=recipe.seed + 1),
+        out,
+        recipe.habit_phases,
+        start=competent,
+    )
+    measured = out / "measured.json"
+    if not measured.exists():
         model, tokenizer = sampler.load_policy(final, bf16=False)
         found = measure.start(model, tokenizer, synthetic.task_ids(range(400, 500)))
         effect = measure.hint_effect(model, tokenizer)
-        write_json(out / "start.json", {**found, "hint_effect": effect})
+        write_json(measured, {**found, "hint_effect": effect})
     return final

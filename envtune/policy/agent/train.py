@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,10 +20,13 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from envtune.common.files import atomic
+from envtune.common.files import atomic, differences, read_json, write_json
 from envtune.policy.agent import data, tokens
 from envtune.policy.agent.script import HABITS, STUMBLING, Habits
 from envtune.policy.rollout import Chat
+
+MADE_WITH = "made_with.json"
+"""The recipe of a part, kept in its folder."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +172,16 @@ def pretrain(
 ) -> Path:
     """Train the phases in order and return the model's folder, folder/model. A second call resumes.
 
+    ValueError if the folder was made with other settings.
+
     `recipe.processes` processes of one thread each share the work; on two cores that is a quarter
     faster than one process of two threads. log.jsonl has the loss, one row per pool.
 
     start: the model to begin with (the habits' phase starts from competence).
     """
     phases, done = tuple(phases or recipe.phases), folder / "model"
+    _agree(recipe, folder, phases, start)
     if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         words = folder / "tokenizer"
         if not words.exists():
             (
@@ -189,6 +194,28 @@ def pretrain(
                 nprocs=recipe.processes,
             )
     return done
+
+
+def _agree(recipe: Recipe, folder: Path, phases: Sequence[Phase], start: Path | None) -> None:
+    """Keep what the folder is made with. ValueError if that was something else.
+
+    A folder of an older version, which does not say, is taken as it is.
+    """
+    settings = asdict(replace(recipe, phases=tuple(phases), habit_phases=()))
+    begun_with = read_json(start.parent / MADE_WITH) if start else None
+    now = json.loads(json.dumps({**settings, "start": begun_with}))
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_json(folder / MADE_WITH, now)
+    if found := differences(_named(before), _named(now)):
+        raise ValueError(
+            f"{folder} was made with other settings: {'; '.join(found)}. Delete it to make it anew"
+        )
+    write_json(folder / MADE_WITH, now)
+
+
+def _named(made: dict) -> dict:
+    """The settings of a folder with its phases by name, to be compared."""
+    return {**made, "phases": {phase["name"]: phase for phase in made["phases"]}}
 
 
 def _train(

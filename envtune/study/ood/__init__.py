@@ -11,18 +11,3 @@ docs/ood.md says what each needs.
 from envtune.study.ood.running import HARNESSES, run, unplayed
 from envtune.study.ood.setting import NOT_RUN, Checkpoint, Endpoint, Options
 from envtune.study.ood.table import figure, not_run, published, scores, table
-
-__all__ = [
-    "HARNESSES",
-    "NOT_RUN",
-    "Checkpoint",
-    "Endpoint",
-    "Options",
-    "figure",
-    "not_run",
-    "published",
-    "run",
-    "scores",
-    "table",
-    "unplayed",
-]

@@ -7,7 +7,7 @@ A checkpoint is served only if a task of it is left to be played.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ from envtune.common import progress
 from envtune.common.files import atomic, read_json, write_json
 from envtune.study.notebook import refuse_unknown
 from envtune.study.ood import acebench, bfcl_v4, serving, tau2
-from envtune.study.ood.setting import Checkpoint, Endpoint, Job, Options, row
+from envtune.study.ood.setting import Checkpoint, Job, Options, row
 from envtune.train.errors import JobFailed
 
 HARNESSES = {found.name: found for found in (bfcl_v4.HARNESS, tau2.HARNESS, acebench.HARNESS)}
@@ -138,11 +138,7 @@ def _play(todo: list[tuple[Job, str]], checkpoint: Checkpoint, options: Options,
         with serving.served(checkpoint, options, where / "server.log") as endpoint:
             for job, task in todo:
                 print(f"{checkpoint.name}: {job.harness.name}, {task}", flush=True)
-                job.harness.play(_with(job, endpoint), task)
+                job.harness.play(replace(job, endpoint=endpoint), task)
     except (JobFailed, ImportError) as error:
         return str(error)
     return ""
-
-
-def _with(job: Job, endpoint: Endpoint) -> Job:
-    return Job(job.harness, job.checkpoint, job.options, job.folder, endpoint)

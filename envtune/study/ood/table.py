@@ -71,7 +71,7 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(index=pd.Index(LINES))
     own = rows.pivot(index="task", columns="checkpoint", values="score")
     own = own.reindex(index=LINES, columns=columns).astype(float)
-    for name in ("web search", "memory", "BFCL V4", "tau2-bench", "ACEBench Agent"):
+    for name in reversed(PARTS):  # BFCL V4 after its parts
         own.loc[name] = own.loc[list(PARTS[name])].mean(skipna=False)
     return own
 
@@ -106,7 +106,7 @@ def figure(
     rows: pd.DataFrame,
     source: str,
     paper_model: str = "Llama-3.1-8B-Instruct",
-    lines: Sequence[str] = ("BFCL V4", "web search", "memory", "tau2-bench", "ACEBench Agent"),
+    lines: Sequence[str] = tuple(PARTS),
 ) -> Figure:
     """The averages as bars, the paper's beside ours; what is missing has no bar.
 
