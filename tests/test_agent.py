@@ -260,7 +260,7 @@ def test_writing_an_agent_that_is_not_built_is_refused_and_trains_nothing(
     said = capsys.readouterr().err
     assert (
         said.count("\n") == 1
-        and "habits/measured.json missing. Build it first, with `make agent`" in said
+        and "tiny-agent/measured.json missing. Build it first, with `make agent`" in said
     )
     assert [f.name for f in (tmp_path / "agent").rglob("*")] == ["competence", "measured.json"]
 
@@ -285,18 +285,18 @@ def test_other_habits_go_on_from_the_same_competence_once_their_folder_is_delete
     monkeypatch.setattr(measure, "play", lambda *_, **__: [])
     monkeypatch.setattr(measure, "start", lambda *_: {"greedy": len(made)})
     monkeypatch.setattr(measure, "hint_effect", lambda *_: {})
-    assert build.build(tmp_path) == build.build(tmp_path) == tmp_path / "habits" / "model"
+    assert build.build(tmp_path) == build.build(tmp_path) == tmp_path / "tiny-agent" / "model"
     with pytest.raises(
-        ValueError, match=r"habits was made.*habits\.skip was 0\.8, now 0\.5\. Delete"
+        ValueError, match=r"tiny-agent was made.*habits\.skip was 0\.8, now 0\.5\. Delete"
     ):
-        build.build(tmp_path, changed)
-    shutil.rmtree(tmp_path / "habits")
-    build.build(tmp_path, changed)
+        build.build(tmp_path, recipe=changed)
+    shutil.rmtree(tmp_path / "tiny-agent")
+    build.build(tmp_path, recipe=changed)
     competent = tmp_path / "competence" / "model"
-    assert made[1:] == [("habits", script.HABITS, competent), ("habits", other, competent)]
-    assert json.loads((tmp_path / "habits" / "measured.json").read_text())["greedy"] == 3
+    assert made[1:] == [("tiny-agent", script.HABITS, competent), ("tiny-agent", other, competent)]
+    assert json.loads((tmp_path / "tiny-agent" / "measured.json").read_text())["greedy"] == 3
     with pytest.raises(ValueError, match="competence was made with other settings: layers was 4"):
-        build.build(tmp_path, replace(changed, layers=2))
+        build.build(tmp_path, recipe=replace(changed, layers=2))
 
 
 @pytest.mark.slow

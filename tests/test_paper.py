@@ -302,8 +302,9 @@ def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():
             "recovered": 0,
         }
     )
-    kept = experiments.accuracies(evaluated)["scenarios"]
-    assert kept == "multi_turn_base_3=1/2 multi_turn_base_5=1/1"
+    kept = experiments.accuracies(evaluated)
+    assert kept["scenarios"] == "multi_turn_base_3=1/2 multi_turn_base_5=1/1"
+    assert kept["scenarios_miss_param"] == ""
 
 
 def test_entropy_is_judged_seed_by_seed(sweeps_of):

@@ -148,8 +148,8 @@ def publish(folder: Path, name: str) -> Path:
     ]
     if missing:
         raise ValueError(
-            f"{folder} holds no finished {name}: {', '.join(missing)} missing. Build it first, with "
-            "`make agent` (two hours and a half on two cores; a stopped one goes on)"
+            f"{folder} holds no finished {name}: {', '.join(missing)} missing. Build it first, "
+            "with `make agent` (two hours and a half on two cores; a stopped one goes on)"
         )
     out = FOLDERS[name]
     out.mkdir(parents=True, exist_ok=True)

@@ -47,10 +47,10 @@ def change(train: pd.DataFrame, column: str) -> str:
 
 def accuracies(evaluated: pd.DataFrame) -> dict:
     """n, accuracy with its 95% interval, accuracy by split, progress, recovery, and `scenarios`:
-    the valid tasks of each scenario as "scenario=valid/tasks ...", from which runs are pooled."""
+    the valid tasks of each scenario as "scenario=valid/tasks ...", from which runs are pooled; in
+    scenarios_miss_param those in which a value is missing."""
     table = accuracy_by_split(evaluated).set_index("split")
     every = table.loc["all"]
-    valid = evaluated["valid"].groupby(evaluated["task_id"].map(scenario_of), sort=False)
     return {
         "n": int(every["n"]),
         "accuracy": float(every["accuracy"]),
@@ -63,8 +63,14 @@ def accuracies(evaluated: pd.DataFrame) -> dict:
         },
         "evaluated_progress": float(every["progress"]),
         "evaluated_recovery": float(every["recovery"]),
-        "scenarios": " ".join(f"{name}={part.sum()}/{len(part)}" for name, part in valid),
+        "scenarios": _by_scenario(evaluated),
+        "scenarios_miss_param": _by_scenario(evaluated[evaluated["split"] == "miss_param"]),
     }
+
+
+def _by_scenario(evaluated: pd.DataFrame) -> str:
+    valid = evaluated["valid"].groupby(evaluated["task_id"].map(scenario_of), sort=False)
+    return " ".join(f"{name}={part.sum()}/{len(part)}" for name, part in valid)
 
 
 def area(validation: pd.DataFrame) -> float:
