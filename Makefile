@@ -26,7 +26,8 @@ FAILED := "envtune: the packages could not be installed; pip's lines above say w
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-PRESET  ?= cpu-tiny
+# of `make ablations`
+PRESET  ?= cpu-study
 # test processes at once, each with one thread: as many as the machine has cores
 JOBS    ?= 2
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
@@ -180,9 +181,13 @@ figures: setup  ## redraw every table and figure of the paper from committed num
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
 	@echo "  figures/paper/*.png and *.pdf; figures/ablations/ where sweeps were run"
 
-ablations: setup  ## notebooks 12 to 16: every sweep of PRESET (with cpu-tiny many hours on two cores: each notebook says first what it costs)
-	@for n in 15_kl_sweep 14_ablation_reward 13_ablation_augmentation 12_ablation_curriculum 16_hint_robustness; do \
+ablations: setup  ## the study: every sweep of PRESET, 14 hours on two cores with WORKERS=2 (docs/study.md; a stopped one goes on)
+	@for n in 12_ablation_curriculum 13_ablation_augmentation 14_ablation_reward 15_kl_sweep 16_hint_robustness; do \
 	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done
+	@$(BIN)/python -m envtune sweep notebooks/08_baselines.ipynb --name baselines --grid seed '[0, 1, 2, 3, 4]' \
+	  -p methods '["SFT"]' -p preset $(PRESET) --workers $(WORKERS)
+	@case $(PRESET) in cpu-*) $(BIN)/python -m envtune run notebooks/19_training_tasks.ipynb -p preset $(PRESET) -p workers $(WORKERS);; \
+	  *) echo "19_training_tasks needs a preset with synthetic tasks, of which there are more than 400";; esac
 
 conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml

@@ -91,8 +91,8 @@ def _flat(axes: dict) -> dict:
 
 
 CURVES = (
-    *"stage step kind reward progress accuracy entropy kl grad_norm format_reward".split(),
-    *"recovery_rate episodes seconds".split(),
+    *"stage step kind reward reward_std progress accuracy entropy kl grad_norm".split(),
+    *"format_reward recovery_rate share_of_groups_without_signal episodes seconds".split(),
     *(f"accuracy_{split}" for split in ("base", "miss_func", "miss_param", "long_context")),
 )
 """The columns of metrics.jsonl that curves.parquet keeps."""
