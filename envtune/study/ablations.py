@@ -87,8 +87,8 @@ def difference(summary: pd.DataFrame, axis: str, one, other) -> Difference | Non
     With several seeds, stats.crossed; with one, stats.paired. None where they share no seed.
     """
     keys = ["scenario", "seed"]
-    first, second = (_done(summary, axis, v).groupby(keys)["valid"].mean() for v in (one, other))
-    gain = (first - second).dropna().reset_index()
+    means: list[Any] = [_done(summary, axis, v).groupby(keys)["valid"].mean() for v in (one, other)]
+    gain = (means[0] - means[1]).dropna().reset_index()
     if not len(gain):
         return None
     what = list(gain["valid"]), list(gain["scenario"])

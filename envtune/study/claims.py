@@ -104,7 +104,7 @@ def _collapse(runs: SourceRuns) -> Finding:
     if not found:
         return f"no {case} (sweep `{runs.curriculum}`)", NOT_TESTED
     direct = found[0]
-    exploded = int((direct["explosions"] > 0).sum())
+    exploded = (direct["explosions"] > 0).tolist().count(True)
     fell = (direct["best_validation"] - direct["last_validation"]).max()
     return (
         f"{exploded} of {len(direct)} runs of {direct['steps'].max():.0f} steps gave the guard's "
@@ -128,7 +128,7 @@ def _larger_in_every_seed(
     if ends is None or not {more, less} <= set(ends):
         return _no_runs(name)
     pairs = ends[[more, less]].dropna()
-    above = int((pairs[more] > pairs[less]).sum())
+    above = (pairs[more] > pairs[less]).tolist().count(True)
     means = "; ".join(
         f"{case} {part.mean():.3f} ({part.min():.3f} to {part.max():.3f})"
         for case, part in ends.items()

@@ -64,7 +64,7 @@ def accuracies(evaluated: pd.DataFrame) -> dict:
         "evaluated_progress": float(every["progress"]),
         "evaluated_recovery": float(every["recovery"]),
         "scenarios": _by_scenario(evaluated),
-        "scenarios_miss_param": _by_scenario(evaluated[evaluated["split"] == "miss_param"]),
+        "scenarios_miss_param": _by_scenario(evaluated.loc[evaluated["split"] == "miss_param"]),
     }
 
 

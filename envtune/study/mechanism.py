@@ -106,10 +106,9 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
 
 def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Columns `by`, habit, n and share: counts added up over everything else."""
-    table = counts.groupby([*by, "habit"], sort=False)[["shown", "of"]].sum().reset_index()
-    return table.assign(n=table["of"], share=table["shown"] / table["of"]).drop(
-        columns=["shown", "of"]
-    )
+    groups = counts.groupby([*by, "habit"], sort=False)[["shown", "of"]]
+    table = groups.agg("sum").reset_index().rename(columns={"of": "n"})
+    return table.assign(share=table["shown"] / table["n"]).drop(columns="shown")
 
 
 def of_sweep(name: str) -> pd.DataFrame:
