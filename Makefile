@@ -123,7 +123,8 @@ STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
 
 # the harnesses of notebook 11, each in an environment of its own
 TAU2   ?=
-TAU2_PYTHON ?= python3.12
+TAU2_NEEDS := import sys; sys.exit(sys.version_info[:2] not in ((3, 12), (3, 13)))
+TAU2_PYTHON ?= $(shell for p in python3.12 python3.13 python3; do $$p -c '$(TAU2_NEEDS)' 2>/dev/null && { echo $$p; exit; }; done; echo python3.12)
 TAU2_COMMIT := fc0055dc4e0a316c3f83133267fbd6faaa770992
 OOD_bfcl     := $(BFCL) soundfile torch==2.13.0
 OOD_acebench := evalscope==1.14.1
@@ -137,12 +138,16 @@ ood-tau2: .venv-ood-tau2/.ready  ## tau2-bench for notebook 11: TAU2=a clone of 
 	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 $(OOD_$*) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
+# the clone comes first: where it fails, nothing is left behind
 .venv-ood-tau2/.ready:
-	@command -v $(TAU2_PYTHON) >/dev/null || { echo "envtune: tau2-bench needs Python 3.12 or 3.13; name yours with TAU2_PYTHON=..." >&2; exit 1; }
+	@$(TAU2_PYTHON) -c '$(TAU2_NEEDS)' 2>/dev/null || \
+	  { echo "envtune: tau2-bench needs Python 3.12 or 3.13, and '$(TAU2_PYTHON)' is neither; name yours with TAU2_PYTHON=..." >&2; exit 1; }
+	@test -z "$(TAU2)" || test -d "$(TAU2)/src/tau2" || { echo "envtune: TAU2=$(TAU2) is no clone of tau2-bench: it has no src/tau2" >&2; exit 1; }
+	@rm -rf $(@D)
+	@test -n "$(TAU2)" || said=$$( { GIT_TERMINAL_PROMPT=0 git clone --quiet https://github.com/sierra-research/tau2-bench $(@D)/src && git -C $(@D)/src checkout --quiet $(TAU2_COMMIT); } 2>&1) || \
+	  { rm -rf $(@D); echo "envtune: tau2-bench could not be cloned ($${said##*fatal: }); give the folder of a clone with TAU2=..." >&2; exit 1; }
 	@$(TAU2_PYTHON) -m venv $(@D)
-	@test -n "$(TAU2)" || { git clone --quiet https://github.com/sierra-research/tau2-bench $(@D)/src && git -C $(@D)/src checkout --quiet $(TAU2_COMMIT); } || \
-	  { rm -rf $(@D); echo "envtune: tau2-bench could not be cloned; give the folder of a clone with TAU2=..." >&2; exit 1; }
-	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -e $(or $(TAU2),$(@D)/src) || { echo $(FAILED) >&2; exit 1; }
+	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -e "$(or $(TAU2),$(@D)/src)" || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
 gpu: small  ## measure on one GPU: what runs, how fast, with how much memory (parts of nine minutes; a stopped one goes on; docs/gpu.md)

@@ -1,17 +1,22 @@
 """`envtune evaluate`: any policy, a folder in which its numbers can be traced, refusals."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 from chat_server import ChatServer
-from conftest import ANSWER
+from conftest import ANSWER, tool_call
 
 from envtune import bfcl
 from envtune.__main__ import main
 from envtune.bfcl import splits
 from envtune.common import paths
+from envtune.env.episode import EVALUATION, Episode
 from envtune.study import evaluation_report
 from envtune.train import evaluation, evaluation_run, playing, presets, runconfig, stages
 
@@ -89,6 +94,64 @@ def test_a_server_that_fails_loses_nothing_that_was_paid_for(capsys, monkeypatch
     assert kept and left and len(server.asked) - asked == turns
     found = json.loads((paths.runs() / "served" / "summary.json").read_text())
     assert found["accuracy"]["all"]["n"] == 8 and found["failures"] == {"no call": 8}
+
+
+def scripted(task_id, reply):
+    """The record of an episode that `reply` plays without a server and without a kill."""
+    episode = Episode(task_id, EVALUATION, rules=True, seed=0, **presets.PAPER.episode)
+    prompt = episode.messages[-1]["content"]
+    while prompt is not None:
+        prompt = episode.step(reply(prompt))
+    return episode.record
+
+
+@pytest.mark.slow
+def test_400_tasks_on_a_server_killed_twice_send_no_answered_request_again(tmp_path):
+    tasks = evaluation_run.tasks("test")
+    calls = {
+        text: tool_call(*turn)
+        for task in map(bfcl.load_task, tasks)
+        for text, turn in zip(task.user_turns, task.ground_truth, strict=True)
+        if turn
+    }
+
+    def play(prompt):
+        return calls.get(prompt, ANSWER)
+
+    whole = {task: scripted(task, play) for task in tasks}
+    requests = sum(len(record.steps) for record in whole.values())
+    running, kill_at, paid = [], [requests], set()
+
+    def reply(prompt):
+        if len(server.asked) > kill_at[0]:
+            running[-1].kill()
+        return play(prompt)
+
+    command = [sys.executable, "-m", "envtune", "evaluate", "model", "--name", "served"]
+    env = {**os.environ, "ENVTUNE_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    with ChatServer([reply]) as server:
+        for share in (0.4, 0.75, 2):
+            kill_at[0], before = share * requests, len(server.asked)
+            running.append(subprocess.Popen([*command, "--engine", server.url], env=env))
+            assert running[-1].wait() == (0 if share > 1 else -signal.SIGKILL)
+            # each request has a seed of its own, so the seeds say which were sent
+            assert not paid & {body["seed"] for body in server.asked[before:]}
+            kept = [record for _, record in playing.read_kept(tmp_path / "served")]
+            paid = {
+                playing._mixed(0, record.task_id, 0, 2 + 2 * step)
+                for record in kept
+                for step in range(len(record.steps))
+            }
+            assert len(kept) == len({record.task_id for record in kept})
+            assert min(share, 1) - 0.1 < len(paid) / requests <= share
+    assert {record.task_id: record for record in kept} == whole
+    # again were sent only those of the episodes that were open at a kill, 16 at once
+    assert requests == len(paid) < len(server.asked) < 1.1 * requests
+    table = pd.read_parquet(tmp_path / "served" / "results.parquet").drop(
+        columns=["repeat", "hints"]
+    )
+    rows = pd.DataFrame([evaluation.result_row(whole[task]) for task in tasks])
+    pd.testing.assert_frame_equal(table, rows)
 
 
 def test_tasks_are_sets_files_and_limits(tmp_path):

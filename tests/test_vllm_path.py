@@ -585,6 +585,27 @@ def test_a_repeat_that_is_played_later_is_another_sample(small_policy, tmp_path)
     assert [r.steps[0].message for r in twice[2:]] != [r.steps[0].message for r in once]
 
 
+def test_a_sampled_evaluation_that_was_killed_ends_as_one_that_was_not(
+    small_policy, tmp_path, monkeypatch
+):
+    preset, how = replace(SMALL, completion_tokens=60), {"temperature": 1.0, "batch_size": 3}
+
+    def go(name):
+        keep = tmp_path / name
+        return playing.play(small_policy, TASKS, preset, repeats=2, keep=keep, **how)
+
+    def dies_at_the_fifth(folder, key, record):
+        if len(list(playing.read_kept(folder))) == 4:
+            raise KeyboardInterrupt
+        append(folder, key, record)
+
+    whole, append = go("whole"), playing._append
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(playing, "_append", dies_at_the_fifth)
+        go("killed")
+    assert go("killed") == whole
+
+
 def test_a_folder_of_other_settings_is_refused(small_policy, tmp_path):
     preset = replace(SMALL, completion_tokens=60)
     playing.play(small_policy, TASKS[:1], preset, keep=tmp_path)

@@ -160,6 +160,16 @@ class _Row:
         return known == self.tokens
 
 
+def _seeds(rows: int) -> list[int]:
+    """One for each row, from torch's generator."""
+    return torch.randint(2**62, (rows,)).tolist()
+
+
+def skip(rows: int) -> None:
+    """Draw what so many rows would have drawn: the next ones sample as if these had been played."""
+    _seeds(rows)
+
+
 class Sampler:
     """Samples messages token by token, and keeps the keys and values of a batch of episodes.
 
@@ -317,8 +327,7 @@ class Sampler:
         places = self._continued(contexts)
         if places is None:
             self.forget()
-            seeds = torch.randint(2**62, (len(contexts),)).tolist()
-            rows = [_Row([], torch.Generator().manual_seed(seed)) for seed in seeds]
+            rows = [_Row([], torch.Generator().manual_seed(seed)) for seed in _seeds(len(contexts))]
         else:
             rows = [self.rows[place] for place in places]
         for row in rows:

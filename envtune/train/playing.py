@@ -79,7 +79,7 @@ def play(
     """Play every task `repeats` times: records, by repeat and in the order of the tasks.
 
     temperature: 0 is greedy and repeats exactly (on vLLM up to the rounding of other batches).
-        Sampled episodes repeat too, but not those that are played after a kill.
+        Sampled episodes repeat too, also those played after a kill, but on vLLM not those.
     completion_tokens: the length of an episode where the preset has none.
     batch_size: episodes played at once; None: 32 or more by transformers, 16 on a server, on vLLM
         all.
@@ -126,13 +126,17 @@ def play(
                 bar.update()
                 progress.report(bar.n, len(keys))
 
-            # what goes on, or is repeated later, does not draw the same numbers again
-            draws = seed if todo[:1] == keys[:1] else _mixed(seed, *todo[0]) if todo else seed
+            # Our sampler goes on with the draws of a run that was not killed. On vLLM, and where
+            # other tasks were played first, no draw is used twice.
+            same = engine == "transformers" and list(found) == keys[:count]
+            skip = count if same else 0
+            first = same or not todo or todo[0] == keys[0]
+            draws = seed if first else _mixed(seed, *todo[0])
             if apart and folder and todo:
                 _play_apart(folder, todo, batch_size, draws, another)
                 found = _kept(folder, settings)
             else:
-                for key, record in _play(settings, todo, batch_size, draws):
+                for key, record in _play(settings, todo, batch_size, draws, skip):
                     found[key] = record
                     if folder:
                         _append(folder, key, record)
@@ -182,24 +186,28 @@ def _mixed(*parts) -> int:
     return random.Random(repr(parts)).getrandbits(31)
 
 
-def _play(settings: Settings, keys: Sequence[Key], at_once: int, draws: int):
-    """(key, record) of the episodes as they end, in this process; `draws` seeds the sampling."""
+def _play(settings: Settings, keys: Sequence[Key], at_once: int, draws: int, skip: int = 0):
+    """(key, record) of the episodes as they end, in this process.
+
+    draws: the seed of the sampling; skip: how many episodes have drawn from it already.
+    """
     set_seed(draws)
     if not keys:
         return
     if settings.engine == "transformers":
-        yield from _on_transformers(settings, keys, at_once)
+        yield from _on_transformers(settings, keys, at_once, skip)
     elif settings.engine == "vllm":
         yield from _on_vllm(settings, keys, at_once, draws)
     else:
         yield from _on_server(settings, keys, at_once)
 
 
-def _on_transformers(settings: Settings, keys: Sequence[Key], at_once: int):
+def _on_transformers(settings: Settings, keys: Sequence[Key], at_once: int, skip: int):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     how = (settings.bf16, settings.four_bit, device)
     model, tokenizer = sampler.load_policy(settings.policy, *how)
     limits = (at_once, settings.completion_tokens, settings.message_tokens, settings.temperature)
+    sampler.skip(skip)
     records = rollout.play_policy(model, tokenizer, settings.episodes(keys), *limits)
     yield from zip(keys, records, strict=True)
 
