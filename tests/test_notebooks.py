@@ -37,7 +37,7 @@ SMALLEST = {
         "test_tasks": 8,
     },
     "13_ablation_augmentation": {
-        "second_model": None,
+        "more_agents": [],
         "steps": 2,
         "seeds": [0],
         "cases": ["with hints", "linear"],
