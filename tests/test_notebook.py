@@ -127,6 +127,25 @@ def test_a_list_parameter_refuses_unknown_names_in_one_sentence():
         notebook.refuse_unknown("cases", ["a", "c"], ["a", "b"])
 
 
+def test_a_kernel_that_lost_the_race_for_a_port_is_started_again(tmp_path, monkeypatch):
+    import papermill
+
+    book = write(tmp_path / "late.ipynb", ['run_name: str = "late"  # folder'])
+    starts, execute = [], papermill.execute_notebook
+
+    def lose_once(*arguments, **settings):
+        starts.append(1)
+        if len(starts) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return execute(*arguments, **settings)
+
+    monkeypatch.setattr(papermill, "execute_notebook", lose_once)
+    assert notebook.run(book).exists() and len(starts) == 2
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        notebook.run(book)
+
+
 def test_a_failing_cell_is_named_and_the_copy_is_kept(tmp_path):
     book = write(
         tmp_path / "broken.ipynb",

@@ -14,7 +14,7 @@ import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.study import sweep_tables, sweeps
+from envtune.study import notebook, sweep_tables, sweeps
 
 SOURCE = """import json, os, time
 from envtune.common import paths
@@ -202,7 +202,7 @@ def test_only_a_start_that_a_port_ended_is_tried_again(book, monkeypatch, log, a
 
     monkeypatch.setattr(subprocess, "run", started)
     result = sweeps.execute(book, sweeps.plan(book, "s", [{"x": 1}])[0])
-    assert result["state"] == "failed" and len(starts) == (sweeps.TRIES if again else 1)
+    assert result["state"] == "failed" and len(starts) == (notebook.TRIES if again else 1)
     assert result["error"] == (
         next(
             (line for line in log.splitlines() if line.startswith("envtune: ")),

@@ -27,6 +27,11 @@ from envtune.common import files, paths
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it injects
 # and what it does not write there: `seed: int = 0`, by which a cell of one's own declares
 DECLARATION = re.compile(r"^\w+ *:", re.MULTILINE)
+PORT_RACE = re.compile(
+    r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
+)
+"""Errors of a kernel that lost a race for a port (papermill#511): the run is tried again."""
+TRIES = 3
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
 
 
@@ -191,15 +196,21 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
         drawer = threading.Thread(target=_draw, args=(file, stopped, notebook.stem))
         drawer.start()
         try:
-            papermill.execute_notebook(
-                notebook,
-                unfinished,
-                parameters,
-                cwd=notebook.parent,
-                progress_bar=False,
-                kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=40"],  # warnings would cut up the bar
-            )
+            for attempt in range(1, TRIES + 1):
+                try:
+                    papermill.execute_notebook(
+                        notebook,
+                        unfinished,
+                        parameters,
+                        cwd=notebook.parent,
+                        progress_bar=False,
+                        kernel_name="python3",
+                        extra_arguments=["--IPKernelApp.log_level=40"],  # else it cuts up the bar
+                    )
+                    break
+                except RuntimeError as error:  # no cell has run yet
+                    if attempt == TRIES or not PORT_RACE.search(str(error)):
+                        raise
             unfinished.replace(out)
             file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:

@@ -36,11 +36,6 @@ from envtune.common.files import atomic, write_json
 from envtune.study import notebook
 from envtune.study.sweep_tables import Point, curves, provenance, results, run_states
 
-PORT_RACE = re.compile(
-    r"Address already in use|ZMQError|Kernel died before replying|Kernel didn't respond"
-)
-"""Errors of a kernel that lost a race for a port (papermill#511): the run is tried again."""
-TRIES = 3
 REFRESH_SECONDS = 5.0
 """How often the progress bar is updated."""
 
@@ -121,7 +116,7 @@ def execute(
         command = [sys.executable, "-m", "envtune", "run", str(book)]
         for name, value in point.parameters.items():
             command += ["-p", name, json.dumps(value)]
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, notebook.TRIES + 1):
             point.note(state="running", since=began, attempt=attempt)
             with open(log, "w") as out:
                 code = subprocess.run(
@@ -137,7 +132,7 @@ def execute(
             if code == 0:
                 return point.note(state="done", since=began, seconds=seconds)
             error = _error_in(log.read_text(errors="replace"), code)
-            if not PORT_RACE.search(error):
+            if not notebook.PORT_RACE.search(error):
                 break
         ended = {"error": error.split("\n")[0], "since": began, "seconds": seconds}
         return point.note(state="failed", **ended)
