@@ -15,6 +15,7 @@ A result depends on the task and the calls before it, and on nothing else. BFCL'
 than that between instances: see _OUTSIDE.
 """
 
+import copy
 import datetime
 import io
 import json
@@ -55,17 +56,12 @@ _FROM_SETS = frozenset({"book_flight", "edit_ticket"})
 _WALKERS = frozenset({"find", "du"})
 
 
-def _copied(value):
-    """An equal value that shares no list or object with it; copy.deepcopy takes twice as long."""
-    return pickle.loads(pickle.dumps(value))
-
-
 def _own_method(instance, name: str) -> types.MethodType:
     """A method of _OUTSIDE with names and default arguments of its own; BFCL is not patched."""
     function = getattr(type(instance), name)
     module = vars(sys.modules[function.__module__])
     names = module | {key: make(module[key]) for key, make in _OUTSIDE[name].items()}
-    defaults = _copied(function.__defaults__)
+    defaults = copy.deepcopy(function.__defaults__)
     return types.MethodType(types.FunctionType(function.__code__, names, name, defaults), instance)
 
 
@@ -189,7 +185,7 @@ class Toolbox:
                 for value in arguments.values():
                     if type(value) is list or type(value) is dict:
                         # some tools keep what they are given, and the record keeps it too
-                        arguments = _copied(arguments)
+                        arguments = copy.deepcopy(arguments)
                         break
                 method = self._methods.get(name) or self._method(owner, name)
                 result = printed(method, arguments)
