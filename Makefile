@@ -37,7 +37,7 @@ LOCK    ?=
 WORKERS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray ood-bfcl ood-acebench ood-tau2 gpu lab strip html bench profile speed fuzz agent ablations figures conda clean
+.PHONY: help setup quickstart test types test-all lock small test-server test-4bit test-vllm test-bfcl test-ray test-browser ood-bfcl ood-acebench ood-tau2 gpu lab strip html docs thumbnails bench profile speed fuzz agent ablations collapse figures conda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,13 +56,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: setup  ## the main job: a small agent before and after the four stages, on unseen tasks (eight minutes, install included)
-	@echo "[2/2] running notebooks/00_quickstart.ipynb"
+	@echo "[2/2] notebooks/00_quickstart.ipynb: measures a small agent on 100 tasks that no training saw, trains it in the"
+	@echo "      four stages (15 steps of 64 episodes), and measures it again after each: about six minutes on two cores"
 	@$(BIN)/python -m envtune run notebooks/00_quickstart.ipynb
-	@echo "Done. Look at:"
+	@echo "Look at:"
 	@echo "  runs/quickstart/00_quickstart.ipynb    the executed notebook, with every result"
 	@echo "  runs/quickstart/held_out.png           accuracy on unseen tasks, before training and after each stage"
 	@echo "  runs/quickstart/                       summary.json, config, versions, metrics, episodes, policies"
-	@echo "Next: make lab"
+	@echo "What came of it:"
+	@$(BIN)/python -m envtune summary runs/quickstart
 
 test: setup  ## the fast tests, notebooks 01 and 02 among them (five minutes on two cores)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check --quiet
@@ -117,6 +119,16 @@ $(OFFICIAL)/.ready:
 test-ray: setup  ## the test that needs a local Ray cluster, with a worker that dies (one minute)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/test_sweeps.py -k ray
+
+test-browser: setup  ## JupyterLab as a person uses it, in headless Chromium: train, interrupt, go on, compare episodes (five minutes on two cores)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  { echo "envtune: no Chromium was found; install it (Debian, Ubuntu: apt install chromium), then run again." >&2; exit 1; }
+	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[browser]' || { echo $(FAILED) >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/browser -m browser
+	@echo "screenshots: runs/browser/"
+
+# the notebooks that `make html` runs, and the site shows with outputs; the others need a GPU, a sweep, or too long
+SHOWN  := 00_quickstart 01_data_splits 02_environment_tour 03_augmentation_generation 05_stage2_hints 17_paper_figures
 
 # outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
 STRIP  := nbstripout --keep-id --extra-keys metadata.language_info
@@ -176,15 +188,29 @@ agent: setup  ## pre-train the embedded agent from nothing (two hours and a half
 strip: setup  ## remove outputs from the source notebooks
 	@$(BIN)/$(STRIP) notebooks/*.ipynb
 
-html: setup  ## run 00, 02 and 05 and write them with their results to docs/ (a quarter of an hour on two cores)
-	@for n in 00_quickstart 02_environment_tour 05_stage2_hints; do \
-	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p run_name html_$$n || exit 1; done
-	@$(BIN)/jupyter nbconvert --to html --output-dir docs --log-level WARN runs/html_*/??_*.ipynb
-	@! grep -lF -e "$(CURDIR)" -e "$$HOME/" docs/*.html || { echo "envtune: these pages hold paths of this machine" >&2; exit 1; }
+html: setup  ## run the notebooks that docs/ shows with their results (a quarter of an hour on two cores)
+	@for n in $(SHOWN); do ENVTUNE_FIGURES="$(CURDIR)/runs/html_figures" $(BIN)/python -m envtune run notebooks/$$n.ipynb -p run_name html_$$n || exit 1; done
+	@$(BIN)/jupyter nbconvert --to notebook --ClearMetadataPreprocessor.enabled=True --output-dir docs/executed --log-level WARN \
+	  $(foreach n,$(SHOWN),runs/html_$n/$n.ipynb)
+	@$(BIN)/jupyter nbconvert --to html --output-dir docs --log-level WARN \
+	  $(foreach n,$(filter 00% 02% 05%,$(SHOWN)),runs/html_$n/$n.ipynb)
+	@! grep -lF -e "$(CURDIR)" -e "$$HOME/" docs/*.html docs/executed/*.ipynb || { echo "envtune: these pages hold paths of this machine" >&2; exit 1; }
+
+docs: .venv-docs/.ready  ## build the site of docs/ into site/ and check its links, in an environment of its own (two minutes, less the next time)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "Done. Open site/index.html"
+
+.venv-docs/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[docs]' || { echo $(FAILED) >&2; exit 1; }
+	@touch $@
 
 figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
 	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
 	@echo "  figures/paper/*.png and *.pdf; figures/ablations/ where sweeps were run"
+
+thumbnails: setup  ## redraw the small pictures of notebooks/README.md (ten seconds, no training)
+	@$(BIN)/python -m benchmarks.thumbnails
 
 ablations: setup  ## the study: every sweep of PRESET, 14 hours on two cores with WORKERS=2 (docs/study.md; a stopped one goes on)
 	@for n in 12_ablation_curriculum 13_ablation_augmentation 14_ablation_reward 15_kl_sweep 16_hint_robustness; do \
@@ -194,9 +220,13 @@ ablations: setup  ## the study: every sweep of PRESET, 14 hours on two cores wit
 	@case $(PRESET) in cpu-*) $(BIN)/python -m envtune run notebooks/19_training_tasks.ipynb -p preset $(PRESET) -p workers $(WORKERS);; \
 	  *) echo "19_training_tasks needs a preset with synthetic tasks, of which there are more than 400";; esac
 
+collapse: setup  ## when does one stage alone collapse? 14 runs of PRESET, about two hours on two cores with WORKERS=2
+	@$(BIN)/python -m envtune sweep notebooks/90_experiment.ipynb --name collapse_search \
+	  --points benchmarks/collapse_search.yaml -p preset $(PRESET) -p validate_every 14 --workers $(WORKERS)
+
 conda:  ## create the conda environment `envtune` with the GPU set
 	conda env create -f environment.yml
 	conda run -n envtune pip install --no-deps $(BFCL)
 
 clean:  ## remove the environments (runs/ and figures/ stay)
-	rm -rf $(VENV) $(VLLM) $(OFFICIAL) .venv-ood-bfcl .venv-ood-acebench .venv-ood-tau2
+	rm -rf $(VENV) $(VLLM) $(OFFICIAL) .venv-docs .venv-ood-bfcl .venv-ood-acebench .venv-ood-tau2

@@ -1,4 +1,4 @@
-"""Commands of `python -m envtune`: notebooks, training jobs, presets, sweeps, hints, exports."""
+"""Commands of `python -m envtune`: notebooks, episodes, jobs, presets, sweeps, hints, exports."""
 
 import argparse
 import json
@@ -12,8 +12,9 @@ from envtune import bfcl
 from envtune.common import paths
 from envtune.env import exports
 from envtune.hints import coverage, mining
+from envtune.policy import agent as agents
 from envtune.record import read_records
-from envtune.study import notebook, sweep_tables, sweeps
+from envtune.study import browse, notebook, sweep_tables, sweeps
 from envtune.train import errors, launch, presets
 
 
@@ -44,9 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     changed = "a field of the preset to change; the value is read as YAML"
     pairs(check, changed, *parameter, name="FIELD")
 
+    text = "a page with the episodes of runs and evaluations: filter, open, side by side"
+    page = command("browse", _browse, text)
+    page("runs", metavar="RUN", nargs="+", help="a name in runs/, or a folder; the earlier first")
+    page("--out", type=Path, metavar="FILE", help="default: browse.html in the first run's folder")
+
     text = "the paper's claims, the evidence here, and a verdict, from the committed runs"
     claims = command("claims", _claims, text)
     claims("--write", action="store_true", help="rewrite docs/claims.md")
+
+    text = "what came of a quickstart, in three sentences"
+    command("summary", _summary, text)("run_folder", metavar="run", type=Path)
 
     text = "train the stage of a job file (envtune.train.launch); what `accelerate launch` runs"
     command("train", _train, text)("job", type=Path)
@@ -86,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "pre-train the embedded agent from nothing (2.5 hours on two cores; resumes)"
     agent = command("agent", _agent, text)
-    names = ("tiny-agent", "tiny-agent-deaf")
-    agent("--name", choices=names, default=names[0], help="the deaf one makes no use of hints")
+    text = "the deaf one makes no use of hints"
+    agent("--name", choices=list(agents.FOLDERS), default="tiny-agent", help=text)
     text = "train nothing: put weights and card of the finished agent into data"
     agent("--write", action="store_true", help=text)
 
@@ -164,10 +173,23 @@ def _check(options) -> None:
     memory.check(presets.get(options.preset, **_values(options.parameter)))
 
 
+def _browse(options) -> None:
+    if len(options.runs) > 1 and not options.out:
+        raise ValueError("several runs make one page: say where with --out FILE")
+    page, folder = browse.browse(options.runs), browse.folder_of(options.runs[0])
+    print(page.write(options.out or folder / "browse.html"))
+
+
 def _claims(options) -> None:
     from envtune.study import claims  # it needs matplotlib
 
     claims.FILE.write_text(claims.page()) if options.write else print(claims.page())
+
+
+def _summary(options) -> None:
+    from envtune.study import quickstart  # it needs matplotlib
+
+    print("\n".join(quickstart.sentences(options.run_folder)))
 
 
 def _cost(options) -> None:
@@ -214,9 +236,12 @@ def _train(options) -> None:
             + " ".join(launch.command(job.preset, file))
         )
 
-    policy = grpo.train_stage(**vars(job), on_row=lambda row: launch.say(launch.LINE, row))
-    if launch.PARENT not in os.environ:
-        print(policy)
+    if launch.PARENT in os.environ:
+        grpo.train_stage(**vars(job), on_row=lambda row: launch.say(launch.LINE, row))
+        return
+    from envtune.train import metrics
+
+    print(grpo.train_stage(**vars(job), on_row=metrics.print_some))
 
 
 def _play(options) -> None:

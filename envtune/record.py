@@ -10,6 +10,7 @@ In HTML all text is escaped: what a model wrote is shown, never interpreted.
 import gzip
 import html
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,8 @@ from envtune.bfcl import Call
 from envtune.bfcl.results import shorten
 from envtune.common.files import read_lines
 
+TAGS = ("stage", "step", "kind", "repeat", "reward", "tokens")
+"""What a line of a run's or an evaluation's episodes may carry besides the record."""
 RECORD_VERSION = 3
 READABLE_VERSIONS = (2, 3)  # 2 has no Step.shown
 
@@ -107,7 +110,7 @@ class EpisodeRecord:
         return self.ending is Ending.COMPLETED
 
     def calls_by_turn(self) -> list[list[list[Call]]]:
-        """Well-formed calls as [turn][step][call], for BFCL's checker."""
+        """Well-formed calls as `[turn][step][call]`, for BFCL's checker."""
         return [
             [list(s.calls) for s in self.steps if s.turn == turn and s.calls]
             for turn in range(self.turns)
@@ -156,17 +159,23 @@ def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
             out.write(json.dumps(record.to_dict()) + "\n")
 
 
+def untag(line: Mapping) -> tuple[dict, dict]:
+    """A line of a run's episodes as (tags, record): every one of TAGS or None, and the rest."""
+    rest = {name: value for name, value in line.items() if name not in TAGS}
+    return {tag: line.get(tag) for tag in TAGS}, rest
+
+
 def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
     """The records of a JSON-lines file.
 
-    The lines of a run's episodes.jsonl.gz carry the tags stage, step and kind, and `tags` choose
-    among them: `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the
-    file and the line that is not a record of a readable version. A last line that was not written
-    to its end, as after a kill, is left out.
+    The lines of a run's episodes.jsonl.gz carry TAGS, and `tags` choose among them:
+    `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the file and the
+    line that is not a record of a readable version. A last line that was not written to its end,
+    as after a kill, is left out.
     """
-    for number, data in enumerate(read_lines(Path(path)), 1):
+    for number, line in enumerate(read_lines(Path(path)), 1):
         try:
-            found = {tag: data.pop(tag, None) for tag in ("stage", "step", "kind")}
+            found, data = untag(line)
             if all(
                 found[tag] in want if isinstance(want, range) else found[tag] == want
                 for tag, want in tags.items()
@@ -176,12 +185,17 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
             raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-_RED, _ORANGE, _GREY = "#b2182b", "#e08214", "#888888"
-_COLOURS = {
-    Outcome.CALLS: "#1b7837",
-    Outcome.ANSWER: "#2166ac",
-    Outcome.CALLS_WITH_ERROR: "#d6604d",
+_GREEN, _RED, _ORANGE, _BLUE, _GREY = "#1b7837", "#c2403c", "#b35806", "#2166ac", "#888888"
+_WORDS = {
+    Outcome.CALLS: ("calls", _GREEN),
+    Outcome.CALLS_WITH_ERROR: ("calls with an error", _ORANGE),
+    Outcome.FORMAT_ERROR: ("format error", _RED),
+    Outcome.ANSWER: ("answer", _BLUE),
+    Outcome.FORCED_END: ("one step too many, the turn was ended", _RED),
+    Outcome.CALL_IN_EMPTY_TURN: ("a call where asking was right", _RED),
 }
+"""What one message led to, in words, and the colour of its bar."""
+_TAGGED = re.compile(r"<(think|tool_call|answer)>(.*?)</\1>", re.DOTALL)
 
 
 def _box(text: str, limit: int, colour: str, indent: int = 32) -> str:
@@ -190,13 +204,29 @@ def _box(text: str, limit: int, colour: str, indent: int = 32) -> str:
         f"margin:2px 0 2px {indent}px;padding:3px 8px;border-left:4px solid {colour};"
         "font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere"
     )
-    return f'<div style="{style}">{html.escape(shorten(text, limit))}</div>'
+    text = shorten(text, limit).encode("utf-8", "replace").decode()  # half a surrogate pair
+    return f'<div style="{style}">{html.escape(text)}</div>'
+
+
+def call_text(call: Call) -> str:
+    """A call as one reads it: `cd(folder="temp")`."""
+    arguments = (f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in call.arguments.items())
+    return f"{call.name}({', '.join(arguments)})"
+
+
+def message_text(step: Step) -> str:
+    """A well-formed message without tags and JSON; a broken one as the agent wrote it."""
+    parts = dict(_TAGGED.findall(step.message))
+    if step.outcome is Outcome.FORMAT_ERROR or not parts:
+        return step.message
+    said = [parts.get("think", ""), *map(call_text, step.calls), parts.get("answer", "")]
+    return "\n".join(text.strip() for text in said if text.strip())
 
 
 def _step(step: Step, limit: int) -> list[str]:
     """One agent message and what the agent read about it, a box for each result."""
-    said = f"agent, {step.outcome} ({step.code:+.0f}): {step.message}"
-    parts = [_box(said, limit, _COLOURS.get(step.outcome, _RED), indent=16)]
+    words, colour = _WORDS[step.outcome]
+    parts = [_box(f"agent, {words}:\n{message_text(step)}", limit, colour, indent=16)]
     if not step.results:
         return parts + ([_box(step.feedback, limit, _GREY)] if step.feedback else [])
     read = step.shown or step.results
@@ -220,21 +250,26 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
         f"hints {'on' if record.hints_on else 'off'} · {len(record.steps)} steps · "
         f"{won} of {record.turns} turns won · {record.ending}"
     ]
+    verdicts = {verdict.turn: verdict for verdict in record.verdicts}
     for turn in range(record.turns):
-        verdict = next((v for v in record.verdicts if v.turn == turn), None)
-        steps = [step for step in record.steps if step.turn == turn]
-        if verdict is None:
-            mark = "still open" if record.ending is Ending.RUNNING else "not finished"
-        else:
-            mark = "✓ success" if verdict.success else f"✗ lost: {verdict.why}"
-        if not steps and verdict is None:
-            parts.append(f"<div style='opacity:.6'>Turn {turn + 1}: not reached</div>")
+        verdict, steps = verdicts.get(turn), [step for step in record.steps if step.turn == turn]
+        is_open = record.ending is Ending.RUNNING and turn == len(verdicts)
+        if not (steps or verdict or is_open):
+            parts.append(f"<div style='opacity:.75'>Turn {turn + 1}: not reached</div>")
             continue
         asked = f"<b>Turn {turn + 1}, user:</b> {html.escape(task.user_turns[turn])}"
         parts.append(f"<div style='margin-top:8px'>{asked}</div>")
         for step in steps:
             parts += _step(step, limit)
-        parts.append(f"<div style='margin-left:16px'><b>{html.escape(mark)}</b></div>")
+        if verdict is None:
+            mark, colour = "still open" if is_open else "not finished", _GREY
+        elif verdict.success:
+            mark, colour = "✓ won", _GREEN
+        else:
+            mark, colour = f"✗ lost: {verdict.why}", _RED
+        # a bar, not the text, has the colour: it is legible on a light and on a dark page
+        style = f"margin:2px 0 2px 16px;padding:3px 8px;border-left:8px double {colour}"
+        parts.append(f"<div style='{style}'><b>{html.escape(mark)}</b></div>")
     return f"<div style='font-size:13px;line-height:1.35'>{''.join(parts)}</div>"
 
 

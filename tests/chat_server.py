@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class ChatServer:
     """`answers`: a list, or one function of the whole request.
 
-    An answer is a text, a status code, one with the message of its error, a number of seconds to be
-    silent, or a function of the prompt that gives one of these.
+    An answer is a text, a whole body as bytes, a status code, one with the message of its error, a
+    number of seconds to be silent, or a function of the prompt that gives one of these.
     """
 
     def __init__(self, answers):
@@ -35,34 +35,38 @@ class ChatServer:
                     answer = "{}"
                 answer = (answer, "no") if isinstance(answer, int) else answer
                 status, said = answer if isinstance(answer, tuple) else (200, answer)
-                content = json.dumps(
-                    {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": body["model"],
-                        "choices": [
-                            {
-                                "index": 0,
-                                "finish_reason": "stop",
-                                "message": {"role": "assistant", "content": said},
-                            }
-                        ],
-                        "usage": {
-                            "prompt_tokens": 100,
-                            "completion_tokens": 10,
-                            "total_tokens": 110,
-                        },
-                    }
-                    if status == 200
-                    else {"error": {"message": said}}
+                content = (
+                    said
+                    if isinstance(said, bytes)
+                    else json.dumps(
+                        {
+                            "id": "x",
+                            "object": "chat.completion",
+                            "created": 0,
+                            "model": body["model"],
+                            "choices": [
+                                {
+                                    "index": 0,
+                                    "finish_reason": "stop",
+                                    "message": {"role": "assistant", "content": said},
+                                }
+                            ],
+                            "usage": {
+                                "prompt_tokens": 100,
+                                "completion_tokens": 10,
+                                "total_tokens": 110,
+                            },
+                        }
+                        if status == 200
+                        else {"error": {"message": said}}
+                    )
                 )
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Retry-After", "0")
                     self.end_headers()
-                    self.wfile.write(content.encode())
+                    self.wfile.write(content if isinstance(content, bytes) else content.encode())
                 except OSError:
                     pass  # the client gave up, as it was to
 

@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
+def pytest_ignore_collect(collection_path, config):
+    """tests/browser needs Chromium and Playwright: it is collected with `-m browser` alone."""
+    left_out = collection_path.name == "browser" and config.option.markexpr != "browser"
+    return left_out or None
+
+
 def tool_call(*calls) -> str:
     """An agent message that makes calls, given as (name, arguments) or Call."""
     body = json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls])

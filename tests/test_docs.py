@@ -12,7 +12,7 @@ from envtune.bfcl import call_limits
 from envtune.common import paths
 from envtune.hints import library
 
-FOLDERS = ("", "docs", "data", "data/*", "benchmarks")
+FOLDERS = ("", "docs", "data", "data/*", "benchmarks", "notebooks")
 PAGES = sorted(page for folder in FOLDERS for page in paths.ROOT.glob(f"{folder}/*.md".lstrip("/")))
 ENVIRONMENT = (paths.ROOT / "docs" / "environment.md").read_text()
 

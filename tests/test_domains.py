@@ -163,3 +163,41 @@ def test_hints_for_it_can_be_generated_from_mined_failures_without_an_example(re
     assert outcome.status == "approved"
     hints.add_folder(tmp_path)
     assert replay("restaurant_0", [late], hint_rate=1.0).steps[0].hints == (outcome.record["id"],)
+
+
+COUNT = {
+    "id": "my_count",
+    "user_turns": ["What is 3 times 4?", "And without it?"],
+    "initial_config": {"MathAPI": {}},
+    "ground_truth": [["multiply(3, 4)"], []],
+}
+
+
+@pytest.fixture
+def own_task():
+    yield domains.add_tasks([COUNT])[0]
+    bfcl.OWN_TASKS.clear()
+
+
+def test_a_task_of_ones_own_on_bfcls_tools_is_played_judged_and_trained_on(own_task, tmp_path):
+    from dataclasses import replace
+
+    from envtune.train import launch, presets, stages
+
+    record = replay(own_task, ground_truth_messages(own_task))
+    assert rewards.progress_reward(record) == 1.0 and bfcl.official_valid(record)
+    assert rewards.progress_reward(replay(own_task, [ANSWER, ANSWER])) == 0.5
+    stage = replace(stages.STAGES[1], tasks=(own_task, "synthetic_base_3"))
+    assert stages.training_tasks(stage, presets.CPU_SMOKE) == (own_task, "synthetic_base_3")
+    with pytest.raises(ValueError, match="other processes cannot see.*my_count"):
+        job = launch.Job(stage, presets.CPU_SMOKE, 1, "start", tmp_path, 0)
+        launch.write_job(tmp_path / "job.json", job)
+    with pytest.raises(ValueError, match="tuple of task ids"):
+        replace(stages.STAGES[1], tasks=())
+
+
+@pytest.mark.parametrize("taken", ["multi_turn_base_3", "synthetic_base_3"])
+def test_a_task_of_ones_own_cannot_take_the_id_of_another(taken):
+    with pytest.raises(ValueError, match="is taken"):
+        domains.add_tasks([{**COUNT, "id": taken}])
+    assert taken not in bfcl.OWN_TASKS

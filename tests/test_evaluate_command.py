@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,17 @@ import pandas as pd
 import pytest
 from chat_server import ChatServer
 from conftest import ANSWER, tool_call
+from safetensors.torch import load_file, save_file
 
 from envtune import bfcl
 from envtune.__main__ import main
 from envtune.bfcl import splits
 from envtune.common import paths
+from envtune.common.files import fingerprint
 from envtune.env.episode import EVALUATION, Episode
 from envtune.study import evaluation_report
 from envtune.train import evaluation, evaluation_run, playing, presets, runconfig, stages
+from envtune.train.errors import JobFailed
 
 SMOKE = ("--preset", "cpu-smoke")
 
@@ -62,6 +66,52 @@ def test_more_tasks_and_a_comparison_go_on_from_what_was_played(small_policy, ca
     assert main([*command, "--limit", "3", "--name", "more", "--against", "few"]) == 1
     assert "same tasks, got 2 and 3 tasks" in capsys.readouterr().err
     assert not (paths.runs() / "more").exists()
+    assert main([*command, "--limit", "1", "--name", "part", "--against", "few"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["against"]["tasks"] == 1
+
+
+def test_episodes_of_other_weights_are_not_taken_for_those_of_the_policy(small_policy, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(small_policy, policy)
+    ask = ["evaluate", str(policy), "--tasks", "synthetic", "--limit", "1", *SMOKE, "--name", "x"]
+    assert main(ask) == 0
+    kept = json.loads((paths.runs() / "x" / "summary.json").read_text())["weights"]
+    assert kept == fingerprint(policy) == fingerprint(small_policy)
+    settings = json.loads((paths.runs() / "x" / "settings.json").read_text())
+    old = {name: value for name, value in settings.items() if name != "weights"}
+    (paths.runs() / "x" / "settings.json").write_text(json.dumps(old))  # of an older version
+    assert main(ask) == 0
+    (paths.runs() / "x" / "settings.json").write_text(json.dumps(settings))
+    weights = load_file(policy / "model.safetensors")
+    save_file(
+        {n: w * 2 for n, w in weights.items()}, policy / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ValueError, match="other settings .weights: '.*' there, '.*' now"):
+        playing.play(policy, ["synthetic_base_200"], presets.CPU_SMOKE, keep=paths.runs() / "x")
+    assert main(ask) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>a login page</html>", b'{"object": "list", "data": []}'])
+def test_a_reply_that_is_no_chat_completion_is_named(body):
+    ask = ("m", ["multi_turn_base_3"], presets.CPU_SMOKE)
+    with ChatServer([body]) as server, pytest.raises(JobFailed, match="did not answer for m: "):
+        playing.play(*ask, engine=server.url)
+
+
+def test_a_server_may_leave_out_token_counts():
+    said = {"role": "assistant", "content": "no"}
+    body = {"choices": [{"index": 0, "finish_reason": "stop", "message": said}], "usage": {}}
+    with ChatServer([json.dumps(body).encode()] * 40) as server:
+        [record] = playing.play("m", ["multi_turn_base_3"], presets.CPU_SMOKE, engine=server.url)
+    assert record.steps[0].message == "no"
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_a_temperature_is_a_number_from_0(small_policy, temperature):
+    with pytest.raises(ValueError, match="temperature is 0 .greedy. or above"):
+        playing.play(
+            small_policy, ["multi_turn_base_3"], presets.CPU_SMOKE, temperature=temperature
+        )
 
 
 def test_repeats_have_a_pass_at_k_and_greedy_ones_are_refused(small_policy, capsys):
@@ -255,6 +305,11 @@ def test_an_adapter_is_merged_with_its_base_once(small_policy, tmp_path):
     written = (out / "merged_from.json").stat().st_mtime_ns
     assert evaluation_run.resolve(str(tmp_path / "adapter"), tmp_path / "out", preset, "") == out
     assert (out / "merged_from.json").stat().st_mtime_ns == written
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        (tmp_path / "adapter" / "adapter_config.json").read_text() + " "
+    )
+    with pytest.raises(ValueError, match="was merged from"):
+        evaluation_run.resolve(str(tmp_path / "adapter"), tmp_path / "out", preset, "")
     (tmp_path / "adapter").rename(tmp_path / "another")
     with pytest.raises(ValueError, match="was merged from"):
         evaluation_run.resolve(str(tmp_path / "another"), tmp_path / "out", preset, "")

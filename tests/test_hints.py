@@ -269,3 +269,27 @@ def test_every_unjudged_draft_belongs_to_a_record():
     from envtune.hints.corruption import drafts
 
     assert set(drafts()) <= {h.id for h in hints.load_hints()} and len(drafts()) >= 10
+
+
+def test_a_hint_of_ones_own_speaks_before_those_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
+    own = {
+        "id": "my-brake",
+        "class": "VehicleControlAPI",
+        "tools": ["startEngine"],
+        "when": {"error": "(?i)brake"},
+        "hint": "Think of the pedal first.",
+        "category": "state_prerequisite",
+        "type": "suggest_prerequisite",
+        "provenance": {"made_by": "hand", "approved_by": "hand"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([own]))
+    start = tool_call(("startEngine", {"ignitionMode": "START"}))
+    found = []
+    try:
+        for _ in range(2):
+            found += replay("multi_turn_base_50", [start], hint_rate=1.0).steps[0].hints
+            hints.add_folder(tmp_path)
+    finally:
+        library.load_hints.cache_clear()
+    assert found == ["vehicle-brake", "my-brake"]

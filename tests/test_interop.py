@@ -129,11 +129,9 @@ def test_completions_have_trls_columns_rewards_and_advantages(run, tmp_path, cap
 
 
 def test_advantages_are_those_of_trl():
-    scores = [0.0, 1.0, 0.5, 0.5]
-    of = trl_completions.advantages
-    assert of(scores, 2, "none") == [-0.5, 0.5, 0.0, 0.0]
-    assert of(scores, 2, "group") == pytest.approx([-0.70701, 0.70701, 0, 0], abs=1e-5)
-    assert of(scores, 2, "batch")[1] == pytest.approx(0.5 / (0.408248 + 1e-4), abs=1e-4)
+    assert rewards.advantages([0.0, 1.0], "none") == [-0.5, 0.5]
+    assert rewards.advantages([0.0, 1.0]) == pytest.approx([-0.70701, 0.70701], abs=1e-5)
+    assert rewards.advantages([0.5, 0.5]) == [0.0, 0.0]
 
 
 def test_a_reward_of_ones_own_is_never_imported_from_a_runs_file(run, tmp_path):
@@ -239,7 +237,7 @@ def test_trl_trains_a_step_on_the_environment(tmp_path, monkeypatch):
     table = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
     assert list(table) == ["step", "prompt", "completion", "TradingBot", "advantage"]
     assert table["TradingBot"].tolist() == [1.0, 0.0]
-    expected = trl_completions.advantages([1.0, 0.0], 2, "group")
+    expected = rewards.advantages([1.0, 0.0])
     assert table["advantage"].tolist() == pytest.approx(expected, abs=1e-5)
     said = [m["content"] for m in table["completion"][0] if m["role"] == "tool"]
     assert said[1] == task.user_turns[1] and said[-1] == trl_environment.OVER

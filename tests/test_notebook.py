@@ -1,13 +1,17 @@
 """Wrong parameters are refused before a run and inside it; a failing notebook is kept."""
 
+import gzip
 import json
 
 import nbformat
+import papermill
 import pytest
+from papermill import PapermillExecutionError
 
+from envtune import replay
 from envtune.__main__ import main
-from envtune.common import paths
-from envtune.study import notebook, watch
+from envtune.common import files, paths, progress
+from envtune.study import figures, kit, notebook, watch
 
 NAMES = sorted(p.stem for p in paths.NOTEBOOKS.glob("*.ipynb"))
 
@@ -35,6 +39,16 @@ def test_a_source_notebook_is_clean_and_opens_its_run_first(name):
     assert "notebook.open_run(run_name)" in "".join(code[1]["source"])
     longest = max(code, key=lambda c: len(c["source"]))
     assert len(longest["source"]) <= 28, f"{name}: a long cell belongs in the package"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "90_experiment"])
+def test_a_notebook_opens_with_its_question_and_ends_with_what_to_try_next(name):
+    book = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text())
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]]
+    opening, (_, ending), last = cells[0][1], cells[-2], cells[-1]
+    for part in ("**Question.**", "**What it shows.**", "**Cost.**"):
+        assert part in opening, part
+    assert ending.startswith("## What to try next") and last[0] == "code"
 
 
 @pytest.mark.parametrize(
@@ -127,23 +141,39 @@ def test_a_list_parameter_refuses_unknown_names_in_one_sentence():
         notebook.refuse_unknown("cases", ["a", "c"], ["a", "b"])
 
 
-def test_a_kernel_that_lost_the_race_for_a_port_is_started_again(tmp_path, monkeypatch):
-    import papermill
+def cell_error(name, value):
+    return PapermillExecutionError(1, 2, "x", name, value, ["seen: Address already in use"])
 
-    book = write(tmp_path / "late.ipynb", ['run_name: str = "late"  # folder'])
-    starts, execute = [], papermill.execute_notebook
 
-    def lose_once(*arguments, **settings):
+@pytest.mark.parametrize(
+    "error, again",
+    [
+        (RuntimeError("Kernel died before replying to kernel_info"), True),
+        (OSError(98, "Address already in use"), True),
+        (cell_error("OSError", "Address already in use"), True),
+        (cell_error("RuntimeError", "the server did not start:\nzmq.error.ZMQError: x"), True),
+        (cell_error("ValueError", "no"), False),
+        (RuntimeError("Kernel died"), False),
+    ],
+)
+def test_only_what_lost_a_race_for_a_port_is_tried_again(tmp_path, monkeypatch, error, again):
+    book, starts = write(tmp_path / "late.ipynb", ['run_name: str = "late"  # folder']), []
+    execute = papermill.execute_notebook
+
+    def lose(*arguments, **settings):
         starts.append(1)
-        if len(starts) == 1:
-            raise RuntimeError("Kernel died before replying to kernel_info")
+        if len(starts) <= lost:
+            raise error
         return execute(*arguments, **settings)
 
-    monkeypatch.setattr(papermill, "execute_notebook", lose_once)
-    assert notebook.run(book).exists() and len(starts) == 2
-    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(papermill, "execute_notebook", lose)
+    lost = notebook.TRIES
+    with pytest.raises((type(error), notebook.NotebookFailed)):
         notebook.run(book)
+    assert len(starts) == (notebook.TRIES if again else 1)
+    if again:
+        lost, starts[:] = 1, []
+        assert notebook.run(book).exists() and len(starts) == 2
 
 
 def test_a_failing_cell_is_named_and_the_copy_is_kept(tmp_path):
@@ -188,7 +218,7 @@ def test_progress_of_the_kernel_reaches_the_runner(tmp_path, capfd):
     )
     assert notebook.run(book) == paths.runs() / "slow" / "slow.ipynb"
     shown = capfd.readouterr().err
-    assert "left" in shown and "100%" in shown and "slow done" in shown
+    assert "left" in shown and "100%" in shown and "slow done" in shown and "\r" not in shown
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
@@ -202,9 +232,12 @@ NUMBERS = {
     "format_reward": 0.6,
     "tool_call_reward": 0.7,
     "progress": 0.1,
+    "entropy": 0.3,
+    "kl": 0.01,
     "grad_norm": 0.2,
     "steps_per_episode": 4.0,
     "share_with_call": 0.9,
+    "seconds": 1.0,
 }
 
 
@@ -223,81 +256,128 @@ def stage_lines(stage, first, last, planned):
     return [{"stage": stage, **line} for line in (begin, *steps, *end)]
 
 
-@pytest.mark.parametrize("headless", [True, False])
-def test_the_live_plot_is_refreshed_for_a_reader_and_static_without_one(
-    tmp_path, monkeypatch, headless
-):
+@pytest.fixture(params=["notebook", "headless", "script"])
+def cell(request, monkeypatch, tmp_path):
+    """What a cell shows, as (place, content), places numbered as they appear; and who reads it."""
     import IPython.display
 
-    from envtune.study import figures
-
-    shown, drawn = [], []
+    shown, reader = [], request.param
 
     class Handle:
-        def update(self, image):
-            shown.append("update")
+        def __init__(self, content):
+            self.place = len({place for place, _ in shown})
+            self.update(content)
 
-    def display(image, display_id=None):
-        shown.append("display")
-        return Handle()
+        def update(self, content):
+            shown.append((self.place, content))
 
-    monkeypatch.setattr(IPython.display, "display", display)
-    real = figures.stage_dynamics
+    monkeypatch.setattr(IPython.display, "display", lambda what, display_id=None: Handle(what))
+    monkeypatch.setattr(progress, "in_kernel", lambda: reader != "script")
+    monkeypatch.delenv(progress.FILE, raising=False)
+    if reader == "headless":
+        monkeypatch.setenv(progress.FILE, str(tmp_path / "progress.json"))
+    return reader, shown
+
+
+def write_run(folder, lines, episodes):
+    """What grpo.train_stage leaves in a run folder, line by line, as `on_row` is called."""
+    stage = {"reward": "progress", "reward_scale": 1.0}
+    files.write_json(folder / "config.json", {"stages": {"s": stage, "t": stage}})
+    for line in lines:
+        if line["kind"] in ("train", "validation"):
+            with gzip.open(folder / "episodes.jsonl.gz", "at") as out:
+                tags = {name: line[name] for name in ("stage", "step", "kind")}
+                out.write(json.dumps(tags | episodes.to_dict()) + "\n")
+            with open(folder / "metrics.jsonl", "a") as out:
+                out.write(json.dumps(line) + "\n")
+        yield line
+
+
+def test_training_is_watched_in_three_places_and_headless_in_plain_lines(
+    cell, tmp_path, monkeypatch, capfd
+):
+    reader, shown = cell
+    drawn, real = [], figures.training_curves
 
     def draw(data, source):
         drawn.append((data["kind"].iloc[-1], data["at"].iloc[-1]))
-        return real(data, source) if len(drawn) == 1 else figures.kit.plt.figure()
+        return real(data, source) if len(drawn) == 1 else kit.plt.figure()
 
-    monkeypatch.setattr(figures, "stage_dynamics", draw)
-    monkeypatch.setenv(
-        "ENVTUNE_PROGRESS", str(tmp_path / "progress.json")
-    ) if headless else monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    on_row = watch.live(tmp_path, "made up, for a test", total=8, every=2)
-    for line in [
-        *stage_lines("s", 1, 3, 4),
-        *stage_lines("t", 1, 4, 4),
-    ]:  # the first stage was ended by its rule
-        if line["kind"] in ("train", "validation"):
-            with open(tmp_path / "metrics.jsonl", "a") as out:
-                out.write(json.dumps(line) + "\n")
+    monkeypatch.setattr(figures, "training_curves", draw)
+    lines = [*stage_lines("s", 1, 3, 4), *stage_lines("t", 1, 12, 12)]  # s was ended by its rule
+    on_row = watch.live(tmp_path, "made up, for a test", total=16)
+    hostile = "<think>x</think><answer><script>alert(1)</script></answer>"
+    for line in write_run(tmp_path, lines, replay("synthetic_base_203", [hostile])):
         on_row(line)
-    assert drawn[0] == ("train", 1) and drawn[-1] == ("validation", 7)
-    assert shown == (["display"] if headless else ["display"] + ["update"] * (len(drawn) - 1))
+    # the first step, the ends of both stages, the beginning of the second
+    assert drawn == [("train", 1), ("validation", 3), ("validation", 3), ("validation", 15)]
     assert (tmp_path / "live.png").stat().st_size > 1_000
+    out = capfd.readouterr()
+    if reader == "notebook":
+        assert not out.out and {place for place, _ in shown} == {0, 1, 2}
+        status, pictures, samples = (
+            [what for place, what in shown if place == number] for number in range(3)
+        )
+        assert len(pictures) == len(drawn) and len(samples) == 1  # one stays for a minute
+        assert "step 15 of 15, finished" in status[-1].data
+        assert " left" in status[5].data and "reward 0.5" in status[5].data
+        assert "accuracy 0.2" in status[-1].data and "sampled" in status[-1].data
+        assert "synthetic_base_203, reward 0.00, 0 of" in samples[0].data
+        assert "<script>" not in samples[0].data and "&lt;script&gt;" in samples[0].data
+    else:
+        assert len(shown) == (reader == "headless")  # the last picture alone
+        assert "\r" not in out.out + out.err
+        assert [line for line in out.out.splitlines() if "reward" in line] == [
+            f"{stage}, step {step}: reward 0.5, progress 0.1, entropy 0.3, KL 0.01, "
+            "gradient norm 0.2"
+            for stage, step in (("s", 1), ("t", 1), ("t", 5), ("t", 6), ("t", 10), ("t", 11))
+        ]
+        assert "t, step 12: validation of 4 tasks, sampled: accuracy 0.2, progress 0.1" in out.out
+        assert out.out.endswith("t: finished at step 12 of 12\n")
 
 
-def bars(monkeypatch, lines, total):
-    """The bars that a step_bar shows for these lines: (initial, n, total, closed) each."""
-    from envtune.common import progress
-
-    made, real = [], progress.bar
-    monkeypatch.delenv("ENVTUNE_PROGRESS", raising=False)
-    monkeypatch.setattr(progress, "bar", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
-    on_row = watch.step_bar(total)
-    over = [on_row(line) for line in lines]
-    return [(bar.initial, bar.n, bar.total, bar.disable) for bar in made], over[-1]
+def counts(lines, total):
+    """What a counter says after the last of these lines: done, planned, over."""
+    count = watch.counter(total)
+    found = [count(line) for line in lines][-1]
+    return found.done, found.planned, found.over
 
 
-def test_the_bar_of_a_resumed_stage_goes_on_where_it_stood_and_says_so_once(monkeypatch, capsys):
-    assert bars(monkeypatch, stage_lines("s", 4, 10, 10), 10) == ([(3, 10, 10, True)], True)
-    assert capsys.readouterr().out == "s: resumed at step 3 of 10\n"
+def test_a_resumed_stage_goes_on_where_it_stood_and_says_so_once(capsys):
+    lines = stage_lines("s", 4, 10, 10)
+    assert counts(lines, 10) == (10, 10, True)
+    on_row = watch.step_bar(10)
+    assert [on_row(line) for line in lines][-1]
+    assert capsys.readouterr().out.count("s: resumed at step 3 of 10\n") == 1
 
 
-def test_the_bar_of_a_finished_run_is_full_and_closed(monkeypatch):
+def test_a_finished_run_is_counted_as_done():
     finished = [{"stage": stage, "kind": "finished", "step": 5, "steps": 5} for stage in "st"]
-    assert bars(monkeypatch, finished, 10) == ([(5, 10, 10, True)], True)
-    assert bars(monkeypatch, [{"stage": "s", "kind": "finished", "step": 4, "steps": 10}], 10) == (
-        [(4, 4, 4, True)],
-        True,
-    )  # ended by its rule
+    assert counts(finished, 10) == (10, 10, True)
+    # ended by its rule
+    assert counts([{"stage": "s", "kind": "finished", "step": 4, "steps": 10}], 10) == (4, 4, True)
 
 
-def test_the_bar_of_an_interrupted_stage_is_closed_where_it_stood(monkeypatch):
-    lines = [
-        *stage_lines("s", 1, 3, 10)[:-2],
-        {"stage": "s", "kind": "stopped", "step": 3, "steps": 10},
-    ]
-    assert bars(monkeypatch, lines, 10) == ([(0, 3, 10, True)], False)
+def test_an_interrupted_stage_is_counted_where_it_stood_and_told_how_it_goes_on(cell):
+    reader, shown = cell
+    stopped = {"stage": "s", "kind": "stopped", "step": 3, "steps": 10}
+    lines = [*stage_lines("s", 1, 3, 10)[:-2], stopped]
+    assert counts(lines, 10) == (3, 10, False)
+    on_row = watch.step_bar(10)
+    for line in lines:
+        on_row(line)
+    assert reader != "notebook" or "run the cell again to go on" in shown[-1][1].data
+
+
+def test_the_time_left_is_that_of_the_steps_made_in_this_call(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    count = watch.counter(10)
+    assert count({"stage": "s", "kind": "resumed", "step": 4, "steps": 10}).seconds_left is None
+    for step in (5, 6):
+        clock[0] += 3.0
+        found = count({"stage": "s", "kind": "train", "step": step, "seconds": 3.0})
+    assert found.seconds_left == 12.0
 
 
 def test_an_interrupted_command_ends_with_one_sentence(monkeypatch, capsys):

@@ -75,6 +75,7 @@ SMALLEST = {
         "run_name": "test_19",
         "test_tasks": 8,
     },
+    "20_change_one_thing": {"run_name": "test_20"},
     "90_experiment": {"stage_steps": [1], "test_tasks": 8},
     "16_hint_robustness": {
         "steps": 2,

@@ -52,6 +52,8 @@ def test_the_extras_are_the_ones_that_are_documented():
         "gym",
         "inspect",
         "openenv",
+        "docs",
+        "browser",
         "dev",
     }
     assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))

@@ -9,15 +9,17 @@ from matplotlib.image import imread  # noqa: E402
 
 from envtune.__main__ import main  # noqa: E402
 from envtune.common import paths  # noqa: E402
-from envtune.study import ablations, claims, experiments, paper
+from envtune.study import ablations, claims, experiments, kit, paper, paper_tables
 from envtune.train import stages
 
 SPLITS = ("base", "miss_func", "miss_param", "long_context")
+ACCURACIES = [f"accuracy_{split}" for split in SPLITS]
 
 
-def of_scenarios(right):
-    """Results of 50 scenarios of two tasks, so many of the 100 tasks valid."""
-    return " ".join(f"s{i}={(i < right) + (i + 50 < right)}/2" for i in range(50))
+def of_scenarios(right, each=2):
+    """Results of 50 scenarios of so many tasks each, so many of all tasks valid."""
+    counts = [sum(i + 50 * task < right for task in range(each)) for i in range(50)]
+    return " ".join(f"s{i}={count}/{each}" for i, count in enumerate(counts))
 
 
 def made_up(accuracy, **more):
@@ -35,6 +37,8 @@ def made_up(accuracy, **more):
                     "n": 100,
                     "accuracy": right,
                     "scenarios": of_scenarios(round(100 * right)),
+                    "scenarios_miss_param": of_scenarios(round(50 * right), 1),
+                    "validation_area": right / 2,
                     "explosions": 0,
                     "steps": 8,
                     "largest_grad_norm": 0.5,
@@ -88,11 +92,6 @@ def sweeps_of(tmp_path, monkeypatch):
     return there
 
 
-def heights(ax):
-    """The heights of an axes' bars, a list per colour."""
-    return [[bar.get_height() for bar in bars] for bars in ax.containers]
-
-
 def words(fig):
     return " ".join(" ".join(t.get_text() for t in fig.findobj(matplotlib.text.Text)).split())
 
@@ -116,6 +115,15 @@ def test_every_table_and_figure_is_drawn_from_committed_files_alone(tmp_path, mo
         ink = (picture < 0.9).any(axis=2).mean()  # neither blank nor black
         assert picture.shape[1] >= 1200 and 0.01 < ink < 0.6
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", paper_tables.TABLES)
+def test_a_table_has_the_papers_values_and_says_that_there_are_no_runs(sweeps_of, name):
+    cells, text = paper_tables.TABLES[name](paper.SourceRuns())
+    file = {"table1": "table1_bfcl_v3", "table2": "table2_ood", "table3": "table3_curriculum"}
+    published = pd.read_csv(paths.DATA / "paper" / f"{file[name]}.csv").iloc[:, 2:]
+    assert sorted(cells.astype(float).to_numpy().ravel()) == sorted(published.to_numpy().ravel())
+    assert "no runs yet" in text or "none here" in text
 
 
 @pytest.mark.parametrize("name", paper.FIGURES)
@@ -149,7 +157,7 @@ def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
             "kind": "validation",
             "step": step,
             "episodes": 16,
-            **{f"accuracy_{split}": (number + (step > 0)) / 10 for split in SPLITS},
+            **dict.fromkeys(["accuracy", *ACCURACIES], (number + (step > 0)) / 10),
         }
         for case, stages in (
             ("four stages", "1234"),
@@ -160,37 +168,35 @@ def test_table_three_has_the_papers_values_and_ours_after_each_stage(sweeps_of):
         for number, stage in enumerate(stages)
         for step in (0, 4, 8)
     ]
-    summary = pd.DataFrame(
-        [
-            {"state": "done", "case": case, "run": case, "seed": 0}
-            for case in ("four stages", "direct GRPO", "without stage 1")
-        ]
-    )
+    summary, _ = made_up({"four stages": 0.5, "direct GRPO": 0.4, "without stage 1": 0.3})
     sweeps_of(ablation_curriculum=(summary, pd.DataFrame(lines)))
-    fig = paper.table3(paper.SourceRuns())
-    theirs, ours = fig.axes
-    assert heights(theirs)[0] == pytest.approx([0.0933, 0.0933, 0.0633, 0.03])
-    assert heights(theirs)[1] == pytest.approx([0.2, 0.2467, 0.1467, 0.1033])
-    legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in fig.axes]
-    assert legends[0] == legends[1] == list(paper.STEPS_OF_TABLE3)
-    assert heights(ours) == [pytest.approx([x] * 4) for x in (0, 0.1, 0.1, 0.2, 0.3, 0.4)]
-    assert "n = 16 tasks per seed" in words(fig) and "seeds 0, 1" in words(fig)
+    cells, text = paper_tables.table3(paper.SourceRuns())
+    assert list(cells.loc["Qwen2.5-7B-Instruct", "base"]) == [
+        *("9.33", "20.00", "19.00", "32.00", "44.67", "50.33")
+    ]
+    ours = cells.loc["own runs (validation, sampled)"]
+    assert list(ours.index) == list(paper_tables.STEPS_OF_TABLE3)
+    assert list(ours["long context"]) == [f"{x}.0 ({x}-{x})" for x in (0, 10, 10, 20, 30, 40)]
+    assert "n = 16 tasks per seed" in text and "seeds 0, 1" in text
+    [shown] = kit.table(cells, text).axes[0].tables
+    assert shown[len(cells), 0].get_text().get_text() == ""  # the model is named once
+    assert shown[len(cells), 1].get_text().get_text() == "+ stage 4"
 
 
-def test_table_one_has_the_baselines_as_means_over_seeds_in_the_papers_colours(sweeps_of):
+def test_table_one_has_the_baselines_as_means_over_seeds(sweeps_of):
     sweeps_of(
         baselines=made_up({"before training": 0.1, "ToolRL": 0.3}),
         ablation_curriculum=made_up({"without stage 1": 0.9, "four stages": 0.4}),
     )
-    theirs, ours = paper.table1(paper.SourceRuns()).axes
-    assert heights(ours) == [pytest.approx([x] * 4) for x in (0.1, 0.3, 0.4)]
-    colour = {
-        text.get_text(): bars[0].get_facecolor()
-        for ax in (theirs, ours)
-        for text, bars in zip(ax.get_legend().get_texts(), ax.containers, strict=True)
+    cells, text = paper_tables.table1(paper.SourceRuns())
+    ours = cells.loc["own runs (greedy)"]
+    assert ours["all"].to_dict() == {
+        "before training": "10.0 (8-12)",
+        "ToolRL": "30.0 (28-32)",
+        "four stages": "40.0 (38-42)",
     }
-    assert colour["Environment Tuning"] == colour["four stages"] != colour["ToolRL"]
-    assert colour["none"] == colour["before training"]
+    assert "four stages over before training +30.0 points [" in text
+    assert "over ToolRL +10.0 points [" in text
 
 
 def test_every_sweep_with_runs_is_drawn(sweeps_of, tmp_path, monkeypatch):
@@ -203,10 +209,12 @@ def test_every_sweep_with_runs_is_drawn(sweeps_of, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["table1", "table3", "figure4a", "figure4b", "figure6"])
+@pytest.mark.parametrize("name", ["figure4a", "figure4b", "figure6"])
 def test_a_sweep_of_other_cases_is_not_drawn(sweeps_of, name):
     other = made_up({"something else": 0.5})
     sweeps_of(ablation_curriculum=other, ablation_augmentation=other, ablation_reward_3=other)
+    assert "no runs yet" in paper_tables.table1(paper.SourceRuns())[1]
+    assert "no runs yet" in paper_tables.table3(paper.SourceRuns())[1]
     fig = paper.FIGURES[name](paper.SourceRuns())
     assert "no runs yet" in words(fig) and "seeds 0" not in words(fig)
 
@@ -240,12 +248,12 @@ def verdict_of(claim):
 def test_a_verdict_is_where_the_interval_of_the_paired_difference_lies(sweeps_of):
     def verdict(a, b):
         sweeps_of(ablation_reward_3=made_up({"progress": a, "binary": b}))
-        return verdict_of("The progress reward")
+        return verdict_of("The progress reward ends above")
 
     assert verdict(0.6, 0.3) == "supported" and verdict(0.3, 0.6) == "contradicted"
     assert verdict(0.45, 0.44) == verdict(0.5, 0.5) == "undecided"
     sweeps_of()
-    assert verdict_of("The progress reward") == "not tested"
+    assert verdict_of("The progress reward ends above") == "not tested"
 
 
 def test_one_case_is_judged_against_each_of_several(sweeps_of):
@@ -268,7 +276,7 @@ def test_a_case_can_be_compared_with_a_case_of_another_sweep(sweeps_of):
     )
     assert verdict_of("The four stages end above SFT") == "supported"
     assert verdict_of("400 training tasks end above 100") == "supported"
-    assert verdict_of("1,600 training tasks are no better") == "undecided"  # 50 scenarios are few
+    assert verdict_of("1,600 training tasks are less than") == "undecided"  # 50 scenarios are few
 
 
 def test_several_comparisons_are_corrected(sweeps_of):
@@ -289,6 +297,22 @@ def test_a_difference_is_of_the_same_tasks_and_seeds():
     assert ablations.difference(one, "case", "a", "b").mean == pytest.approx(0.3)
     apart = summary.assign(seed=range(len(summary)))
     assert ablations.difference(apart, "case", "a", "b") is None
+
+
+def test_doing_and_asking_are_the_parts_of_all_tasks(sweeps_of):
+    summary, _ = made_up({"a": 0.6, "b": 0.3})
+    every, doing, asking = (ablations.by_task(summary, part) for part in ablations.PARTS)
+    assert len(every) == len(doing) + len(asking) == 600 and len(asking) == 300
+    assert every["valid"].sum() == doing["valid"].sum() + asking["valid"].sum()
+    assert asking["valid"].mean() == pytest.approx(0.45, abs=0.01)
+    sweeps_of(ablation_reward_3=made_up({"progress": 0.6, "binary": 0.3}))
+    [row] = [r for r in claims.page().splitlines() if r.startswith("| ablation_reward_3 |")]
+    sft, _ = made_up({"SFT": 0.2})
+    four = made_up({"four stages": 0.5})
+    sweeps_of(baselines=(sft.drop(columns="validation_area"), four[1]), ablation_curriculum=four)
+    assert "| four stages over SFT | +30.0 [" in claims.page()
+    assert "| not measured |" in claims.page()
+    assert row.count("+30.0 [") == 3 and row.endswith("| +15.0 [+15.0, +15.0] |")
 
 
 def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():

@@ -14,7 +14,7 @@ from conftest import SMALL
 from transformers import AutoModelForCausalLM
 
 from envtune.common import files, paths
-from envtune.train import grpo, metrics, runconfig, runlog, trl_rollout
+from envtune.train import grpo, interrupt, metrics, runconfig, runlog, trl_rollout
 from envtune.train.errors import Interrupted
 from envtune.train.stages import STAGES
 from envtune.train.transition import Transition
@@ -116,6 +116,17 @@ def test_an_interrupt_before_the_first_step_ends_says_that_nothing_was_saved(
         press_at(patch, (trl_rollout, "play"), 2)
         with pytest.raises(Interrupted, match="before a step was done"):
             grpo.train_stage(STAGES[0], PRESET, 2, small_policy, tmp_path, 0)
+
+
+def test_a_file_named_stop_interrupts_a_run_after_its_step(small_policy, tmp_path):
+    def stop(row):
+        if row["kind"] == "train":
+            (tmp_path / interrupt.STOP).touch()
+
+    with pytest.raises(Interrupted, match="at step 1 of 2 and is saved there"):
+        grpo.train_stage(STAGES[0], PRESET, 2, small_policy, tmp_path, 0, on_row=stop)
+    assert not (tmp_path / interrupt.STOP).exists()
+    assert runlog.last_good_checkpoint(tmp_path / "stage1_syntax").name == "checkpoint-1"
 
 
 def test_a_notebook_shows_an_interrupt_as_one_sentence():

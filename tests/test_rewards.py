@@ -9,7 +9,7 @@ import pytest
 from conftest import ANSWER, SMALL, ground_truth_messages, tool_call
 
 from envtune import bfcl, read_records, replay
-from envtune.bfcl import Call
+from envtune.bfcl import Call, synthetic
 from envtune.common import files, paths
 from envtune.env import rewards
 from envtune.env.rewards import Reward
@@ -48,6 +48,14 @@ def test_the_direct_reward_is_nine_tenths_progress_and_one_tenth_format():
     record = replay("multi_turn_miss_func_3", [ANSWER, "?", ANSWER])
     assert rewards.progress_reward(record) == pytest.approx(1 / 3)
     assert rewards.direct_reward(record) == pytest.approx(0.9 / 3 + 0.1 * 2 / 3)
+
+
+@pytest.mark.parametrize("won", [True, False])
+def test_with_one_turn_progress_and_binary_are_equal(won):
+    task = synthetic.task_ids(synthetic.TEST[:1], requests=1)[0]
+    record = replay(task, ground_truth_messages(task) if won else [ANSWER])
+    assert record.turns == 1
+    assert rewards.progress_reward(record) == rewards.binary_reward(record) == won
 
 
 def call(name, **arguments):

@@ -196,9 +196,9 @@ def test_all_generations_of_a_prompt_stand_together_and_evaluation_has_no_hints(
     monkeypatch.setattr(
         runlog.MetricsLog,
         "on_records",
-        lambda self, mode, records, timings: (
+        lambda self, mode, records, timings, tags: (
             told.append((mode, records)),
-            self.records[mode].extend(records),
+            self.records[mode].extend(zip(records, tags, strict=True)),
         ),
     )
     preset = replace(SMALL, max_scenarios=2, prompts_per_step=2, device_batch=8)

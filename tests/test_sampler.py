@@ -129,3 +129,23 @@ def test_contexts_that_continue_nothing_start_anew(loaded):
     assert again == message
     longer = first + message + other
     assert sampler([longer])[0] == Sampler(model, tokenizer, 8, 0.0)([longer])[0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_log_probabilities_are_those_of_the_tokens_sampled(loaded, temperature):
+    model, tokenizer = loaded
+    contexts = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("find the file", "a")
+    ]
+    sampler = Sampler(model, tokenizer, 12, temperature, wait=0.5, logprobs=True)
+    messages, logprobs = [None, None], [None, None]
+    while None in messages:  # a message that is not complete is asked for again
+        left = [i for i in (0, 1) if messages[i] is None]
+        for i, message, known in zip(left, *sampler([contexts[i] for i in left]), strict=True):
+            messages[i], logprobs[i] = message, known
+    for context, message, known in zip(contexts, messages, logprobs, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([context + message])).logits[0, len(context) - 1 : -1]
+        wanted = torch.log_softmax(logits / (temperature or 1.0), -1)
+        wanted = wanted.gather(1, torch.tensor(message)[:, None])[:, 0]
+        assert known == pytest.approx(wanted.tolist(), abs=1e-4)

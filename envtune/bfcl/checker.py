@@ -93,7 +93,7 @@ def official_valid(record) -> bool:
 
 
 def official_check(task: Task, steps_by_turn: list[list[list[Call]]]) -> bool:
-    """multi_turn_checker on calls given as [turn][step][call]."""
+    """multi_turn_checker on calls given as `[turn][step][call]`."""
     boxes: dict[str, Toolbox] = {}
 
     def execute(func_call_list, model_name, **_):

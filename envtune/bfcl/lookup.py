@@ -7,7 +7,7 @@
 from envtune.bfcl import synthetic
 from envtune.bfcl.tasks import SPLITS, Task, load_tasks
 
-OWN_TASKS: dict[str, Task] = {}  # of tool classes that are not BFCL's; filled by domains.add
+OWN_TASKS: dict[str, Task] = {}  # tasks of one's own: domains.add, domains.add_tasks
 
 
 def load_task(task_id: str) -> Task:

@@ -8,6 +8,7 @@ ENVTUNE_PROGRESS in the environment names the file; without it, all of this does
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def phase(name: str, start: float, end: float) -> Iterator[None]:
         _phase.update(before)
 
 
+def in_kernel() -> bool:
+    """Whether this process runs the cells of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def in_notebook() -> bool:
+    """Whether somebody reads the notebook while its cells run; not under `envtune run`."""
+    return in_kernel() and FILE not in os.environ
+
+
 def bar(total: int, description: str, unit: str, quiet: bool = False, initial: int = 0) -> tqdm:
     """A progress bar for a notebook or a terminal; silent under `envtune run`, which draws its own.
 
@@ -45,6 +57,7 @@ def bar(total: int, description: str, unit: str, quiet: bool = False, initial: i
         initial=initial,
         mininterval=2,
         ncols=110,
+        file=sys.stdout if in_notebook() else None,  # a notebook shows stderr on red
         disable=quiet or FILE in os.environ,
     )
 

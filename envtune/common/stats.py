@@ -98,20 +98,28 @@ def bootstrap(
             f"expected as many values as clusters, at least one, got {len(values)} and "
             f"{', '.join(str(len(column)) for column in columns)}"
         )
-    places = [np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in columns]
-    rows, cols = places[0], places[1] if len(places) > 1 else np.zeros_like(places[0])
-    shape = rows.max() + 1, cols.max() + 1
-    sums, counts = np.zeros(shape), np.zeros(shape)  # (clusters, seeds)
-    np.add.at(sums, (rows, cols), np.asarray(values, float))
-    np.add.at(counts, (rows, cols), 1)
+    sums, counts = _cells(values, clusters, [0] * len(values) if seeds is None else seeds)
     rng = np.random.default_rng(seed)
-    by_cluster = _weights(rng, shape[0], draws)
-    by_seed = _weights(rng, shape[1], draws) if shape[1] > 1 else np.ones((draws, 1))
+    by_cluster = _weights(rng, sums.shape[0], draws)
+    by_seed = _weights(rng, sums.shape[1], draws) if sums.shape[1] > 1 else np.ones((draws, 1))
     total = ((by_cluster @ sums) * by_seed).sum(1)
     number = ((by_cluster @ counts) * by_seed).sum(1)
     means = total[number > 0] / number[number > 0]  # a draw can miss every run that was made
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(np.mean(values)), float(low), float(high), float(means.std()))
+
+
+def _cells(
+    values: Sequence[float], clusters: Sequence, seeds: Sequence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and counts of the values of each cluster with each seed, both (clusters, seeds)."""
+    rows, cols = (
+        np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in (clusters, seeds)
+    )
+    sums, counts = np.zeros((2, rows.max() + 1, cols.max() + 1))
+    np.add.at(sums, (rows, cols), np.asarray(values, float))
+    np.add.at(counts, (rows, cols), 1)
+    return sums, counts
 
 
 def _weights(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
@@ -193,14 +201,9 @@ def crossed(differences: Sequence[float], clusters: Sequence, seeds: Sequence) -
     >>> crossed([0.2, 0.4, 0.1, 0.3], list("aabb"), [0, 1, 0, 1]).mean
     0.25
     """
-    rows, cols = (
-        np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in (clusters, seeds)
-    )
-    shape = n_rows, n_cols = rows.max() + 1, cols.max() + 1
-    sums, counts = np.zeros(shape), np.zeros(shape)
-    np.add.at(sums, (rows, cols), np.asarray(differences, float))
-    np.add.at(counts, (rows, cols), 1)
-    if min(shape) < 2 or not counts.all():
+    sums, counts = _cells(differences, clusters, seeds)
+    n_rows, n_cols = counts.shape
+    if min(counts.shape) < 2 or not counts.all():
         raise ValueError(
             f"expected every one of several seeds with every one of several clusters, got {n_rows} "
             f"clusters and {n_cols} seeds with {int((counts == 0).sum())} of their pairs missing"
@@ -228,6 +231,22 @@ def crossed(differences: Sequence[float], clusters: Sequence, seeds: Sequence) -
     p_value = 2 * np.interp(-abs(mean) / error, value, below)
     low, high = mean - reach * error, mean + reach * error
     return Difference(*map(float, (mean, low, high, error, p_value, (reach + power) * error)))
+
+
+def of_few(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of a few independent values, such as seeds, with Student's 95% interval.
+
+    ValueError with fewer than two.
+
+    >>> [round(float(x), 2) for x in of_few([1.0, 2.0, 3.0])]
+    [2.0, -0.48, 4.48]
+    """
+    if len(values) < 2:
+        raise ValueError(f"expected two values or more, got {len(values)}")
+    mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(len(values))
+    value, below = _student(len(values) - 1)
+    reach = np.interp(0.975, below, value) * error
+    return float(mean), float(mean - reach), float(mean + reach)
 
 
 def _student(free: float) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ from envtune import bfcl
 from envtune.bfcl import Call, Task
 from envtune.bfcl.toolbox import Toolbox
 from envtune.common.files import atomic, read_lines
-from envtune.record import Ending, EpisodeRecord
+from envtune.record import Ending, EpisodeRecord, untag
 
 MODEL = "Qwen/Qwen3-4B-Instruct-2507-FC"
 KINDS = ("validation", "train", "all")
@@ -66,7 +66,7 @@ def result_step(calls: list[Call], message: str = "") -> str:
 
 
 def result(record: EpisodeRecord) -> list[list[str]] | str:
-    """What BFCL's runner would have kept of an episode: [turn][step], or an error as text.
+    """What BFCL's runner would have kept of an episode: `[turn][step]`, or an error as text.
 
     An episode that ran into the step limit has the turns up to this one. BFCL has no limits on an
     episode's tokens or steps; there a context that is full is an error of the inference.
@@ -93,9 +93,9 @@ def read_episodes(run: Path, kind: str = "validation") -> Iterator[tuple[str, Ep
             f"{run} is neither a file of episodes nor a folder with an episodes.jsonl "
             "(an evaluation's) or an episodes.jsonl.gz (a run's)"
         )
-    for number, data in enumerate(read_lines(file, reopened=file == inside[0]), 1):
+    for number, line in enumerate(read_lines(file, reopened=file == inside[0]), 1):
         try:
-            tags = {tag: data.pop(tag, None) for tag in ("repeat", "stage", "step", "kind")}
+            tags, data = untag(line)
             if kind not in ("all", tags["kind"]) and tags["kind"] is not None:
                 continue
             named = [f"{tag}_{tags[tag]}" for tag in ("repeat", "step") if tags[tag] is not None]

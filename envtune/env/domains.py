@@ -1,7 +1,11 @@
-"""A domain of one's own beside BFCL's eight: a tool class and tasks (docs/new_domain.md).
+"""Tasks of your own on BFCL's tools, or a domain of your own: a tool class with its tasks.
 
-    >>> domains.add(RestaurantAPI, TASKS)
+    >>> domains.add(RestaurantAPI, TASKS)      # docs/new_domain.md
     >>> Episode("restaurant_0")
+    >>> three = {"id": "mine", "user_turns": ["What is 3 times 4?"],
+    ...          "initial_config": {"MathAPI": {}}, "ground_truth": [["multiply(3, 4)"]]}
+    >>> domains.add_tasks([three])
+    ['mine']
 
 A tool class follows BFCL's form: public methods are tools, `_load_scenario(config, long_context)`
 sets the state, public attributes are what verdicts compare. Tool docs are read from signatures and
@@ -98,23 +102,42 @@ def add(cls: type, tasks: Sequence[dict]) -> list[str]:
         )
     bfcl.OWN_CLASSES[name] = (cls, docs)
     forget()  # in a notebook the same class is defined again and again
+    return add_tasks([{**task, "initial_config": {name: task["initial_config"]}} for task in tasks])
+
+
+def add_tasks(tasks: Sequence[dict]) -> list[str]:
+    """Register tasks on tool classes that are there, BFCL's or your own, and return their ids.
+
+    A task is as in `add`, but its initial_config holds the state of every class that it uses:
+    {"MathAPI": {}, "TwitterAPI": {...}}, as BFCL's tasks and the synthetic ones do. ValueError for
+    an id of these, or when a call of the ground truth raises.
+    """
     for number, entry in enumerate(tasks):
+        if entry["id"].startswith("synthetic_") or entry["id"] in bfcl.load_tasks():
+            raise ValueError(f"the id {entry['id']!r} is taken; choose another one for your task")
         if len(entry["user_turns"]) != len(entry["ground_truth"]):
             raise ValueError(
                 f"{entry['id']}: {len(entry['user_turns'])} user turns and "
                 f"{len(entry['ground_truth'])} lists of calls"
             )
         source = tuple(tuple(turn) for turn in entry["ground_truth"])
+        classes = tuple(entry["initial_config"])
+        known = (*bfcl.CLASSES, *bfcl.OWN_CLASSES)
+        if unknown := [name for name in classes if name not in known]:
+            raise ValueError(
+                f"{entry['id']}: no tool class is named {', '.join(unknown)}; initial_config has "
+                f"the state of each class that is used, of {', '.join(known)}"
+            )
         task = bfcl.Task(
             id=entry["id"],
             split="base",
             scenario=number,
             user_turns=tuple(entry["user_turns"]),
-            initial_config={name: entry["initial_config"]},
-            classes=(name,),
+            initial_config=entry["initial_config"],
+            classes=classes,
             withheld=(),
             withheld_until=None,
-            ground_truth=tuple(tuple(bfcl.parse_call(c, (name,)) for c in turn) for turn in source),
+            ground_truth=tuple(tuple(bfcl.parse_call(c, classes) for c in turn) for turn in source),
             ground_truth_source=source,
         )
         box = Toolbox.of_scenario(task.classes, task.initial_config)

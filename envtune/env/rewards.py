@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from numbers import Real
-from statistics import fmean
+from statistics import fmean, stdev
 
 from envtune import bfcl
 from envtune.bfcl import Call
@@ -68,6 +68,18 @@ def binary_reward(record: EpisodeRecord) -> float:
 def direct_reward(record: EpisodeRecord) -> float:
     """0.9 R_P + 0.1 R_format: the single-stage GRPO baseline [0..1]."""
     return 0.9 * progress_reward(record) + 0.1 * format_reward(record)
+
+
+def advantages(scores: Sequence[float], scale: str = "group") -> list[float]:
+    """A group's advantages as TRL computes them: minus the mean, over the standard deviation.
+
+    scale: Preset.scale_rewards; "none" leaves the division out.
+
+    >>> advantages([1.0, 0.0, 0.0, 1.0], "none")
+    [0.5, -0.5, -0.5, 0.5]
+    """
+    mean, width = fmean(scores), stdev(scores) + 1e-4 if scale == "group" else 1.0
+    return [(score - mean) / width for score in scores]
 
 
 def _similarity(call: Call, truth: Call) -> float:

@@ -12,7 +12,8 @@
       type: explain_dependency                # one of TYPES
       provenance: {made_by: hand, …}         # who wrote and who approved it
 
-The first record that matches, in file and line order, is shown. A success is never changed, and the
+The first record that matches, in file and line order, is shown; those of a folder of your own
+(`add_folder`) come first. A success is never changed, and the
 original error stays in the text. A hint is dropped if it would give away ground truth that the
 agent has not written or read.
 """
@@ -133,10 +134,14 @@ _FOLDERS = [paths.DATA / "hints"]
 
 
 def add_folder(folder: Path) -> None:
-    """Add a folder of records, such as those of your own domain. ValueError for a faulty one."""
+    """Add a folder of records of your own, which are tried before those that are there already.
+
+    ValueError for a faulty one.
+    """
+    load_hints.cache_clear()
     load_hints(folder)
     if folder not in _FOLDERS:
-        _FOLDERS.append(folder)
+        _FOLDERS.insert(0, folder)
     load_hints.cache_clear()
 
 

@@ -104,6 +104,19 @@ class Rollout:
     def record(self) -> EpisodeRecord:
         return self.episode.record
 
+    def tokens(self, chat: Chat) -> dict[str, list]:
+        """The completion to be looked at: texts, ids, mask, and logprobs of what was sampled.
+
+        logprobs are None where there are none: without a sampler that gives them all are 0.
+        """
+        given = any(self.logprobs)
+        known = [
+            round(logprob, 4) if given and sampled and logprob is not None else None
+            for logprob, sampled in zip(self.logprobs, self.mask, strict=True)
+        ]
+        texts = [chat.tokenizer.decode([token]) for token in self.completion_ids]
+        return {"texts": texts, "ids": self.completion_ids, "mask": self.mask, "logprobs": known}
+
     def _extend(
         self, ids: list[int], sampled: int, logprobs: Sequence[float | None] | None = None
     ) -> None:

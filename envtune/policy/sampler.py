@@ -153,6 +153,7 @@ class _Row:
     tokens: list[int]  # what its next context begins with, without an unfinished message
     draws: torch.Generator
     message: list[int] = field(default_factory=list)  # what is written of an unfinished message
+    scores: list[float] = field(default_factory=list)  # its tokens' log-probabilities, if wanted
     noise: torch.Tensor = torch.empty(0)  # a uniform draw for each of its tokens; none if greedy
 
     def continued_by(self, context: list[int]) -> bool:
@@ -184,6 +185,9 @@ class Sampler:
 
     Temperature 0 is greedy. Seed with torch.manual_seed: every row has its own generator, so its
     tokens do not depend on when other rows end.
+
+    logprobs: whether to return the log-probability of each sampled token, at this temperature (of
+        the model's own distribution if greedy).
     """
 
     def __init__(
@@ -194,11 +198,12 @@ class Sampler:
         temperature: float = 1.0,
         wait: float = 0.5,
         waste: float = 0.15,
+        logprobs: bool = False,
     ):
         self.model, self.pad = model, tokenizer.pad_token_id
         self.ends = end_ids(model.generation_config, tokenizer)
         self.message_tokens, self.temperature = message_tokens, temperature
-        self.wait, self.waste = wait, waste
+        self.wait, self.waste, self.logprobs = wait, waste, logprobs
         self.forget()
 
     def forget(self) -> None:
@@ -282,13 +287,14 @@ class Sampler:
 
     def _decode(
         self, written: torch.Tensor, noise: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sample until enough rows have ended or are full.
 
         written: how many tokens of its message each row already has (B,).
         noise: the draws for the tokens of a message (B, message_tokens), None if greedy.
 
-        Returns the new tokens (B, N), padded after a row's end, and which rows still write (B,).
+        Returns the new tokens (B, N), padded after a row's end, their log-probabilities (B, N), 0
+        where they are not wanted, and which rows still write (B,).
         """
         ids, mask = self.ids, self.mask
         left = ids[:, self.cache.get_seq_length() :]  # what the cache has not read yet
@@ -305,6 +311,7 @@ class Sampler:
         writing = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         ends = torch.tensor(self.ends, device=ids.device)
         new: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
         while int((~writing).sum()) < self.wait * len(ids):
             logits = self._read(left, mask, positions)
             if noise is not None:
@@ -315,15 +322,21 @@ class Sampler:
                 token = token.clamp(max=logits.shape[1] - 1)
             else:
                 token = logits.argmax(-1)
+            if self.logprobs:
+                known = torch.log_softmax(logits / (self.temperature or 1.0), -1)
+                scores.append(known.gather(1, token[:, None])[:, 0])
             token = torch.where(writing, token, self.pad)
             new.append(token)
             written = written + writing
             writing = writing & (token[:, None] != ends).all(1) & (written < self.message_tokens)
             left, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
-        return torch.stack(new, 1), writing
+        sampled = torch.stack(new, 1)
+        return sampled, torch.stack(scores, 1) if scores else sampled * 0.0, writing
 
-    def __call__(self, contexts: Sequence[list[int]]) -> tuple[list[list[int] | None], None]:
+    def __call__(
+        self, contexts: Sequence[list[int]]
+    ) -> tuple[list[list[int] | None], list[list[float]] | None]:
         places = self._continued(contexts)
         if places is None:
             self.forget()
@@ -344,17 +357,20 @@ class Sampler:
             if self.temperature:
                 noise = torch.stack([row.noise for row in rows]).to(device)
             written = torch.tensor([len(row.message) for row in rows], device=device)
-            new, writing = self._decode(written, noise)
+            new, scores, writing = self._decode(written, noise)
         messages: list[list[int] | None] = []
+        logprobs: list[list[float]] = []
         read = []  # of the new columns, how many hold a token of the row
-        for (context, row), tokens, unfinished in zip(
-            pairs, new.tolist(), writing.tolist(), strict=True
+        for (context, row), tokens, known, unfinished in zip(
+            pairs, new.tolist(), scores.tolist(), writing.tolist(), strict=True
         ):
             tokens = tokens[: self.message_tokens - len(row.message)]
             end = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
             tokens = tokens[: end + 1]
             message = row.message + tokens
+            logprobs.append(row.scores + known[: len(tokens)])
             row.tokens, row.message = (context, message) if unfinished else (context + message, [])
+            row.scores = logprobs[-1] if unfinished else []
             messages.append(None if unfinished else message)
             # the next wave starts with the last token of an unfinished message
             read.append(len(tokens) - unfinished)
@@ -362,4 +378,4 @@ class Sampler:
         columns = torch.arange(new.shape[1], device=device) < counts
         self.rows, self.ids = rows, torch.cat([self.ids, new], 1)
         self.mask = torch.cat([self.mask, columns.long()], 1)
-        return messages, None
+        return messages, logprobs if self.logprobs else None

@@ -19,11 +19,12 @@ PANELS = {
     "ablation_augmentation": ("accuracy", "progress", "recovery_rate"),
     "ablation_augmentation_deaf": ("accuracy", "progress", "recovery_rate"),
     "ablation_reward_3": ("accuracy", "progress", "grad_norm"),
-    "ablation_reward_1": ("accuracy", "progress", "grad_norm"),
+    "ablation_reward_4": ("accuracy", "progress", "grad_norm"),
     "kl_sweep": ("entropy", "accuracy", "progress"),
     "kl_sweep_scale": ("entropy", "accuracy", "grad_norm"),
     "hint_robustness": ("accuracy", "progress", "recovery_rate"),
     "training_tasks": ("accuracy", "progress", "entropy"),
+    "collapse_search": ("accuracy", "entropy", "grad_norm"),
 }
 """The metrics that each sweep's figure shows over the steps."""
 LEAST = 0.06
@@ -45,22 +46,35 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
     )
 
 
-def by_task(runs: pd.DataFrame) -> pd.DataFrame:
-    """Columns scenario, seed, valid, a row per evaluated task of each run, from the column
-    `scenarios` (experiments.accuracies)."""
+PARTS = ("all", "doing", "asking")
+"""The test tasks: all, those in which nothing is missing at the end, those without a value."""
+
+
+def _counts(text: str) -> dict[str, tuple[int, int]]:
+    """Valid tasks and tasks of each scenario, from the text that experiments.accuracies keeps."""
+    parts = (part.partition("=") for part in text.split())
+    return {name: (int(n.split("/")[0]), int(n.split("/")[1])) for name, _, n in parts}
+
+
+def by_task(runs: pd.DataFrame, part: str = "all") -> pd.DataFrame:
+    """Columns scenario, seed, valid, a row per evaluated task of each run, from the columns
+    `scenarios` and `scenarios_miss_param` (experiments.accuracies). `part`: one of PARTS."""
     rows = []
     for run in runs.to_dict("records"):
-        for part in run["scenarios"].split():
-            scenario, _, counts = part.partition("=")
-            right, n = map(int, counts.split("/"))
+        asking = _counts(run["scenarios_miss_param"]) if part != "all" else {}
+        counts = asking if part == "asking" else _counts(run["scenarios"])
+        for scenario, (right, n) in counts.items():
+            if part == "doing":
+                less = asking.get(scenario, (0, 0))
+                right, n = right - less[0], n - less[1]
             rows += [(scenario, run["seed"], 1.0)] * right
             rows += [(scenario, run["seed"], 0.0)] * (n - right)
     return pd.DataFrame(rows, columns=["scenario", "seed", "valid"])
 
 
-def _done(summary: pd.DataFrame, axis: str, value) -> pd.DataFrame:
+def _done(summary: pd.DataFrame, axis: str, value, part: str = "all") -> pd.DataFrame:
     """The finished runs of one value, a row per task."""
-    return by_task(summary.loc[(summary[axis] == value) & (summary["state"] == "done")])
+    return by_task(summary.loc[(summary[axis] == value) & (summary["state"] == "done")], part)
 
 
 def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -81,13 +95,16 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def difference(summary: pd.DataFrame, axis: str, one, other) -> Difference | None:
+def difference(summary: pd.DataFrame, axis: str, one, other, part="all") -> Difference | None:
     """Accuracy of one value minus that of the other, on the same tasks and with the same seeds.
 
-    With several seeds, stats.crossed; with one, stats.paired. None where they share no seed.
+    `part`: one of PARTS. With several seeds, stats.crossed; with one, stats.paired. None where
+    they share no seed.
     """
     keys = ["scenario", "seed"]
-    means: list[Any] = [_done(summary, axis, v).groupby(keys)["valid"].mean() for v in (one, other)]
+    means: list[Any] = [
+        _done(summary, axis, v, part).groupby(keys)["valid"].mean() for v in (one, other)
+    ]
     gain = (means[0] - means[1]).dropna().reset_index()
     if not len(gain):
         return None
@@ -111,7 +128,8 @@ def points(found: Difference) -> str:
     """
     mean, low, high = (f"{100 * value:+.1f}" for value in found[:3])
     seen = f"; {100 * found.detectable:.1f} would be seen" if found.detectable else ""
-    return f"{mean} points [{low}, {high}], p = {found.p_value:.3f}{seen}"
+    p = f"p = {found.p_value:.3f}" if found.p_value >= 0.0005 else "p < 0.001"
+    return f"{mean} points [{low}, {high}], {p}{seen}"
 
 
 def against(summary: pd.DataFrame, axis: str, reference) -> dict[Any, tuple[Difference, float]]:
@@ -134,7 +152,12 @@ def seeds_of(runs: pd.DataFrame) -> str:
 
 
 def figure(
-    summary: pd.DataFrame, curves: pd.DataFrame, axis: str, panels: Iterable[str], source: str
+    summary: pd.DataFrame,
+    curves: pd.DataFrame,
+    axis: str,
+    panels: Iterable[str],
+    source: str,
+    title: str = "",
 ) -> Figure:
     """Curves of the sweep, one panel per metric, the accuracy at the end, and what differs.
 
@@ -149,7 +172,7 @@ def figure(
         )
     panels, names = list(panels), list(dict.fromkeys(summary[axis]))
     curves, bands = curves.loc[curves[axis].isin(names)], len(names) <= BANDS
-    fig, axes = kit.canvas(1, len(panels) + 2, (2.7 * (len(panels) + 2), 3.4))
+    fig, axes = kit.canvas(1, len(panels) + 2, (2.7 * (len(panels) + 2), 3.4), title)
     *over_steps, ends, gains = axes[0]
     for ax, column in zip(over_steps, panels, strict=True):
         kit.panel(ax, curves, column, axis, names, bands, legend=False)
@@ -160,7 +183,8 @@ def figure(
         ends.plot(dots, [i + 0.25] * len(dots), ".", color=colours[name], alpha=0.6)
     ends.set(xlabel="accuracy at the end (greedy)", xlim=(0, 1.02), yticks=range(len(names)))
     ends.tick_params(axis="y", labelleft=False)
-    for name, (found, _) in against(summary, axis, names[0]).items():
+    compared = against(summary, axis, names[0])
+    for name, (found, _) in compared.items():
         kit.interval(gains, found[:3], names.index(name), colours[name])
     gains.axvline(0, color="0.4", linewidth=0.8)
     gains.axvspan(-LEAST, LEAST, color="0.92", zorder=0)
@@ -179,8 +203,18 @@ def figure(
         f"means over {kit.SMOOTH} steps; validation is one sampled episode per task.\n"
         f"At the end: greedy, {int(summary['n'].iloc[0])} tasks per seed, BFCL's checker, no "
         "hints; large dots pool the seeds (95%, for new tasks and seeds), small dots are seeds. "
-        f"Right: paired by task and seed; grey: within {100 * LEAST:.0f} points.",
+        f"Right: paired by task and seed; grey: within {100 * LEAST:.0f} points. "
+        + _apart(names[0], compared),
     )
+
+
+def _apart(reference, compared: dict[Any, tuple[Difference, float]]) -> str:
+    """Which values differ from the reference after Holm's correction, as a sentence."""
+    shown = {value: found for value, (found, p) in compared.items() if p < 0.05}
+    said = ", ".join(f"{value} ({100 * found.mean:+.1f})" for value, found in shown.items())
+    if said:
+        return f"Apart from {reference} also after Holm's correction: {said}."
+    return f"None is apart from {reference} after Holm's correction."
 
 
 def ranking_text(summary: pd.DataFrame, axis: str) -> str:
@@ -202,11 +236,4 @@ def ranking_text(summary: pd.DataFrame, axis: str) -> str:
             found, p = compared[row["value"]]
             line += f"; against {reference} {points(found)}; p = {p:.3f} after Holm"
         lines.append(line)
-    shown = {value: found for value, (found, p) in compared.items() if p < 0.05}
-    said = ", ".join(f"{value} ({100 * found.mean:+.1f})" for value, found in shown.items())
-    end = (
-        f"Apart from {reference} also after Holm's correction: {said}."
-        if said
-        else f"None is apart from {reference} after Holm's correction."
-    )
-    return "\n".join([*lines, "", end, *missing])
+    return "\n".join([*lines, "", _apart(reference, compared), *missing])

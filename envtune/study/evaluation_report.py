@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from envtune.common import paths
 from envtune.common.stats import FEW, Difference
+from envtune.env import failures
 from envtune.study import kit
 from envtune.train import evaluation, evaluation_run
 
@@ -44,6 +45,8 @@ def difference_text(found: Mapping) -> str:
             "the least difference that this comparison would see four times in five is "
             f"{100 * found['detectable']:.1f} points"
         )
+    if (low > 0 or high < 0) != (found["p_value"] < 0.05):
+        number += " (which decides: too few scenarios differ for the interval)"
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}], {number}; {least}"
 
 
@@ -88,7 +91,9 @@ def text(found: Mapping) -> str:
             f"with hints: {share_text(hinted['accuracy'])}, {difference_text(hinted['gain'])}"
         )
     if other := found.get("against"):
-        lines.append(f"against {other['name']}: {difference_text(other)}")
+        lines.append(
+            f"against {other['name']}, on {other['tasks']} tasks: {difference_text(other)}"
+        )
     return "\n".join([*lines, f"everything else: {paths.runs() / found['name']}"])
 
 
@@ -126,7 +131,11 @@ def accuracy_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Fig
     fig, axes = kit.canvas(1, 3, (11, 3.6), "", sharex=True)
     for ax, (title, kinds) in zip(axes[0], panels.items(), strict=True):
         order = first.loc[first["by"].isin(kinds)]
-        labels = [f"{kit.label(row['group'])} ({row['n']})" for row in order.to_dict("records")]
+        labels = []
+        for by, group in order.set_index(["by", "group"]).index:
+            found = (t.loc[(t["by"] == by) & (t["group"] == group), "n"] for t in tables.values())
+            counts = dict.fromkeys(str(n) for part in found for n in part)
+            labels.append(f"{kit.label(group)} ({'; '.join(counts)})")
         for i, (name, table) in enumerate(tables.items()):
             rows = table[table["by"].isin(kinds)].set_index(["by", "group"])
             rows = rows.reindex(pd.MultiIndex.from_frame(order.loc[:, ["by", "group"]]))
@@ -144,8 +153,8 @@ def accuracy_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Fig
     return kit.finish(
         fig,
         f"{source}. BFCL's checker and limits, no hints. Bars: 95%, bootstrap over scenarios, "
-        "crossed with repeats. In brackets: episodes of the first policy. A task counts in each of "
-        "its domains; a turn that was not reached is lost.",
+        "crossed with repeats. In brackets: episodes (of each policy, where they differ). A task "
+        "counts in each of its domains; a turn that was not reached is lost.",
     )
 
 
@@ -158,7 +167,7 @@ def failure_figure(evaluations: Mapping[str, pd.DataFrame], source: str) -> Figu
             bars[f"{name}: {kit.label(split)} ({len(part)})"] = part[
                 "failure"
             ].value_counts() / len(part)
-    table = pd.DataFrame(bars).T.reindex(columns=evaluation.FAILURES).fillna(0.0)
+    table = pd.DataFrame(bars).T.reindex(columns=failures.FAILURES).fillna(0.0)
     table = table[[kind for kind in table if table[kind].to_numpy().any()]]
     fig, [[ax]] = kit.canvas(1, 1, (9, 1.6 + 0.3 * len(table)))
     if len(table.columns):

@@ -14,14 +14,29 @@ from envtune.study import kit
 
 
 def _shade_stages(ax, data: pd.DataFrame, named: bool) -> None:
+    width = data["at"].to_numpy().max()
     for number, (stage, part) in enumerate(data.groupby("stage", sort=False)):
-        trained = part.loc[part["step"] > 0, "at"]
-        start, end = trained.min() - 1 if len(trained) else part["at"].min(), part["at"].max()
+        at = part["at"].to_numpy()
+        trained = at[part["step"].to_numpy() > 0]
+        start, end = trained.min() - 1 if len(trained) else at.min(), at.max()
         ax.axvspan(start, end, color=("0.95", "0.89")[number % 2], zorder=0, linewidth=0)
-        if named:  # on two lines, so that a short stage's name fits its span
+        if named:  # on two lines, so that a short stage's name fits its span, or its number alone
             name = kit.STAGE_LABELS.get(str(stage), str(stage)).replace(" ", "\n", 1)
-            at = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-            ax.text((start + end) / 2, 1.02, name, fontsize=7, **at)
+            if end - start < 0.15 * width:
+                name = name.partition("\n")[0]
+            place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            ax.text((start + end) / 2, 1.02, name, fontsize=7, **place)
+
+
+def _of_one_run(data: pd.DataFrame, source: str) -> str:
+    """The caption of a run's curves: what they are means of, and the marks that occur."""
+    train, validation = (data.loc[data["kind"] == k, "episodes"] for k in ("train", "validation"))
+    text = f"Own run: {source}. Training: mean of {train.mean():.0f} episodes per step."
+    if len(validation):
+        tasks = f"{validation.mean():.0f} tasks"
+        text += f" Validation: {tasks}, BFCL's checker, sampled as in training, no hints."
+    marks = "; ".join(mark for kind, mark in EVENTS.items() if kind in set(data["kind"]))
+    return f"{text}\n{marks}." if marks else text
 
 
 EVENTS = {
@@ -86,12 +101,37 @@ def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     for ax in axes[1]:
         ax.get_legend().remove()
     _mark_events(axes[0, 1], axes[1, 0], data.loc[data["kind"].isin(list(EVENTS))])
-    text = f"Own run: {source}. Training: mean of {train['episodes'].mean():.0f} episodes per step."
-    if len(validation):
-        tasks = f"{validation['episodes'].mean():.0f} tasks"
-        text += f" Validation: {tasks}, BFCL's checker, sampled as in training, no hints."
-    marks = "; ".join(mark for kind, mark in EVENTS.items() if kind in set(data["kind"]))
-    return kit.finish(fig, f"{text}\n{marks}." if marks else text)
+    return kit.finish(fig, _of_one_run(data, source))
+
+
+def training_curves(data: pd.DataFrame, source: str) -> Figure:
+    """What is watched while training runs: reward, accuracy, entropy, KL, gradient norm, steps.
+
+    Stages are shaded, alarms and decisions marked as in `stage_dynamics`, whose arguments it takes.
+    """
+    data = data.loc[data["kind"] != "sft"]
+    train, validation = data.loc[data["kind"] == "train"], data.loc[data["kind"] == "validation"]
+    fig, axes = kit.canvas(2, 3, (12, 5), sharex=True)
+    panels = (
+        (train, ["progress", "reward"], "training\n(sampled)"),
+        (validation, ["accuracy"], "validation accuracy\n(sampled)"),
+        (train, ["grad_norm"], "gradient norm"),
+        (train, ["entropy"], "entropy\n(nats per token)"),
+        (train, ["kl"], "KL to the stage's start\n(nats per token)"),
+        (train, ["steps_per_episode"], "steps per episode"),
+    )
+    for number, (ax, (part, columns, name)) in enumerate(zip(axes.flat, panels, strict=True)):
+        _shade_stages(ax, data, named=number < 3)
+        known = [column for column in columns if column in part]  # no KL where beta is 0
+        long = part.melt(["at", "stage"], known, "metric").replace({"metric": kit.LABELS}).dropna()
+        if len(long):
+            look = {"units": "stage", "estimator": None, "marker": "o"}
+            kit.lines(ax, long, "value", "metric", legend=number == 0, **look)
+        ax.set(xlabel="optimiser step, stages in order", ylabel=name)
+        ax.set_ylim(0, 1.05 if name.startswith("validation") else None)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_events(axes[0, 1], axes[0, 2], data.loc[data["kind"].isin(list(EVENTS))])
+    return kit.finish(fig, _of_one_run(data, source))
 
 
 def held_out_curves(table: pd.DataFrame, source: str) -> Figure:

@@ -53,6 +53,7 @@ COLOURS = {
     **dict.fromkeys(("SFT", "sampled"), ORANGE),
     **dict.fromkeys(("without hints", "binary"), ORANGE),
     "direct GRPO": BROWN,
+    "direct GRPO, 3 times": tuple(0.55 * part for part in BROWN),
     "ToolRL": RED,
     "validation accuracy": "0.25",
     "gradient norm": RED,
@@ -67,12 +68,16 @@ for _shade, _stage in zip(sns.light_palette(BLUE, 6)[2:], STAGE_LABELS.values(),
 
 
 def colours(names: Iterable) -> dict:
-    """A colour for each name: its own in COLOURS, else the next one that none of them has."""
+    """A colour for each name: its own in COLOURS, else the next one that none of them has.
+
+    "paper: ToolRL" has the colour of "ToolRL".
+    """
     names = list(dict.fromkeys(names))
-    taken = [COLOURS[name] for name in names if name in COLOURS]
+    own = {name: COLOURS.get(str(name).removeprefix("paper: ")) for name in names}
+    taken = [colour for colour in own.values() if colour]
     palette = (GREEN, PURPLE, ORANGE, BROWN, RED, SKY, GREY, BLUE, PINK, YELLOW)
     free = itertools.cycle([c for c in palette if c not in taken] or palette)
-    return {name: COLOURS[name] if name in COLOURS else next(free) for name in names}
+    return {name: colour or next(free) for name, colour in own.items()}
 
 
 def label(name) -> str:
@@ -108,6 +113,34 @@ def finish(fig: Figure, text: str) -> Figure:
     fig.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
     fig.text(0.01, 0.01, "\n".join(lines), va="bottom", fontsize=7, color="0.35")
     return fig
+
+
+def table(data: pd.DataFrame, text: str, title: str = "") -> Figure:
+    """A table of texts as a figure; a line between the values of the first of its two indexes."""
+    body = data.reset_index()
+    group = body.iloc[:, 0]
+    body.iloc[:, 0] = group.where(~group.duplicated(), "")
+    fig, [[ax]] = canvas(1, 1, (7.2, 0.9 + 0.17 * len(body)), title)
+    ax.set_axis_off()
+    width = [1.3 * max(map(len, (name, *body[name]))) for name in body.columns]
+    cells = ax.table(
+        body.to_numpy(),
+        colLabels=list(body.columns),
+        colWidths=[part / sum(width) for part in width],
+        cellLoc="right",
+        bbox=(0, 0, 1, 1),
+    )
+    cells.auto_set_font_size(False)
+    cells.set_fontsize(7)
+    last = [-1, *(i for i in range(len(body)) if i + 1 == len(body) or body.iloc[i + 1, 0])]
+    for (row, column), cell in cells.get_celld().items():
+        if column < data.index.nlevels:
+            cell.set_text_props(ha="left")
+        cell.visible_edges = "B" if row - 1 in last else ""
+        cell.set(edgecolor="0.6", linewidth=0.7)
+        if row == 0:
+            cell.set_text_props(weight="bold")
+    return finish(fig, text)
 
 
 def lines(ax, data: pd.DataFrame, y: str, hue: str, names: Sequence = (), x: str = "at", **how):

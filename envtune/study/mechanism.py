@@ -22,7 +22,7 @@ from tqdm import tqdm
 from envtune import bfcl, hints
 from envtune.common import paths
 from envtune.common.files import atomic, load_metrics, read_lines
-from envtune.record import EpisodeRecord, Outcome
+from envtune.record import EpisodeRecord, Outcome, untag
 from envtune.study import kit
 
 HABITS = {
@@ -94,10 +94,10 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
     """COLUMNS, a row per step and habit of a run's training episodes: how often of how many."""
     counts: dict[tuple, list[int]] = {}
     for line in read_lines(folder / "episodes.jsonl.gz"):
-        stage, step, kind = (line.pop(name) for name in ("stage", "step", "kind"))
-        if kind == "train":
-            for habit, showed in habits_of(EpisodeRecord.from_dict(line)):
-                entry = counts.setdefault((stage, step, habit), [0, 0])
+        tags, data = untag(line)
+        if tags["kind"] == "train":
+            for habit, showed in habits_of(EpisodeRecord.from_dict(data)):
+                entry = counts.setdefault((tags["stage"], tags["step"], habit), [0, 0])
                 entry[0] += showed
                 entry[1] += 1
     rows = [(*key, *entry) for key, entry in counts.items()]

@@ -10,11 +10,13 @@ itself, so a copy under another name, or with more parameters, works the same.
 
 import ast
 import json
+import math
 import os
 import re
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -156,22 +158,56 @@ def show(figure, file: Path, width: int = 900) -> None:
 
 
 def _draw(file: Path, stopped: threading.Event, name: str) -> None:
-    """Show the share that the kernel reports, with the time left, until told to stop."""
-    interval = 1.0 if sys.stderr.isatty() else 20.0
-    with tqdm(
-        total=100,
-        bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
-        mininterval=interval,
-        ncols=110,
-        desc=name,
-    ) as bar:
-        ended = False
+    """Show what the kernel reports, with the time left, until told to stop.
+
+    A bar in a terminal; elsewhere a plain line, when there is news and at most every 20 seconds.
+    """
+    terminal = sys.stderr.isatty()
+    with (
+        open(os.devnull, "w") as nowhere,
+        tqdm(
+            total=100,
+            bar_format="{percentage:3.0f}%|{bar:30}| {elapsed} elapsed, {remaining} left  {desc}",
+            ncols=110 if terminal else 200,
+            desc=name,
+            file=sys.stderr if terminal else nowhere,
+        ) as bar,
+    ):
+        ended, said, said_at = False, "", -math.inf
         while not ended:
             ended = stopped.wait(0.5)
             if file.exists():
                 state = json.loads(file.read_text())
                 bar.set_description_str(state["text"], refresh=False)
                 bar.update(max(0.0, 100 * state["share"] - bar.n))
+            now, text = time.monotonic(), bar.desc
+            if not terminal and text != said and (ended or now - said_at > 20):
+                print(bar, file=sys.stderr, flush=True)
+                said, said_at = text, now
+
+
+def _execute(notebook: Path, out: Path, parameters: dict) -> None:
+    """papermill's execution, begun again when a kernel, or a server in a cell, lost its port."""
+    import papermill
+
+    for attempt in range(1, TRIES + 1):
+        try:
+            papermill.execute_notebook(
+                notebook,
+                out,
+                parameters,
+                cwd=notebook.parent,
+                progress_bar=False,
+                kernel_name="python3",
+                extra_arguments=["--IPKernelApp.log_level=40"],  # warnings would cut up the bar
+            )
+            return
+        except Exception as error:
+            # a cell's error has the whole traceback as its text, which may name a port in passing
+            cell = isinstance(error, papermill.PapermillExecutionError)
+            text = f"{error.ename}: {error.evalue}" if cell else f"{type(error).__name__}: {error}"
+            if attempt == TRIES or not PORT_RACE.search(text):
+                raise
 
 
 def run(notebook: Path, parameters: dict | None = None) -> Path:
@@ -196,21 +232,7 @@ def run(notebook: Path, parameters: dict | None = None) -> Path:
         drawer = threading.Thread(target=_draw, args=(file, stopped, notebook.stem))
         drawer.start()
         try:
-            for attempt in range(1, TRIES + 1):
-                try:
-                    papermill.execute_notebook(
-                        notebook,
-                        unfinished,
-                        parameters,
-                        cwd=notebook.parent,
-                        progress_bar=False,
-                        kernel_name="python3",
-                        extra_arguments=["--IPKernelApp.log_level=40"],  # else it cuts up the bar
-                    )
-                    break
-                except RuntimeError as error:  # no cell has run yet
-                    if attempt == TRIES or not PORT_RACE.search(str(error)):
-                        raise
+            _execute(notebook, unfinished, parameters)
             unfinished.replace(out)
             file.write_text(json.dumps({"share": 1.0, "text": f"{notebook.stem} done"}))
         except papermill.PapermillExecutionError as error:

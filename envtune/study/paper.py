@@ -8,7 +8,6 @@ that exist: where a run is missing there is no panel, and the caption says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,74 +15,17 @@ from matplotlib.figure import Figure
 
 from envtune.common import files, paths
 from envtune.study import ablations, figures, kit
-
-SPLITS = tuple(kit.SPLIT_LABELS)
-OURS = "tiny-agent (no evidence about large models)"
-
-
-@dataclass(frozen=True)
-class SourceRuns:
-    """Names of the sweeps and runs, in runs/ or data/reference_runs, that our panels show."""
-
-    curriculum: str = "ablation_curriculum"
-    augmentation: str = "ablation_augmentation"
-    reward: str = "ablation_reward_3"  # tasks of three requests; those of one end in _1
-    kl: str = "kl_sweep"  # the sweep against the reward's scale has this name with _scale
-    robustness: str = "hint_robustness"
-    training_tasks: str = "training_tasks"
-    baselines: str = "baselines"
-    dynamics: str = "cpu_tiny_seed0"  # one run with all four stages
-    model: str = OURS
-    own_runs_first: bool = False  # prefer a sweep in runs/ to the committed one of that name
-
-    @property
-    def ablations(self) -> tuple[str, ...]:
-        """The sweeps in the order of ablations.PANELS."""
-        first = (self.curriculum, self.augmentation, f"{self.augmentation}_deaf", self.reward)
-        short = self.reward.replace("_3", "_1")
-        return (*first, short, self.kl, f"{self.kl}_scale", self.robustness, self.training_tasks)
-
-
-def finished_sweep(
-    name: str, runs: SourceRuns, cases: Sequence[str] = ()
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """(summary, curves) of a sweep's finished runs, None where there is none.
-
-    `cases` selects some of its cases. ValueError for a sweep whose points have no `case`.
-    """
-    try:
-        summary, curves = ablations.load_sweep(name, runs.own_runs_first)
-    except FileNotFoundError:
-        return None
-    if "case" not in summary:
-        raise ValueError(
-            f"the sweep {name!r} cannot be drawn here: its points have no `case`, the name of "
-            f"what each of them does (it has {', '.join(summary)})"
-        )
-    summary = summary.loc[summary["state"] == "done"]
-    if cases:
-        summary, curves = (table.loc[table["case"].isin(cases)] for table in (summary, curves))
-    return (summary, curves) if len(summary) else None
-
-
-def _published(name: str, **only: str) -> pd.DataFrame:
-    """The rows of a file in data/paper that have these values."""
-    table = pd.read_csv(paths.DATA / "paper" / f"{name}.csv")
-    for column, value in only.items():
-        table = table.loc[table[column] == value]
-    return table
-
-
-def _source(summary: pd.DataFrame, runs: SourceRuns) -> str:
-    return (
-        f"Own runs: {runs.model}; {summary['run'].nunique()} runs, "
-        f"{ablations.seeds_of(summary)}, n = {int(summary['n'].iloc[0])} tasks per seed, "
-        "BFCL's checker."
-    )
-
-
-def _missing(notebook: str) -> str:
-    return f"Own runs: no runs yet ({notebook})."
+from envtune.study.paper_tables import TABLE_TITLES, TABLES
+from envtune.study.source_runs import (
+    DIRECT_AND_FOUR,
+    SPLITS,
+    SourceRuns,
+    finished_sweep,
+    no_runs,
+    published_table,
+    reading,
+    runs_text,
+)
 
 
 def _own_curves(
@@ -91,62 +33,7 @@ def _own_curves(
 ) -> str:
     """Where a sweep's curves come from, or which notebook would make them."""
     bands = f"{more}Bands: least to largest seed."
-    return f"{_source(found[0], runs)} {bands}" if found else _missing(f"notebook {book}")
-
-
-QWEN = "Paper: published values, Qwen2.5-7B-Instruct, 100 tasks per split."
-
-
-def _bars(
-    title: str,
-    published: pd.DataFrame,
-    own: pd.DataFrame | None = None,
-    own_title: str = "own runs",
-    text: str = QWEN,
-    **how,
-) -> Figure:
-    """The published values, and ours beside them where there are runs.
-
-    `published` has a column `case` and a column per group of bars [percent]; `own` has case, split
-    and accuracy [0..1], one row per bar or per seed.
-    """
-    fig, axes = kit.canvas(1, 1 if own is None else 2, (7.2, 3.2), title, sharey=True)
-    long = published.melt("case", var_name="split", value_name="accuracy")
-    kit.bars(axes[0, 0], long.assign(accuracy=long["accuracy"] / 100), "split", "accuracy", "case")
-    axes[0, 0].set_title("the paper")
-    if own is not None:
-        kit.bars(axes[0, 1], own, "split", "accuracy", "case", **how)
-        axes[0, 1].set_title(own_title)
-    return kit.finish(fig, text)
-
-
-def _by_split(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns accuracy_<split> as one column accuracy, beside case, seed and split."""
-    table = rows.set_index(["case", "seed"]).loc[:, [f"accuracy_{split}" for split in SPLITS]]
-    table = table.set_axis(SPLITS, axis=1).reset_index()
-    return table.melt(["case", "seed"], var_name="split", value_name="accuracy")
-
-
-def _table1_published() -> pd.DataFrame:
-    table = _published("table1_bfcl_v3", model="Qwen2.5-7B-Instruct")
-    return table.rename(columns={"method": "case"}).loc[:, ["case", *SPLITS]]
-
-
-def table1(runs: SourceRuns) -> Figure:
-    """In-distribution: the paper's methods on Qwen2.5-7B-Instruct beside ours.
-
-    Our runs are those of notebook 08; direct GRPO and the four stages come from the curriculum's
-    sweep.
-    """
-    title, own = "Table 1: in-distribution, BFCL V3 multi-turn", None
-    text = _missing("notebook 08, over seeds")
-    if found := finished_sweep(runs.baselines, runs):
-        rows = found[0]
-        if other := finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR):
-            rows = pd.concat([rows, other[0]])
-        own = _by_split(rows)
-        text = _source(rows, runs) + " Dots: seeds. Trained and judged on the same tasks."
-    return _bars(title, _table1_published(), own, "own runs (greedy)", f"{QWEN}\n{text}")
+    return f"{runs_text(found[0], runs)} {bands}" if found else no_runs(f"notebook {book}")
 
 
 def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
@@ -156,66 +43,21 @@ def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
     """
     tasks = pd.concat(results, names=["case"]).reset_index("case")
     tasks = tasks.assign(accuracy=tasks["valid"].astype(float))
+    published = published_table("table1_bfcl_v3", model="Qwen2.5-7B-Instruct")
+    published = published.rename(columns={"method": "case"}).loc[:, ["case", *SPLITS]]
+    long = published.melt("case", var_name="split", value_name="accuracy")
+    fig, [[theirs, ours]] = kit.canvas(1, 2, (7.2, 3.2), "Methods, accuracy by split", sharey=True)
+    kit.bars(theirs, long.assign(accuracy=long["accuracy"] / 100), "split", "accuracy", "case")
+    theirs.set_title("the paper")
+    kit.bars(ours, tasks, "split", "accuracy", "case", errorbar=kit.exact95)
+    ours.set_title("own run (greedy)")
     counts = sorted(set(next(iter(results.values()))["split"].value_counts()))
-    text = (
+    return kit.finish(
+        fig,
         f"Own run: {source}, n = {' to '.join(map(str, counts))} tasks per split, with 95% "
-        "exact intervals, one seed.\nPaper: published means, 100 tasks per split; its 'none' is "
-        "the untrained model. Not a comparison between the panels."
+        "exact intervals, one seed.\nPaper: published values, Qwen2.5-7B-Instruct, 100 tasks per "
+        "split; its 'none' is the untrained model. Not a comparison between the panels.",
     )
-    how = {"errorbar": kit.exact95}
-    title = "Methods, accuracy by split"
-    return _bars(title, _table1_published(), tasks, "own run (greedy)", text, **how)
-
-
-def table2(runs: SourceRuns) -> Figure:
-    """Out of distribution: the paper's values only; notebook 11 draws runs of one's own."""
-    names = {
-        "method": "case",
-        "bfcl_v4_average": "BFCL V4",
-        "tau2_average": "tau2-bench",
-        "acebench_agent_average": "ACEBench\nAgent",
-    }
-    table = _published("table2_ood", model="Llama-3.1-8B-Instruct").rename(columns=names)
-    own = "Own runs: none here; notebook 11 or `python -m envtune ood` makes and draws them."
-    text = f"Paper: published averages, Llama-3.1-8B-Instruct.\n{own}"
-    return _bars("Table 2: out of distribution", table.loc[:, list(names.values())], text=text)
-
-
-DIRECT_AND_FOUR = ("direct GRPO", "four stages")
-STEPS_OF_TABLE3 = ("none", "direct GRPO", "+ stage 1", "+ stage 2", "+ stage 3", "+ stage 4")
-
-
-def after_each_stage(curves: pd.DataFrame) -> pd.DataFrame:
-    """Table 3's rows from the validations of the curriculum's sweep.
-
-    Before training, after each stage of "four stages", and after direct GRPO.
-    """
-    rows = []
-    validations = curves.loc[curves["kind"] == "validation"]
-    for (case, _), run in validations.groupby(["case", "seed"], sort=False):
-        ends = run.drop_duplicates("stage", keep="last")
-        if case == "four stages":
-            rows.append(run.head(1).assign(case="none"))
-        steps = STEPS_OF_TABLE3[2:] if case == "four stages" else STEPS_OF_TABLE3[1:2]
-        rows.append(ends.assign(case=steps))
-    return pd.concat(rows)
-
-
-def table3(runs: SourceRuns) -> Figure:
-    """Stage by stage and direct GRPO."""
-    published = _published("table3_curriculum", model="Qwen2.5-7B-Instruct")
-    published = published.rename(columns={"training": "case"}).loc[:, ["case", *SPLITS]]
-    own, text = None, _missing("notebook 12")
-    if found := finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR):
-        rows = after_each_stage(found[1])
-        own = _by_split(rows)
-        text = (
-            f"Own runs: {runs.model}; validations (a sampled episode per task) of "
-            f"{rows['seed'].nunique()} curricula and of direct GRPO, {ablations.seeds_of(rows)}, "
-            f"n = {int(rows['episodes'].iloc[0])} tasks per seed, BFCL's checker. Dots: seeds."
-        )
-    title, how = "Table 3: the curriculum against one stage", {"names": STEPS_OF_TABLE3}
-    return _bars(title, published, own, "own runs (sampled)", f"{QWEN}\n{text}", **how)
 
 
 def _curves(
@@ -253,14 +95,20 @@ def _four_splits(
     name: str, title: str, own: str, cases: Sequence[str], notebook: int, runs: SourceRuns
 ) -> Figure:
     """Figure 4: validation accuracy on each split, of two cases."""
-    data = _published(name).replace({"series": HINTS})
+    data = published_table(name).replace({"series": HINTS})
     stages = data.groupby("panel")["stage"].first()
     theirs = data.pivot(index=["series", "step"], columns="panel", values="accuracy")
     theirs = theirs.add_prefix("accuracy_").loc[list(cases)].reset_index()
     theirs = theirs.rename(columns={"series": "case", "step": "at"})
     found = finished_sweep(own, runs, cases)
-    text = f"{DIGITISED}; a gap could not be read off the image.\n"
+    last = theirs.groupby("case")[[f"accuracy_{split}" for split in SPLITS]].last()
+    above = (last.loc[cases[0]] > last.loc[cases[1]]).sum()
+    text = (
+        f"{DIGITISED}; a gap could not be read off the image. {cases[0].capitalize()} ends above "
+        f"{cases[1]} on {above} of {len(SPLITS)} splits.\n"
+    )
     text += _own_curves(found, runs, notebook, "One sampled episode per task. ")
+    text += reading(found, *cases)
     labels = {split: kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS}
     heads = [f"{label}\nthe paper, stage {stages[split]}" for split, label in labels.items()]
     own_heads = [f"{label}\nown runs" for label in labels.values()]
@@ -285,20 +133,41 @@ UNAVAILABLE = "Paper figure unavailable."
 
 
 def dynamics(runs: SourceRuns) -> pd.DataFrame | None:
-    """Metrics of the run with all four stages, or None; `at` counts steps over all stages."""
-    file = paths.DATA / "reference_runs" / f"{runs.dynamics}.parquet"
+    """Metrics of the runs with all four stages, with a column seed; None where there is none.
+
+    `at` counts steps over all stages.
+    """
     if (paths.runs() / runs.dynamics / "metrics.jsonl").exists():
-        return files.load_metrics(paths.runs() / runs.dynamics)
-    return pd.read_parquet(file) if file.exists() else None
+        return files.load_metrics(paths.runs() / runs.dynamics).assign(seed=0)
+    kept = sorted((paths.DATA / "reference_runs").glob(f"{runs.dynamics}_seed*.parquet"))
+    parts = [pd.read_parquet(file).assign(seed=file.stem.rpartition("seed")[2]) for file in kept]
+    return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _at_the_ends(data: pd.DataFrame, columns: Sequence[str], end: str) -> pd.DataFrame:
+    """The first or last ("head", "tail") three values of each metric and seed, one of accuracy."""
+    parts = {}
+    for column in columns:
+        validated = column == "accuracy"
+        rows = data.loc[data["kind"] == ("validation" if validated else "train")]
+        groups = rows.sort_values("at").groupby("seed")[column]
+        parts[column] = getattr(groups, end)(1 if validated else 3)
+    return pd.DataFrame(parts)
 
 
 def _dynamics(title: str, columns: Sequence[str], stages: int, runs: SourceRuns) -> Figure:
-    """The first `stages` stages of the run with all four, a colour per stage."""
-    data, text = dynamics(runs), f"{UNAVAILABLE} {_missing('notebook 00')}"
+    """The first `stages` stages of the runs with all four, a colour per stage."""
+    data, text = dynamics(runs), f"{UNAVAILABLE} {no_runs('make bench')}"
     if data is not None:
         data = data.loc[data["stage"].isin(list(dict.fromkeys(data["stage"]))[:stages])]
+        first, last = (_at_the_ends(data, columns, end).mean() for end in ("head", "tail"))
+        changes = (f"{kit.label(c)} {first[c]:.2f} to {last[c]:.2f}" for c in columns)
         data = data.replace({"stage": kit.STAGE_LABELS})
-        text = f"{UNAVAILABLE} Own run: {runs.model}, {runs.dynamics}."
+        text = (
+            f"{UNAVAILABLE} Own runs: {runs.model}, {runs.dynamics}, {ablations.seeds_of(data)}; "
+            f"mean and range of the seeds, training curves over {kit.SMOOTH} steps. Means of "
+            f"the first and last three steps (validation: first and last): {', '.join(changes)}."
+        )
     return _curves(title, columns, [([""] * len(columns), data)], text, hue="stage")
 
 
@@ -313,13 +182,33 @@ def figure5b(runs: SourceRuns) -> Figure:
     return _dynamics("Figure 5b: the whole curriculum", ("accuracy", "grad_norm"), 4, runs)
 
 
+def _mean_by_case(curves: pd.DataFrame, column: str, kind: str, how: str) -> pd.Series:
+    """Per case the mean over seeds of the largest or the last value of a metric."""
+    rows = curves.loc[curves["kind"] == kind].sort_values("at")
+    by_seed = rows.groupby(["case", "seed"], sort=False)[column].agg(how)
+    return by_seed.groupby("case", sort=False).mean()
+
+
 def figure6(runs: SourceRuns) -> Figure:
     """Single-stage GRPO: accuracy and gradient norm."""
-    table = _published("fig6_single_stage").pivot(index="step", columns="series", values="value")
+    table = published_table("fig6_single_stage").pivot(
+        index="step", columns="series", values="value"
+    )
     theirs = table.rename_axis(index="at").reset_index().assign(case="direct GRPO")
-    found = finished_sweep(runs.curriculum, runs, DIRECT_AND_FOUR[:1])
+    long = "direct GRPO, 3 times"
+    found = finished_sweep(runs.curriculum, runs, (DIRECT_AND_FOUR[0], long))
+    text = (
+        f"{DIGITISED}; accuracy falls from {theirs['accuracy'].max():.2f} to "
+        f"{theirs['accuracy'].dropna().iloc[-1]:.2f}.\n{_own_curves(found, runs, 12)}"
+    )
+    if found:
+        best, last = (_mean_by_case(found[1], "accuracy", "validation", f) for f in ("max", "last"))
+        text += " Validation accuracy, best and last: " + ", ".join(
+            f"{case} {best[case]:.2f}, {last[case]:.2f}" for case in best.index
+        )
+        text += f"; largest gradient norm {found[1]['grad_norm'].max():.2f}."
     rows = [(["the paper"] * 2, theirs), (["own runs"] * 2, found and found[1])]
-    columns, text = ("accuracy", "grad_norm"), f"{DIGITISED}.\n{_own_curves(found, runs, 12)}"
+    columns = ("accuracy", "grad_norm")
     return _curves("Figure 6: one stage alone (direct GRPO)", columns, rows, text, sharey="col")
 
 
@@ -329,15 +218,20 @@ def figure7(runs: SourceRuns) -> Figure:
     text = f"{UNAVAILABLE} Its text: without a strong KL entropy collapses.\n"
     text += _own_curves(found, runs, 15)
     curves = found and found[1].sort_values("beta", kind="stable")
+    if curves is not None:
+        last = _mean_by_case(curves, "entropy", "train", "last")
+        text += " Entropy of the last step: " + ", ".join(
+            f"{case} {value:.3f}" for case, value in last.items()
+        )
+        text += "." + reading(found, "beta 0.1", "beta 0")
     title, columns = "Figure 7: the KL weight", ("entropy", "accuracy")
     return _curves(title, columns, [(["own runs"] * 2, curves)], text)
 
 
 FIGURES: dict[str, Callable[[SourceRuns], Figure]] = {
-    f.__name__: f
-    for f in (table1, table2, table3, figure4a, figure4b, figure5a, figure5b, figure6, figure7)
+    f.__name__: f for f in (figure4a, figure4b, figure5a, figure5b, figure6, figure7)
 }
-"""The tables and figures of the paper, by name."""
+"""The figures of the paper, by name."""
 
 
 def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
@@ -349,7 +243,10 @@ def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
 
 def draw_all(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
     """Draw every table and figure as PNG and PDF; returns the PNG files by name."""
-    return _draw(folder, {name: draw(runs or SourceRuns()) for name, draw in FIGURES.items()})
+    runs = runs or SourceRuns()
+    titles = dict(zip(TABLES, TABLE_TITLES, strict=True))
+    made = {name: kit.table(*table(runs), titles[name]) for name, table in TABLES.items()}
+    return _draw(folder, made | {name: draw(runs) for name, draw in FIGURES.items()})
 
 
 def draw_learning(folder: Path) -> Path | None:
@@ -362,12 +259,39 @@ def draw_learning(folder: Path) -> Path | None:
     return _draw(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
 
 
+TITLES = {
+    "ablation_curriculum": "Does the curriculum matter, and its order?",
+    "ablation_augmentation": "Hints: with, without, withdrawn",
+    "ablation_augmentation_deaf": "Hints, for an agent that makes no use of them",
+    "ablation_reward_3": "Progress and binary reward, tasks of three requests",
+    "ablation_reward_4": "Progress and binary reward, tasks of four requests",
+    "kl_sweep": "The KL weight",
+    "kl_sweep_scale": "The KL weight and the reward's scale, rewards not normalised",
+    "hint_robustness": "Bad hints",
+    "training_tasks": "How many training tasks?",
+    "collapse_search": "When does one stage alone collapse?",
+}
+
+
+def with_400(
+    summary: pd.DataFrame, curves: pd.DataFrame, runs: SourceRuns
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A sweep over numbers of training tasks, and the curriculum's "four stages" as 400 tasks."""
+    if not (known := finished_sweep(runs.curriculum, runs, ["four stages"])):
+        return summary, curves
+    first, second = (table.assign(case="400 tasks") for table in known)
+    return pd.concat([first, summary]), pd.concat([second, curves])
+
+
 def draw_sweeps(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
-    """Draw every finished ablation as notebooks 12 to 16 do; returns the PNG files by name."""
+    """Draw every finished sweep of the study; returns the PNG files by name."""
     runs = runs or SourceRuns()
     made = {}
-    for name, panels in zip(runs.ablations, ablations.PANELS.values(), strict=True):
+    names = (*runs.ablations, runs.collapse)
+    for name, panels in zip(names, ablations.PANELS.values(), strict=True):
         if found := finished_sweep(name, runs):
             source = f"{runs.model}, {found[0]['steps'].max():.0f} steps"
-            made[name] = ablations.figure(*found, "case", panels, source)
+            if name == runs.training_tasks:
+                found = with_400(*found, runs)
+            made[name] = ablations.figure(*found, "case", panels, source, TITLES.get(name, name))
     return _draw(folder, made)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from envtune import read_records
 from envtune.common import paths
-from envtune.env.rewards import reward_of
+from envtune.env import rewards
 from envtune.record import EpisodeRecord, Outcome
 from envtune.study import experiments
 from envtune.train import stages
@@ -119,13 +119,12 @@ def groups(run_dir: Path, stage: Stage, setup: Preset, step: int) -> list[pd.Dat
     played, found = episodes(run_dir, stage, step), []
     for first in range(0, len(played), setup.generations):
         group = played[first : first + setup.generations]
-        reward = pd.Series([stage.reward_scale * reward_of(stage.reward)(r) for r in group])
-        scale = reward.std() + 1e-4 if setup.scale_rewards == "group" else 1.0
+        reward = pd.Series([stage.reward_scale * rewards.reward_of(stage.reward)(r) for r in group])
         found.append(
             pd.DataFrame(
                 {
                     "reward": reward,
-                    "advantage": (reward - reward.mean()) / scale,
+                    "advantage": rewards.advantages(list(reward), setup.scale_rewards),
                     "turns won": [f"{sum(v.success for v in r.verdicts)}/{r.turns}" for r in group],
                     "messages": [len(r.steps) for r in group],
                     "hints": [sum(h is not None for s in r.steps for h in s.hints) for r in group],

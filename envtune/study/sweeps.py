@@ -116,24 +116,21 @@ def execute(
         command = [sys.executable, "-m", "envtune", "run", str(book)]
         for name, value in point.parameters.items():
             command += ["-p", name, json.dumps(value)]
-        for attempt in range(1, notebook.TRIES + 1):
-            point.note(state="running", since=began, attempt=attempt)
-            with open(log, "w") as out:
-                code = subprocess.run(
-                    command,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd=paths.ROOT,
-                    preexec_fn=_die_with_the_driver,
-                    pass_fds=(lock.fileno(),),
-                ).returncode
-            seconds = round(time.time() - began, 1)
-            if code == 0:
-                return point.note(state="done", since=began, seconds=seconds)
-            error = _error_in(log.read_text(errors="replace"), code)
-            if not notebook.PORT_RACE.search(error):
-                break
+        point.note(state="running", since=began)
+        with open(log, "w") as out:
+            code = subprocess.run(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=paths.ROOT,
+                preexec_fn=_die_with_the_driver,
+                pass_fds=(lock.fileno(),),
+            ).returncode
+        seconds = round(time.time() - began, 1)
+        if code == 0:
+            return point.note(state="done", since=began, seconds=seconds)
+        error = _error_in(log.read_text(errors="replace"), code)
         ended = {"error": error.split("\n")[0], "since": began, "seconds": seconds}
         return point.note(state="failed", **ended)
 

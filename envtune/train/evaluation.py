@@ -18,71 +18,20 @@ import pandas as pd
 
 from envtune import bfcl
 from envtune.bfcl import splits, synthetic
-from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.common import paths, stats
 from envtune.common.stats import Difference, Estimate
 from envtune.env import recovery, rewards
-from envtune.record import Ending, EpisodeRecord, Outcome
+from envtune.env.failures import failure
+from envtune.record import EpisodeRecord
 from envtune.train.playing import play
 from envtune.train.presets import Preset
-
-FAILURES = (
-    "format",
-    "unknown tool",
-    "wrong arguments",
-    "wrong state",
-    "missing result",
-    "no call",
-    "call where asking was right",
-    "step limit",
-    "length",
-    "other",
-)
-"""Why an episode failed: what went wrong in the first turn that it lost; see `failure`."""
-_ENDINGS = {
-    Ending.TURN_STEP_LIMIT: "step limit",
-    Ending.EPISODE_STEP_LIMIT: "step limit",
-    Ending.TOKEN_LIMIT: "length",
-    Ending.OBSERVATION_LIMIT: "length",
-}
-_WHY = {
-    "a call was made where asking": "call where asking was right",
-    "no call was made": "no call",
-    "the turn ended without an answer": "format",
-}
-
-
-def failure(record: EpisodeRecord) -> str:
-    """One of FAILURES, for an episode that is not valid: the first turn that it lost decides.
-
-    A limit counts where no turn was lost before the one it ended. Within a turn: a broken format;
-    a call where asking was right, or no call; a call of a tool that does not exist; an error that
-    was not recovered from; then what the verdict names.
-    """
-    lost = next((verdict for verdict in record.verdicts if not verdict.success), None)
-    if record.ending in _ENDINGS and (lost is None or lost.turn == record.steps[-1].turn):
-        return _ENDINGS[record.ending]
-    if lost is None:  # BFCL's checker judges an episode as a whole
-        return _ENDINGS.get(record.ending, "other")
-    steps = [step for step in record.steps if step.turn == lost.turn]
-    if any(step.outcome is Outcome.FORMAT_ERROR for step in steps):
-        return "format"
-    if found := next((kind for why, kind in _WHY.items() if lost.why.startswith(why)), ""):
-        return found
-    results = [result for step in steps for result in step.results]
-    if any(r.startswith(EXECUTION_ERROR) and r.endswith("is not defined") for r in results):
-        return "unknown tool"
-    errors = recovery.errors([record])
-    if len(errors[(errors["turn"] == lost.turn) & ~errors["recovered"].astype(bool)]):
-        return "wrong arguments"
-    return "missing result" if lost.why.startswith("missing among") else "wrong state"
 
 
 def result_row(record: EpisodeRecord) -> dict:
     """One evaluated episode as a row; `errors` and `recovered` as in recovery.py.
 
     unseen: what is new in a synthetic task, see synthetic.novelty.
-    failure: one of FAILURES, "" for a valid episode.
+    failure: one of failures.FAILURES, "" for a valid episode.
     turns: a letter a turn: w won, l lost, - not reached.
     """
     events, made_up = recovery.errors([record]), record.task_id.startswith("synthetic_")
@@ -257,7 +206,8 @@ def breakdown(results: pd.DataFrame) -> pd.DataFrame:
 def passes(results: pd.DataFrame) -> pd.DataFrame:
     """pass@k and pass^k for every k up to the number of runs of a task, clustered by scenario.
 
-    Columns k, pass_at_k, at_low, at_high, pass_hat_k, hat_low, hat_high.
+    Columns k, pass_at_k, at_low, at_high, pass_hat_k, hat_low, hat_high. With k = 1 both are the
+    accuracy, and so is the interval; for more runs it is for new scenarios, not for new runs.
     """
     by_task = results.groupby("task_id", sort=False)["valid"].agg(["size", "sum"])
     scenarios, rows = list(map(splits.scenario_of, by_task.index)), []
@@ -269,20 +219,21 @@ def passes(results: pd.DataFrame) -> pd.DataFrame:
         ):
             pairs = zip(by_task["size"], by_task["sum"], strict=True)
             values = [chance(int(n), int(right), k) for n, right in pairs]
-            row[name], row[f"{short}_low"], row[f"{short}_high"] = stats.clustered(
-                values, scenarios
-            )
+            made = accuracy(results) if k == 1 else stats.share(values, scenarios)
+            row[name], row[f"{short}_low"], row[f"{short}_high"], _ = made
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def recovered(results: pd.DataFrame) -> Estimate | None:
-    """The recovered share of the errors, clustered by scenario; None without an error."""
-    values, scenarios = [], []
+    """The recovered share of the errors, clustered by scenario and crossed with `repeat` if there
+    is one; None without an error."""
+    values, scenarios, repeats = [], [], []
     for row in results.to_dict("records"):
         values += [1] * row["recovered"] + [0] * (row["errors"] - row["recovered"])
         scenarios += [splits.scenario_of(row["task_id"])] * row["errors"]
-    return stats.share(values, scenarios) if values else None
+        repeats += [row.get("repeat", 0)] * row["errors"]
+    return stats.share(values, scenarios, repeats) if values else None
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> Difference:

@@ -21,7 +21,8 @@ from transformers import AutoTokenizer
 from envtune import bfcl
 from envtune.bfcl import splits
 from envtune.common import paths
-from envtune.common.files import atomic, read_json, write_json
+from envtune.common.files import atomic, fingerprint, read_json, write_json
+from envtune.env import failures
 from envtune.policy import agent, sampler, smollm2
 from envtune.record import EpisodeRecord
 from envtune.train import evaluation, playing, presets, runconfig
@@ -123,8 +124,11 @@ def _merged(adapter: Path, out: Path, preset: Preset) -> Path:
     origin = {"adapter": str(adapter), "base": config.get("base_model_name_or_path")}
     if not origin["base"]:
         raise ValueError(f"{adapter}/adapter_config.json does not name its base model")
+    for part, place in list(origin.items()):
+        if Path(place).is_dir():
+            origin[f"{part} holds"] = fingerprint(Path(place))
     if out.exists():
-        if (was := read_json(out / "merged_from.json")) != origin:
+        if {**origin, **(was := read_json(out / "merged_from.json", {}))} != origin:
             raise ValueError(f"{out} was merged from {was}; choose another name, or delete it")
         return out
     from peft import PeftModel
@@ -157,12 +161,14 @@ def run(
     """Evaluate and return what summary.json holds; the settings are those of `playing.play`.
 
     hints: play every task once more with hints, to tell how much the policy leans on them.
-    other: a finished evaluation of the same tasks, to be compared with: `against`.
+    other: a finished evaluation of these tasks, or of more, to be compared with: `against`.
     ValueError before anything is played for repeats without a temperature, without vLLM where it
-    is to play, or if `other` is of other tasks.
+    is to play, or if `other` lacks tasks.
     """
     if other:
-        evaluation.refuse_other_tasks(set(plain(load(other))["task_id"]), set(task_ids))
+        known = set(plain(load(other))["task_id"])
+        if not set(task_ids) <= known:
+            evaluation.refuse_other_tasks(known, set(task_ids))
     if repeats > 1 and temperature == 0:
         raise ValueError(
             f"{repeats} repeats at temperature 0 are {repeats} times the same; give a temperature"
@@ -187,7 +193,8 @@ def run(
     evaluation.breakdown(tables[0]).to_csv(folder / "breakdown.csv", index=False)
     found = summary(*tables)
     settings = {"policy": policy, "preset": preset.name, "temperature": temperature, "seed": seed}
-    settings["engine"] = read_json(folder / "settings.json")["engine"]
+    played = read_json(folder / "settings.json")
+    settings |= {name: played.get(name, "") for name in ("engine", "weights")}
     data = {"bfcl_eval": bfcl.PACKAGE_VERSION, "bfcl_data_sha256": bfcl.DATA_SHA256}
     if other:
         found["against"] = against(name, other)
@@ -228,9 +235,11 @@ def plain(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def against(name: str, other: str) -> dict:
-    """How much more accurate evaluation `name` is than `other` on the same tasks, without hints."""
-    found = evaluation.compare(plain(load(other)), plain(load(name)))
-    return {"name": other, **found._asdict()}
+    """How much more accurate evaluation `name` is than `other` on its tasks, without hints."""
+    own, theirs = plain(load(name)), plain(load(other))
+    theirs = theirs.loc[theirs["task_id"].isin(list(own["task_id"]))]
+    found = evaluation.compare(theirs, own)
+    return {"name": other, "tasks": len(set(own["task_id"])), **found._asdict()}
 
 
 def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> dict:
@@ -247,7 +256,7 @@ def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> di
         },
         "progress": float(np.mean(results["progress"])),
         "format_reward": float(np.mean(results["format_reward"])),
-        "failures": {kind: int(failed[kind]) for kind in evaluation.FAILURES if kind in failed},
+        "failures": {kind: int(failed[kind]) for kind in failures.FAILURES if kind in failed},
         "errors": sum(map(int, results["errors"])),
         "recovery": recovery._asdict() if recovery else None,
         "passes": evaluation.passes(results).to_dict("records"),

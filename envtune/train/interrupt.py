@@ -1,4 +1,6 @@
-"""An interrupt of training (Ctrl-C or a notebook's stop button) loses no step.
+"""An interrupt of training (Ctrl-C, a notebook's stop button, a file `stop`) loses no step.
+
+    $ touch runs/quickstart/stop        # where no key can be pressed: a run in the background
 
 A checkpoint of the last step is written first. Between the optimiser's step and the start of the
 next one, no checkpoint can be written: weights may be half updated, the row not logged, the
@@ -32,6 +34,10 @@ def set_random_states(states: tuple) -> None:
         torch.cuda.set_rng_state_all(states[3])
 
 
+STOP = "stop"
+"""A file of this name in the run folder interrupts the run after its step, and is removed."""
+
+
 class Interrupts(TrainerCallback):
     """Delays interrupts while a step is being finished, and keeps the random states of its end."""
 
@@ -43,6 +49,14 @@ class Interrupts(TrainerCallback):
     def on_step_begin(self, args, state, control, **_):
         self.states = random_states()
         self._let_through()
+        stop = Path(args.output_dir).parent / STOP
+        if args.world_size == 1 and stop.exists():  # several processes would not agree on a step
+            stop.unlink()
+            raise KeyboardInterrupt
+
+    def on_train_begin(self, args, state, control, **_):
+        if state.is_world_process_zero:  # one that came too late for the last call
+            (Path(args.output_dir).parent / STOP).unlink(missing_ok=True)
 
     def on_pre_optimizer_step(self, args, state, control, **_):
         # a shell lets what it starts in the background ignore interrupts

@@ -26,13 +26,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from envtune import bfcl
 from envtune.common import paths, progress
 from envtune.common.files import write_json
-from envtune.train import errors
+from envtune.train import errors, metrics
 from envtune.train.collapse import Guard
 from envtune.train.errors import Interrupted, JobFailed
 from envtune.train.presets import Preset
-from envtune.train.stages import Stage
+from envtune.train.stages import Stage, training_tasks
 from envtune.train.transition import Transition
 
 CONFIGS = Path(__file__).parent / "accelerate"
@@ -80,9 +81,14 @@ class Job:
 def write_job(file: Path, job: Job) -> None:
     """Write a job file, which `read_job` reads.
 
-    ValueError when the stage's reward is a function of this process, which a job cannot carry.
+    ValueError when the stage's reward or a task is of this process alone: a job cannot carry it.
     """
     stage = job.stage
+    if own := sorted(bfcl.OWN_TASKS.keys() & set(training_tasks(stage, job.preset))):
+        raise ValueError(
+            f"{stage.name} trains on tasks that other processes cannot see ({', '.join(own)}); "
+            "train on them with one process and without vLLM"
+        )
     if not isinstance(stage.reward, str):
         raise ValueError(
             f"{stage.name} is rewarded by {stage.reward.name}, a function that other processes "
@@ -154,7 +160,7 @@ class Ended(NamedTuple):
 
 def run_job(
     command: list[str],
-    on_row: Callable[[Any], None],
+    on_row: Callable[[Any], object],
     environment: dict[str, str],
     stop: signal.Signals = signal.SIGINT,
 ) -> Ended:
@@ -255,7 +261,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def launch_stage(job: Job, on_row: Callable[[Any], None]) -> Path:
+def launch_stage(job: Job, on_row: Callable[[Any], object]) -> Path:
     """grpo.train_stage in processes of its own; all output but metrics rows is printed."""
     start = Path(job.start).resolve() if Path(job.start).is_dir() else job.start
     job = replace(job, run_dir=job.run_dir.resolve(), start=start)  # it runs in another folder
@@ -266,7 +272,7 @@ def launch_stage(job: Job, on_row: Callable[[Any], None]) -> Path:
     def row(values: dict) -> None:
         on_row(values)
         if values["kind"] == "train":
-            progress.report(values["step"], steps)
+            progress.report(values["step"], steps, metrics.in_words(values, steps))
 
     several = preset.processes > 1
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if several else {}

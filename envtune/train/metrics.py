@@ -6,7 +6,7 @@
 runlog.MetricsLog writes the rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict
 
 from envtune import bfcl
@@ -97,10 +97,51 @@ class Notice(_Row):
 
 MetricsRow = TrainRow | ValidationRow | DecisionRow | AlarmRow | RollbackRow | SFTRow
 """One row of metrics.jsonl; `kind` says which."""
-OnRow = Callable[[MetricsRow | Notice], None]
+OnRow = Callable[[MetricsRow | Notice], object]
 """A callback for every row of metrics.jsonl as it is written, and for three kinds not in it:
 "resumed" (`step`: where a stage resumes), "finished" (`step`: its last one; sent again when a
 finished stage is called again) and "stopped" (by an interrupt or an error)."""
+
+SAID = {
+    "train": {
+        "reward": "reward",
+        "progress": "progress",
+        "entropy": "entropy",
+        "kl": "KL",
+        "grad_norm": "gradient norm",
+    },
+    "validation": {"accuracy": "accuracy", "progress": "progress"},
+}
+"""The numbers of a row that `in_words` says, and what it calls them."""
+
+
+def in_words(row: Mapping, steps: int | None = None) -> str:
+    """A row or a notice as one plain line; steps: the stage's length, where it is known.
+
+    >>> in_words({"stage": "s", "step": 3, "kind": "train", "reward": 0.43, "kl": 0.01}, 20)
+    's, step 3 of 20: reward 0.43, KL 0.01'
+    """
+    of, kind = f" of {steps}" if steps else "", row["kind"]
+    if kind in ("resumed", "finished", "stopped"):
+        return f"{row['stage']}: {kind} at step {row['step']} of {row['steps']}"
+    said = SAID.get(kind, {}).items()
+    numbers = [f"{words} {row[name]:.3g}" for name, words in said if name in row]
+    if kind == "validation":
+        what = f"validation of {row['episodes']} tasks, sampled: {', '.join(numbers)}"
+    else:
+        what = ", ".join(numbers) or f"{kind}: {row.get('why', '')}"
+    return f"{row['stage']}, step {row['step']}{of}: {what}"
+
+
+LINE_EVERY = 5
+"""A plain line is printed of every so many training steps, and of everything else."""
+
+
+def print_some(row: Mapping) -> None:
+    """An `on_row` that prints plain lines."""
+    if row["kind"] != "train" or row["step"] % LINE_EVERY in (0, 1):
+        print(in_words(row), flush=True)
+
 
 LOGGED = {
     "loss": "loss",

@@ -9,6 +9,7 @@ there.
 """
 
 import json
+import math
 import os
 import random
 import sys
@@ -25,7 +26,7 @@ from transformers import AutoTokenizer, GenerationConfig, set_seed
 
 from envtune import bfcl
 from envtune.common import progress
-from envtune.common.files import read_json, read_lines, write_json
+from envtune.common.files import fingerprint, read_json, read_lines, write_json
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler, vllm_engine
 from envtune.record import Ending, EpisodeRecord
@@ -55,6 +56,7 @@ class Settings:
     message_tokens: int
     bf16: bool
     four_bit: bool
+    weights: str = ""  # files.fingerprint of the folder, where its episodes are kept
 
     def episodes(self, keys: Sequence[Key]) -> Iterator[Episode]:
         for task, repeat in keys:
@@ -88,8 +90,11 @@ def play(
     keep: a folder for the settings and the episodes, each appended as it ends. The same call goes
         on after a kill and plays nothing twice.
 
-    ValueError without a task, for another engine, or if `keep` has episodes of other settings.
+    ValueError without a task, for another engine or temperature, or if `keep` has episodes of other
+    settings or weights. A server's weights and those of a hub id go by their name alone.
     """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature is 0 (greedy) or above, got {temperature}")
     if not task_ids or repeats < 1:
         raise ValueError(
             "evaluation needs at least one task id and one repeat, got "
@@ -109,6 +114,7 @@ def play(
         message_tokens=preset.message_tokens,
         bf16=preset.bf16,
         four_bit=preset.four_bit,
+        weights=fingerprint(Path(policy)) if keep and Path(policy).is_dir() else "",
     )
     keys = [(task, repeat) for repeat in range(repeats) for task in task_ids]
     if batch_size is None:
@@ -151,11 +157,11 @@ def _kept(folder: Path, settings: Settings) -> dict[Key, EpisodeRecord]:
     if before is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, now)
-    elif before != json.loads(json.dumps(now)):
+    elif {"weights": now["weights"], **before} != json.loads(json.dumps(now)):
         changed = [
             f"{name}: {before.get(name)!r} there, {now[name]!r} now"
             for name in now
-            if before.get(name) != now[name]
+            if before.get(name, now["weights"]) != now[name]
         ]
         raise ValueError(
             f"{folder} has episodes of an evaluation with other settings ({'; '.join(changed)}); "
@@ -254,7 +260,10 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
                     raise
                 episode.abort(Ending.TOKEN_LIMIT)
                 break
+            if not getattr(answer, "choices", None):
+                raise openai.OpenAIError(f"no chat completion, but {str(answer)[:100]!r}")
             text, used = answer.choices[0].message.content or "", answer.usage
+            before, spent = (getattr(used, f"{n}_tokens", None) or 0 for n in ("prompt", "total"))
             reply = episode.step(text)
             if reply is None:
                 break
@@ -263,9 +272,8 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
                 {"role": "user", "content": reply},
             ]
             # the reply's own tokens are known only after the next request
-            opening = opening or (used.prompt_tokens if used else 0)
-            spent = used.total_tokens - opening if used else 0
-            if spent > settings.completion_tokens - settings.message_tokens:
+            opening = opening or before
+            if spent - opening > settings.completion_tokens - settings.message_tokens:
                 episode.abort(Ending.TOKEN_LIMIT)
         return episode.record if episode.done else None
 
@@ -274,13 +282,13 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
             pool.submit(one, episode, key): key
             for key, episode in zip(keys, settings.episodes(keys), strict=True)
         }
-        failed: openai.OpenAIError | None = None
+        failed: Exception | None = None
         try:
             for job in as_completed(jobs):
                 try:
                     if record := job.result():
                         yield jobs[job], record
-                except openai.OpenAIError as error:
+                except (openai.OpenAIError, json.JSONDecodeError) as error:
                     failed = failed or error
                     stopped.append(True)  # what has ended by now is still kept
         finally:
@@ -288,9 +296,10 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
             client.close()  # and requests at once
             pool.shutdown(cancel_futures=True)
     if failed:
+        why = str(failed).rstrip(".")
         raise JobFailed(
-            f"{settings.engine} did not answer for {settings.policy}: {failed}. Episodes that "
-            "had ended are kept where a folder was given; the same call or command goes on"
+            f"{settings.engine} did not answer for {settings.policy}: {why}. Episodes that had "
+            "ended are kept where a folder was given; the same call or command goes on"
         ) from failed
 
 

@@ -22,6 +22,9 @@ PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
 SHARDED = ("zero3", "fsdp")
 """Of these the ones that spread weights, gradients and optimiser over the processes."""
 REPORTS = ("tensorboard", "wandb", "trackio")
+UNBOUND = ("stage_steps", "keep_tokens", "report_to")
+"""Fields that config.json lacks: a stage's own steps are in its entry, the others change no
+result."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class Preset:
     """Train every stage for its stage_steps. Else they are the maximum, and the stage's
     transition rule ends it."""
     guard: Guard = field(default_factory=Guard)  # what counts as a collapse and what happens then
+    keep_tokens: bool = False
+    """Keep the tokens of every training episode, their mask and log-probabilities, in
+    episodes.jsonl.gz, for `envtune.browse`; the file grows several times larger."""
     report_to: tuple[str, ...] = ()  # besides metrics.jsonl: any of tensorboard, wandb, trackio
 
     def __post_init__(self):
@@ -319,13 +325,13 @@ def get(name: str, **changes) -> Preset:
 def from_dict(kept: dict) -> Preset:
     """A preset from its fields as JSON keeps them.
 
-    Missing fields are those of the preset of the same name. stage_steps and report_to, which
-    config.json lacks, may be missing under any name, and are then the defaults. Keys that are no
+    Missing fields are those of the preset of the same name. Those in UNBOUND, which config.json
+    lacks, may be missing under any name, and are then the defaults. Keys that are no
     field (any more) are left out. ValueError for values that no preset takes, or if other fields
     are missing and no preset has the name.
     """
     base, fields = PRESETS.get(kept.get("name", "")), Preset.__dataclass_fields__
-    missing = sorted(set(fields) - set(kept) - {"stage_steps", "report_to"})
+    missing = sorted(set(fields) - set(kept) - set(UNBOUND))
     if base is None and missing:
         raise ValueError(
             f"no preset is named {kept.get('name')!r}, and what was kept of it lacks "

@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from envtune import bfcl
 from envtune.common import paths
 from envtune.common.files import differences, read_json, read_lines, write_json
 from envtune.env import rewards
@@ -105,6 +106,11 @@ def _version(start: Path | str) -> str | None:
     return sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12] if entry else None
 
 
+def _digest(task: bfcl.Task) -> str:
+    """What a task of one's own says, as 12 letters."""
+    return sha256(repr(task).encode()).hexdigest()[:12]
+
+
 def register(
     run_dir: Path, stage: Stage, preset: Preset, steps: int, start: Path | str, seed: int
 ) -> None:
@@ -113,8 +119,7 @@ def register(
     ValueError, with every setting that differs, if the folder has results of other settings. More
     steps are allowed: the stage goes on and its policy is replaced.
     """
-    # a stage's own steps are in its entry; where reports go changes no result
-    settings = {k: v for k, v in asdict(preset).items() if k not in ("stage_steps", "report_to")}
+    settings = {k: v for k, v in asdict(preset).items() if k not in presets.UNBOUND}
     settings["model"] = portable(preset.model, run_dir)
     entry = {
         **asdict(stage),
@@ -124,6 +129,9 @@ def register(
         "start_version": _version(start),
         "practice": training_tasks(stage, preset),
     }
+    practice = entry["practice"]
+    if own := {task: _digest(bfcl.OWN_TASKS[task]) for task in practice if task in bfcl.OWN_TASKS}:
+        entry["own_tasks"] = own
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}

@@ -33,9 +33,9 @@ class Stage:
     """One stage of the curriculum: its tasks, its reward and what the agent is told."""
 
     name: str
-    tasks: str
-    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400.
-    Preset.tasks says whether they are BFCL's or synthetic."""
+    tasks: str | tuple[str, ...]
+    """One of TASK_SETS: the 75 stage-1 tasks, the 100 base training tasks, or all 400;
+    Preset.tasks says whether they are BFCL's or synthetic. Or ids of tasks, also of your own."""
     reward: str | Reward
     """A name in rewards.REWARDS, a Reward, or "module:name" of a Reward in a module of your own."""
     hint_rate: float
@@ -61,9 +61,10 @@ class Stage:
     """When the stage ends, unless the preset fixes its number of steps."""
 
     def __post_init__(self):
-        if self.tasks not in TASK_SETS:
+        if self.tasks not in TASK_SETS and (isinstance(self.tasks, str) or not self.tasks):
             raise ValueError(
-                f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, got {self.tasks!r}"
+                f"stage {self.name!r}: tasks is one of {', '.join(TASK_SETS)}, or a tuple of task "
+                f"ids, got {self.tasks!r}"
             )
         reward_of(self.reward)
         for name in ("hint_rate", "hint_rate_end"):
@@ -155,7 +156,9 @@ def splits_of(preset: Preset, tasks: str | None = None) -> Splits:
 
 
 def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
-    """The tasks that a stage trains on with a preset."""
+    """The tasks that a stage trains on with a preset; ids that the stage names are all taken."""
+    if not isinstance(stage.tasks, str):
+        return tuple(stage.tasks)
     selected = set(shortest_scenario_tasks(preset))
     return tuple(t for t in stage_tasks(stage, splits_of(preset)) if t in selected)
 

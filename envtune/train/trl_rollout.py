@@ -96,8 +96,10 @@ class TRLRollout:
     temperature: float
     batch: int | None  # episodes that a process plays at once, for its memory; None: all of a step
     seed: int
-    on_records: Callable[[str, list[EpisodeRecord], dict[str, float]], None]
-    """Called after every batch with "train" or "eval", the records and this process's timings."""
+    keep_tokens: bool
+    on_records: Callable[[str, list[EpisodeRecord], dict[str, float], list[dict]], None]
+    """Called after every batch with "train" or "eval", the records, this process's timings, and of
+    every record its tags: its reward, and in training its tokens if they are kept."""
 
     def _generate(self, trainer) -> Generate:
         """TRL's own generation with weights spread over processes or a server, else our sampler."""
@@ -105,7 +107,8 @@ class TRLRollout:
             return lambda contexts: _generate_together(trainer, contexts)
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
-        return sampler.Sampler(model, tokenizer, self.message_tokens, self.temperature)
+        settings = (self.message_tokens, self.temperature)
+        return sampler.Sampler(model, tokenizer, *settings, logprobs=self.keep_tokens)
 
     def _play(self, episodes: Sequence[Episode], trainer, seed: int, clock: Clock) -> list[Rollout]:
         """Play the episodes: on a colocated vLLM all at their own pace, else `batch` in waves."""
@@ -155,11 +158,15 @@ class TRLRollout:
             "environment_seconds": round(time.monotonic() - began - clock.seconds, 4),
             "sampled_tokens": sum(sum(r.mask) for r in rollouts),
         }
-        self.on_records("train" if training else "eval", records, timings)
         if training:
             scores = [self.reward_scale * self.reward(record) for record in records]
         else:
             scores = [float(bfcl.official_valid(record)) for record in records]
+        tags: list[dict] = [{"reward": score} for score in scores]
+        if training and self.keep_tokens:
+            for tag, rollout in zip(tags, rollouts, strict=True):
+                tag["tokens"] = rollout.tokens(self.chat)
+        self.on_records("train" if training else "eval", records, timings, tags)
         return {
             "prompt_ids": [r.prompt_ids for r in rollouts],
             "completion_ids": [r.completion_ids for r in rollouts],

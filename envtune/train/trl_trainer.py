@@ -185,6 +185,7 @@ def stage_trainer(job: Job, log: MetricsLog, callbacks: list[TrainerCallback]) -
         temperature=preset.temperature,
         batch=preset.rollout_batch,
         seed=seed,
+        keep_tokens=preset.keep_tokens,
         on_records=log.on_records,
     )
 

@@ -16,7 +16,7 @@ from envtune import bfcl
 from envtune.bfcl import Task
 from envtune.common.files import read_json, read_lines
 from envtune.env import protocol
-from envtune.record import EpisodeRecord
+from envtune.record import EpisodeRecord, untag
 
 
 def clean(value: Any) -> Any:
@@ -84,8 +84,8 @@ def read_played(run: Path, stage: str | None = None, kind: str | None = None) ->
     file, config = run / names[0], read_json(run / "config.json", {})
     evaluation = read_json(run / "settings.json", {})
     compact = config.get("preset", {}).get("compact", False)
-    for number, data in enumerate(read_lines(file, reopened=bool(evaluation)), 1):
-        tags = {name: data.pop(name, None) for name in ("stage", "step", "kind", "repeat")}
+    for number, line in enumerate(read_lines(file, reopened=bool(evaluation)), 1):
+        tags, data = untag(line)
         tags["kind"] = tags["kind"] or "evaluation"
         if stage not in (None, tags["stage"]) or kind not in (None, tags["kind"]):
             continue

@@ -9,10 +9,9 @@ The files that TRL itself writes of a run hold an empty prompt and one text with
 because the rollout is ours; here both are chat messages.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean, stdev
 
 import pandas as pd
 
@@ -20,22 +19,6 @@ from envtune.common.files import atomic, read_json
 from envtune.env import rewards
 from envtune.env.interop.played import Played, read_played
 from envtune.record import EpisodeRecord
-
-EPSILON = 1e-4  # TRL adds it to the standard deviation
-
-
-def advantages(scores: Sequence[float], generations: int, scale: str) -> list[float]:
-    """(score - mean of its group) / standard deviation; a group is `generations` scores in a row.
-
-    scale: the deviation of the "group", that of the whole "batch", or "none".
-    """
-    result = []
-    for start in range(0, len(scores), generations):
-        group = scores[start : start + generations]
-        spread = {"group": group, "batch": scores}.get(scale)
-        divisor = stdev(spread) + EPSILON if spread else 1.0
-        result += [(score - fmean(group)) / divisor for score in group]
-    return result
 
 
 def _reward(played: Played) -> Callable[[EpisodeRecord], float]:
@@ -82,7 +65,11 @@ def export_trl(
             "task_id": ids,
             "ending": [str(row.record.ending) for row in rows],
             "hints_on": [row.record.hints_on for row in rows],
-            "advantage": advantages(scores, size, preset["scale_rewards"]),
+            "advantage": [
+                advantage
+                for i in range(0, len(scores), size)
+                for advantage in rewards.advantages(scores[i : i + size], preset["scale_rewards"])
+            ],
         }
         folder = out / str(stage) / "completions"
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from envtune.common import progress
-from envtune.common.files import atomic, read_json, write_json
+from envtune.common.files import atomic, fingerprint, read_json, write_json
 from envtune.study.notebook import refuse_unknown
 from envtune.study.ood import acebench, bfcl_v4, serving, tau2
 from envtune.study.ood.setting import Checkpoint, Job, Options, row
@@ -30,9 +31,11 @@ def _reopen(job: Job) -> None:
     """Create the job's folder. ValueError when it has results of other settings."""
     job.folder.mkdir(parents=True, exist_ok=True)
     kept = {name: v for name, v in asdict(job.options).items() if name not in MAY_CHANGE}
-    now = {"checkpoint": asdict(job.checkpoint), "options": kept}
+    now: dict[str, Any] = {"checkpoint": asdict(job.checkpoint), "options": kept}
+    if job.checkpoint.folder and not job.checkpoint.endpoint:
+        now["weights"] = fingerprint(Path(job.checkpoint.folder))
     before = read_json(job.folder / "settings.json")
-    if before not in (None, now):
+    if before is not None and {**now, **before} != now:
         raise ValueError(
             f"{job.folder} has results of another checkpoint or of other settings ({before}); "
             "choose another run_name, or delete the folder"

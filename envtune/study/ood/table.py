@@ -114,12 +114,12 @@ def figure(
     """
     fig, [[ax]] = kit.canvas(1, 1, (7.2, 3.2), "Out of distribution")
     own = scores(rows).dropna(axis="columns", how="all").add_prefix("own: ")
-    paper = published(paper_model).rename(columns=lambda name: name.rpartition(", ")[2])
+    paper = published(paper_model).rename(columns=lambda name: f"paper: {name.rpartition(', ')[2]}")
     both = paper.join(own).loc[list(lines)]
     long = both.rename_axis("task").reset_index().melt("task", var_name="column")
     kit.bars(ax, long.assign(value=long["value"] / 100), "task", "value", "column")
     ran = rows["state"].ne(NOT_RUN).sum() if len(rows) else 0
-    text = f"Own: {source}; {ran} of {len(rows)} tasks ran." if len(rows) else "Own: not run."
+    text = f"{source}; {ran} of {len(rows)} tasks ran" if len(rows) else "none was run"
     return kit.finish(
-        fig, f"Bars without 'own': the paper's published averages, {paper_model}.\n{text}"
+        fig, f"The paper: published averages, {paper_model}.\nOwn checkpoints: {text}."
     )
