@@ -1,39 +1,82 @@
-"""Keep the study's results: the tables of its sweeps, from runs/ into data/reference_runs.
+"""Keep the study's results: what its sweeps in runs/ gave, in data/reference_runs.
 
     $ make ablations && python benchmarks/keep_study.py && python -m envtune claims --write
+    $ python benchmarks/keep_study.py --restore     # on another machine: go on where it was kept
 
-A sweep in which a run is missing or failed is named and left as it was. Episodes are not kept, but
-what notebook 18 counts in them is.
+Of a sweep whose runs are all done, its tables. Of another one its finished runs, without weights
+and episodes, in unfinished/NAME.tar.gz: restored into runs/, they are not repeated. With both goes
+what notebook 18 counts in the episodes.
 """
 
+import argparse
 import shutil
+import tarfile
+from pathlib import Path
 
 import pandas as pd
 
 from envtune.common import paths
+from envtune.common.files import atomic, read_json
 from envtune.study import mechanism
 from envtune.study.source_runs import SourceRuns
 
 RUNS = SourceRuns()
+SWEEPS = (*RUNS.ablations, RUNS.baselines, RUNS.collapse)
 WITH_HABITS = (RUNS.curriculum, RUNS.augmentation, f"{RUNS.augmentation}_deaf")
+KEPT = paths.DATA / "reference_runs"
+OF_A_RUN = ("sweep_state.json", "result.json", "metrics.jsonl", "habits.parquet")
+"""With every versions.json, all that a sweep's tables are made from."""
 
 
 def keep(name: str) -> str:
-    """Copy one sweep's tables; returns what was done as a sentence."""
-    home, kept = paths.runs() / name, paths.DATA / "reference_runs" / name
-    if not (home / "summary.parquet").exists():
-        return f"{name}: no finished sweep in {paths.runs().name}/"
-    summary = pd.read_parquet(home / "summary.parquet")
-    if open_ := summary.loc[summary["state"] != "done", "run"].tolist():
-        return f"{name}: left as it was, these runs are not done: {', '.join(open_)}"
-    kept.mkdir(parents=True, exist_ok=True)
-    for file in ("summary.parquet", "curves.parquet", "provenance.json"):
-        shutil.copy(home / file, kept / file)
-    if name in WITH_HABITS:
-        mechanism.of_sweep(name).to_parquet(kept / "habits.parquet", index=False)
-    return f"{name}: {len(summary)} rows"
+    """Keep one sweep, as far as it is; returns what was done as a sentence."""
+    home, unfinished = paths.runs() / name, KEPT / "unfinished" / f"{name}.tar.gz"
+    if (home / "summary.parquet").exists():
+        summary = pd.read_parquet(home / "summary.parquet")
+        if set(summary["state"]) == {"done"}:
+            (KEPT / name).mkdir(parents=True, exist_ok=True)
+            for file in ("summary.parquet", "curves.parquet", "provenance.json"):
+                shutil.copy(home / file, KEPT / name / file)
+            if name in WITH_HABITS:
+                mechanism.of_sweep(name).to_parquet(KEPT / name / "habits.parquet", index=False)
+            unfinished.unlink(missing_ok=True)
+            return f"{name}: finished, {len(summary)} rows"
+    done = [folder for folder in sorted(paths.runs().glob(f"{name}.*")) if _is_done(folder)]
+    if not done:
+        return f"{name}: no finished run in {paths.runs().name}/"
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(unfinished) as file, tarfile.open(file, "w:gz") as archive:
+        for folder in done:
+            if name in WITH_HABITS:
+                mechanism.habits_of_run(folder)
+            versions = [
+                found.relative_to(folder) for found in sorted(folder.rglob("versions.json"))
+            ]
+            for part in (*map(Path, OF_A_RUN), *versions):
+                if (folder / part).exists():
+                    archive.add(folder / part, f"{folder.name}/{part}")
+    return f"{name}: unfinished, {len(done)} finished runs kept"
+
+
+def _is_done(folder: Path) -> bool:
+    return read_json(folder / "sweep_state.json", {"state": "waiting"})["state"] == "done"
+
+
+def restore(name: str) -> str:
+    """Put the finished runs of an unfinished sweep into runs/; what is there stays as it is."""
+    archive = KEPT / "unfinished" / f"{name}.tar.gz"
+    if not archive.exists():
+        return f"{name}: nothing kept of an unfinished sweep"
+    there = {folder.name for folder in paths.runs().glob(f"{name}.*")}
+    with tarfile.open(archive) as kept:
+        members = [m for m in kept.getmembers() if m.name.split("/")[0] not in there]
+        kept.extractall(paths.runs(), members, filter="data")
+    return f"{name}: {len({m.name.split('/')[0] for m in members})} finished runs restored"
 
 
 if __name__ == "__main__":
-    for sweep in (*RUNS.ablations, RUNS.baselines, RUNS.collapse):
-        print(keep(sweep))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--restore", action="store_true", help="the other way, into runs/")
+    chosen = parser.parse_args()
+    for sweep in SWEEPS:
+        print((restore if chosen.restore else keep)(sweep))

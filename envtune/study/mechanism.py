@@ -91,9 +91,15 @@ def _next(tool: str, later: Sequence) -> bool:
 
 
 def habits_of_run(folder: Path) -> pd.DataFrame:
-    """COLUMNS, a row per step and habit of a run's training episodes: how often of how many."""
+    """COLUMNS, a row per step and habit of a run's training episodes: how often of how many.
+
+    Kept in the run folder as habits.parquet, and counted again when the run has gone on.
+    """
+    kept, episodes = folder / "habits.parquet", folder / "episodes.jsonl.gz"
+    if kept.exists() and _not_older(kept, episodes):
+        return pd.read_parquet(kept)
     counts: dict[tuple, list[int]] = {}
-    for line in read_lines(folder / "episodes.jsonl.gz"):
+    for line in read_lines(episodes):
         tags, data = untag(line)
         if tags["kind"] == "train":
             for habit, showed in habits_of(EpisodeRecord.from_dict(data)):
@@ -101,7 +107,14 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
                 entry[0] += showed
                 entry[1] += 1
     rows = [(*key, *entry) for key, entry in counts.items()]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    with atomic(kept) as unfinished:
+        found.to_parquet(unfinished, index=False)
+    return found
+
+
+def _not_older(file: Path, source: Path) -> bool:
+    return not source.exists() or file.stat().st_mtime >= source.stat().st_mtime
 
 
 def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -114,7 +127,7 @@ def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def of_sweep(name: str) -> pd.DataFrame:
     """Habits of a sweep's finished runs: COLUMNS, `at` (the step over all stages), case and seed.
 
-    Kept beside the sweep's tables as habits.parquet; without runs, the committed ones.
+    Without runs, the committed ones: habits.parquet beside the sweep's tables.
     FileNotFoundError where there are neither.
     """
     home = paths.runs() / name
@@ -128,19 +141,13 @@ def of_sweep(name: str) -> pd.DataFrame:
         return pd.read_parquet(kept)
     runs = pd.read_parquet(home / "summary.parquet")
     runs = runs.loc[runs["state"] == "done"].drop_duplicates("run")
-    file = home / "habits.parquet"
-    if file.exists() and set(pd.read_parquet(file)["run"]) == set(runs["run"]):
-        return pd.read_parquet(file)
     parts = []
     for run in tqdm(runs.to_dict("records"), desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
         folder = paths.runs() / run["run"]
         places = load_metrics(folder, kinds=("train",))[["stage", "step", "at"]]
         counts = habits_of_run(folder).merge(places, on=["stage", "step"])
         parts.append(counts.assign(run=run["run"], case=run["case"], seed=run["seed"]))
-    found = pd.concat(parts, ignore_index=True)
-    with atomic(file) as unfinished:
-        found.to_parquet(unfinished, index=False)
-    return found
+    return pd.concat(parts, ignore_index=True)
 
 
 def figure(
