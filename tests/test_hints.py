@@ -132,6 +132,18 @@ def test_slots_take_only_the_calls_own_values():
     )
 
 
+RECORD = {
+    "id": "x",
+    "class": "GorillaFileSystem",
+    "tools": ["cd"],
+    "when": {"error": "."},
+    "hint": "go",
+    "category": "format_mismatch",
+    "type": "correct_format",
+    "provenance": {},
+}
+
+
 @pytest.mark.parametrize(
     "change, part",
     [
@@ -146,34 +158,14 @@ def test_slots_take_only_the_calls_own_values():
     ],
 )
 def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part):
-    record = {
-        "id": "x",
-        "class": "GorillaFileSystem",
-        "tools": ["cd"],
-        "when": {"error": "."},
-        "hint": "go",
-        "category": "format_mismatch",
-        "type": "correct_format",
-        "provenance": {},
-    } | change
-    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([record]))
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([RECORD | change]))
     with pytest.raises(ValueError, match="bad.yaml") as caught:
         hints.load_hints(tmp_path)
     assert part in str(caught.value)
 
 
 def test_a_double_id_is_refused(tmp_path):
-    record = {
-        "id": "x",
-        "class": "GorillaFileSystem",
-        "tools": ["cd"],
-        "when": {"error": "."},
-        "hint": "go",
-        "category": "format_mismatch",
-        "type": "correct_format",
-        "provenance": {},
-    }
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump([record, record]))
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump([RECORD, RECORD]))
     with pytest.raises(ValueError, match="more than once"):
         hints.load_hints(tmp_path)
 

@@ -247,23 +247,8 @@ def test_each_run_has_a_device_to_itself(book, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book):
-    command = [
-        sys.executable,
-        "-m",
-        "envtune",
-        "sweep",
-        str(book),
-        "--name",
-        "s",
-        "--grid",
-        "x",
-        "[1, 2]",
-        "-p",
-        "seconds",
-        "600.0",
-        "--workers",
-        "2",
-    ]
+    words = f"sweep {book} --name s --grid x [1,2] --workers 2 -p seconds".split()
+    command = [sys.executable, "-m", "envtune", *words, "600.0"]
     driver = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
     )
@@ -277,25 +262,7 @@ def test_a_killed_driver_leaves_no_run_behind_and_the_same_command_goes_on(book)
     driver.wait()
     assert len(runs) >= 2 and not psutil.wait_procs(runs, timeout=60)[1]  # they end with it
     assert not any((f / "result.json").exists() for f in folders)
-    assert (
-        main(
-            [
-                "sweep",
-                str(book),
-                "--name",
-                "s",
-                "--grid",
-                "x",
-                "[1, 2]",
-                "-p",
-                "seconds",
-                "0.0",
-                "--workers",
-                "2",
-            ]
-        )
-        == 0
-    )
+    assert main([*words, "0.0"]) == 0
     assert [json.loads((f / "result.json").read_text())["starts"] for f in folders] == [2, 2]
 
 
