@@ -1,6 +1,7 @@
 """Shared fixtures: a run folder of the session, and a model small enough to train in seconds."""
 
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,9 @@ from envtune.train import presets
 settings.register_profile("no clock", deadline=None)  # no test asserts a wall time
 settings.load_profile("no clock")
 
+# what a shell starts in the background ignores interrupts, and tests send themselves some
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = {
     "census",
