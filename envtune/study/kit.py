@@ -42,6 +42,7 @@ LABELS = {
     "grad_norm": "gradient norm",
     "entropy": "entropy (nats per token)",
     "recovery_rate": "errors recovered",
+    "share_of_groups_without_signal": "groups without a signal",
 }
 """Axis label of each metric."""
 
