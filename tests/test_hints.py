@@ -263,25 +263,33 @@ def test_every_unjudged_draft_belongs_to_a_record():
     assert set(drafts()) <= {h.id for h in hints.load_hints()} and len(drafts()) >= 10
 
 
-def test_a_hint_of_ones_own_speaks_before_those_of_the_library(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
-    own = {
-        "id": "my-brake",
-        "class": "VehicleControlAPI",
-        "tools": ["startEngine"],
-        "when": {"error": "(?i)brake"},
-        "hint": "Think of the pedal first.",
-        "category": "state_prerequisite",
-        "type": "suggest_prerequisite",
-        "provenance": {"made_by": "hand", "approved_by": "hand"},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([own]))
+OWN = {
+    "id": "my-brake",
+    "class": "VehicleControlAPI",
+    "tools": ["startEngine"],
+    "when": {"error": "(?i)brake"},
+    "hint": "Think of the pedal first.",
+    "category": "state_prerequisite",
+    "type": "suggest_prerequisite",
+    "provenance": {"made_by": "hand", "approved_by": "hand"},
+}
+
+
+def test_a_hint_of_ones_own_speaks_before_those_of_the_library_for_a_while(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([OWN]))
     start = tool_call(("startEngine", {"ignitionMode": "START"}))
-    found = []
-    try:
-        for _ in range(2):
-            found += replay("multi_turn_base_50", [start], hint_rate=1.0).steps[0].hints
-            hints.add_folder(tmp_path)
-    finally:
-        library.load_hints.cache_clear()
-    assert found == ["vehicle-brake", "my-brake"]
+
+    def shown():
+        return replay("multi_turn_base_50", [start], hint_rate=1.0).steps[0].hints
+
+    assert shown() == ("vehicle-brake",) and not hints.added_folders()
+    with pytest.raises(KeyError), hints.added(str(tmp_path)):  # a path as text will do
+        assert shown() == ("my-brake",) and list(hints.added_folders()) == [tmp_path]
+        raise KeyError
+    assert shown() == ("vehicle-brake",) and not hints.added_folders()
+
+
+def test_a_folder_without_a_hint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no hint"):
+        hints.add_folder(tmp_path / "mistyped")
+    assert not hints.added_folders()

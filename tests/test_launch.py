@@ -1,16 +1,19 @@
 """Several processes: the job travels whole, two real processes train as one run, and what fails is
 told."""
 
+import json
 from dataclasses import replace
 
 import pytest
+import yaml
 from conftest import SMALL
 
-from envtune import read_records
+from envtune import hints, read_records
 from envtune.__main__ import main
 from envtune.common import files
+from envtune.hints import library
 from envtune.policy import rollout
-from envtune.train import errors, grpo, launch, presets, stages
+from envtune.train import errors, grpo, launch, presets, runconfig, stages
 
 TWO = replace(
     SMALL,
@@ -39,10 +42,59 @@ def test_a_job_comes_back_as_it_was_written(tmp_path):
         launch.read_job(tmp_path / "no.json")
 
 
+OWN_HINT = {
+    "id": "mine",
+    "class": "*",
+    "tools": ["*"],
+    "when": {"error": "."},
+    "hint": "Look.",
+    "category": "format_mismatch",
+    "type": "correct_format",
+    "provenance": {},
+}
+
+
+def test_a_job_and_its_run_know_the_hints_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
+    folder = tmp_path / "hints"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(yaml.safe_dump([OWN_HINT]))
+    silent = replace(stages.STAGES[1], name="silent", hint_rate=0.0)
+    for stage, known in ((stages.STAGES[1], [folder]), (silent, [])):
+        run = tmp_path / stage.name
+        job = launch.Job(stage, SMALL, 2, "some/model", run, 0)
+        with hints.added(folder):
+            launch.write_job(tmp_path / "job.json", job)
+        assert not hints.added_folders()
+        assert launch.read_job(tmp_path / "job.json") == job  # in another process
+        assert list(hints.added_folders()) == known
+        runconfig.register(run, stage, SMALL, 2, "some/model", 0)
+        library._FOLDERS[:] = library._FOLDERS[-1:]
+        settings = runconfig.read(run)["stages"][stage.name]
+        assert list(settings.get("own_hints", {})) == [f.name for f in known]
+
+
+def test_a_run_goes_on_with_the_same_hints_of_ones_own_alone(tmp_path):
+    folder, run = tmp_path / "hints", tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(yaml.safe_dump([OWN_HINT]))
+    again = (run, stages.STAGES[1], SMALL, 2, "some/model", 0)
+    with hints.added(folder):
+        runconfig.register(*again)
+    (run / "stage2_hints").mkdir()  # a step was made
+    row = {"stage": "stage2_hints", "step": 1, "kind": "train"}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    with hints.added(folder):
+        runconfig.register(*again)
+    with pytest.raises(ValueError, match="own_hints"):
+        runconfig.register(*again)
+    (folder / "mine.yaml").write_text(yaml.safe_dump([OWN_HINT | {"hint": "Look again."}]))
+    with pytest.raises(ValueError, match="own_hints"), hints.added(folder):
+        runconfig.register(*again)
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "zero3", "fsdp"])
 def test_every_way_to_share_a_model_has_its_accelerate_file_and_command(parallel, tmp_path):
-    import yaml
-
     command = launch.command(replace(presets.PAPER, parallel=parallel), tmp_path / "job.json")
     config = yaml.safe_load((launch.CONFIGS / f"{parallel}.yaml").read_text())
     assert (

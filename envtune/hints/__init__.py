@@ -6,4 +6,14 @@ Nothing here changes the result of a call that succeeded.
 from envtune.bfcl.results import is_error
 from envtune.hints.constitution import leak, violation
 from envtune.hints.corruption import KINDS, NONE, Corruption
-from envtune.hints.library import CATEGORIES, TYPES, Hint, add_folder, augment, load_hints, match
+from envtune.hints.library import (
+    CATEGORIES,
+    TYPES,
+    Hint,
+    add_folder,
+    added,
+    added_folders,
+    augment,
+    load_hints,
+    match,
+)

@@ -13,15 +13,17 @@
       provenance: {made_by: hand, …}         # who wrote and who approved it
 
 The first record that matches, in file and line order, is shown; those of a folder of your own
-(`add_folder`) come first. A success is never changed, and the
-original error stays in the text. A hint is dropped if it would give away ground truth that the
-agent has not written or read.
+(`added`, `add_folder`) come first. A success is never changed, and the original error stays in the
+text. A hint is dropped if it would give away ground truth that the agent has not written or read.
 """
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -133,16 +135,44 @@ def _hint(record: dict, where: str) -> Hint:
 _FOLDERS = [paths.DATA / "hints"]
 
 
-def add_folder(folder: Path) -> None:
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS]
+
+
+def add_folder(folder: Path | str) -> None:
     """Add a folder of records of your own, which are tried before those that are there already.
 
-    ValueError for a faulty one.
+    They are in force in this process from now on; `added` takes them away again. ValueError for a
+    faulty record, and for a folder without one.
     """
+    folder = Path(folder).resolve()
     load_hints.cache_clear()
-    load_hints(folder)
+    if not load_hints(folder):
+        raise ValueError(f"{folder} has no hint: a .yaml file with a list of records is expected")
     if folder not in _FOLDERS:
         _FOLDERS.insert(0, folder)
     load_hints.cache_clear()
+
+
+@contextlib.contextmanager
+def added(folder: Path | str) -> Iterator[None]:
+    """add_folder for the time of a `with` block."""
+    before = _FOLDERS.copy()
+    add_folder(folder)
+    try:
+        yield
+    finally:
+        _FOLDERS[:] = before
+        load_hints.cache_clear()
+
+
+def added_folders() -> dict[Path, str]:
+    """The folders of records of your own, and a digest of the files of each."""
+    return {
+        folder: sha256(b"".join(file.read_bytes() for file in _files(folder))).hexdigest()[:12]
+        for folder in _FOLDERS
+        if folder != paths.DATA / "hints"
+    }
 
 
 @lru_cache(maxsize=4)
@@ -152,8 +182,7 @@ def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
     hints = [
         _hint(record, path.name)
         for place in ([folder] if folder else _FOLDERS)
-        for path in sorted(place.glob("*.yaml"))
-        if path.name not in _NO_RECORDS
+        for path in _files(place)
         for record in yaml.safe_load(path.read_text()) or ()
     ]
     hints.sort(key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand"))

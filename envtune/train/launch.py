@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from envtune import bfcl
+from envtune import bfcl, hints
 from envtune.common import paths, progress
 from envtune.common.files import write_json
 from envtune.train import errors, metrics
@@ -97,23 +97,29 @@ def write_job(file: Path, job: Job) -> None:
             'the stage reward="my_rewards:NAME"'
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, asdict(job) | {"start": str(job.start), "run_dir": str(job.run_dir)})
+    folders = [str(folder) for folder in hints.added_folders()] if stage.shows_hints else []
+    where = {"start": str(job.start), "run_dir": str(job.run_dir), "own_hints": folders}
+    write_json(file, asdict(job) | where)
 
 
 def read_job(file: Path) -> Job:
-    """The job of a file. ValueError when the file is none."""
+    """The job of a file; its folders of own hints are added. ValueError when the file is none."""
     try:
         job = json.loads(file.read_text())
+        folders = job.pop("own_hints", [])
         stage, preset = job["stage"], job["preset"]
         tuples = {name: tuple(preset[name]) for name in ("stage_steps", "report_to")}
         job["stage"] = Stage(**stage | {"transition": Transition(**stage["transition"])})
         job["preset"] = Preset(**preset | tuples | {"guard": Guard(**preset["guard"])})
-        return Job(**job | {"run_dir": Path(job["run_dir"])})
+        read = Job(**job | {"run_dir": Path(job["run_dir"])})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is no training job ({type(error).__name__}: {error}); "
             "envtune.train.launch.write_job writes one"
         ) from None
+    for folder in reversed(folders):  # the one added last is tried first
+        hints.add_folder(folder)
+    return read
 
 
 def command(preset: Preset, job: Path) -> list[str]:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from envtune import bfcl
+from envtune import bfcl, hints
 from envtune.common import paths
 from envtune.common.files import differences, read_json, read_lines, write_json
 from envtune.env import rewards
@@ -132,6 +132,8 @@ def register(
     practice = entry["practice"]
     if own := {task: _digest(bfcl.OWN_TASKS[task]) for task in practice if task in bfcl.OWN_TASKS}:
         entry["own_tasks"] = own
+    if stage.shows_hints and (own := hints.added_folders()):
+        entry["own_hints"] = {folder.name: digest for folder, digest in own.items()}
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}

@@ -83,6 +83,11 @@ class Stage:
             )
         Corruption(self.corruption, self.corruption_rate)
 
+    @property
+    def shows_hints(self) -> bool:
+        """Whether an episode of the stage can have hints."""
+        return max(self.hint_rate, self.hint_rate_at(1.0)) > 0.0
+
     def hint_rate_at(self, done: float) -> float:
         """The share of episodes with hints after the fraction `done` of the stage [0..1]."""
         start, end = self.hint_rate, self.hint_rate_end
