@@ -59,6 +59,7 @@ def made_up(accuracy, **more):
                         "progress": step / 8,
                         "entropy": 0.3,
                         "grad_norm": 0.2,
+                        "share_of_groups_without_signal": 0.1,
                         "recovery_rate": 0.1,
                         **{f"accuracy_{s}": right * step / 8 for s in SPLITS},
                     }
