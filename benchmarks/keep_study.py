@@ -1,14 +1,15 @@
 """Keep the study's results: what its sweeps in runs/ gave, in data/reference_runs.
 
     $ make ablations && python benchmarks/keep_study.py && python -m envtune claims --write
-    $ python benchmarks/keep_study.py --restore     # on another machine: go on where it was kept
+    $ python benchmarks/keep_study.py --restore     # on another machine, before `make ablations`
 
-Of a sweep whose runs are all done, its tables. Of another one its finished runs, without weights
-and episodes, in unfinished/NAME.tar.gz: restored into runs/, they are not repeated. With both goes
-what notebook 18 counts in the episodes.
+A finished sweep is kept as its tables. Of an unfinished one the finished runs are kept, without
+weights and episodes, in unfinished/NAME.tar.gz: restored into runs/, they are not repeated. Both
+come with what notebook 18 counts in the episodes.
 """
 
 import argparse
+import gzip
 import shutil
 import tarfile
 from pathlib import Path
@@ -24,16 +25,20 @@ RUNS = SourceRuns()
 SWEEPS = (*RUNS.ablations, RUNS.baselines, RUNS.collapse)
 WITH_HABITS = (RUNS.curriculum, RUNS.augmentation, f"{RUNS.augmentation}_deaf")
 KEPT = paths.DATA / "reference_runs"
-OF_A_RUN = ("sweep_state.json", "result.json", "metrics.jsonl", "habits.parquet")
-"""With every versions.json, all that a sweep's tables are made from."""
+OF_A_RUN = ("result.json", "metrics.jsonl", "habits.parquet", "sweep_state.json")
+"""With every versions.json, all that a sweep's tables are made from. The state comes last: without
+it, a run that was restored in part is not taken for a finished one."""
 
 
 def keep(name: str) -> str:
     """Keep one sweep, as far as it is; returns what was done as a sentence."""
     home, unfinished = paths.runs() / name, KEPT / "unfinished" / f"{name}.tar.gz"
+    restore(name)  # what another machine made is kept too
+    done = [folder for folder in sorted(paths.runs().glob(f"{name}.*")) if _is_done(folder)]
     if (home / "summary.parquet").exists():
         summary = pd.read_parquet(home / "summary.parquet")
-        if set(summary["state"]) == {"done"}:
+        known = set(summary["run"])
+        if set(summary["state"]) == {"done"} and known >= {folder.name for folder in done}:
             (KEPT / name).mkdir(parents=True, exist_ok=True)
             for file in ("summary.parquet", "curves.parquet", "provenance.json"):
                 shutil.copy(home / file, KEPT / name / file)
@@ -41,21 +46,29 @@ def keep(name: str) -> str:
                 mechanism.of_sweep(name).to_parquet(KEPT / name / "habits.parquet", index=False)
             unfinished.unlink(missing_ok=True)
             return f"{name}: finished, {len(summary)} rows"
-    done = [folder for folder in sorted(paths.runs().glob(f"{name}.*")) if _is_done(folder)]
     if not done:
         return f"{name}: no finished run in {paths.runs().name}/"
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(unfinished) as file, tarfile.open(file, "w:gz") as archive:
+    with (
+        atomic(unfinished) as file,
+        gzip.GzipFile(file, "wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for folder in done:
             if name in WITH_HABITS:
                 mechanism.habits_of_run(folder)
-            versions = [
-                found.relative_to(folder) for found in sorted(folder.rglob("versions.json"))
-            ]
-            for part in (*map(Path, OF_A_RUN), *versions):
+            versions = [file.relative_to(folder) for file in sorted(folder.rglob("versions.json"))]
+            for part in (*versions, *map(Path, OF_A_RUN)):
                 if (folder / part).exists():
-                    archive.add(folder / part, f"{folder.name}/{part}")
+                    archive.add(folder / part, f"{folder.name}/{part}", filter=_of_nobody)
     return f"{name}: unfinished, {len(done)} finished runs kept"
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Equal runs make equal archives."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
 
 
 def _is_done(folder: Path) -> bool:

@@ -25,7 +25,7 @@ def restaurant(monkeypatch):
     module = importlib.util.module_from_spec(SPEC)
     monkeypatch.setitem(sys.modules, "restaurant", module)
     SPEC.loader.exec_module(module)
-    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
+    monkeypatch.setattr(library, "_ADDED", {})
     domains.add(module.RestaurantAPI, module.TASKS)
     yield module
     for known in (bfcl.OWN_CLASSES, bfcl.OWN_TASKS):

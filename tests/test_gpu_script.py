@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import generation, gpu, gpu_check, gpu_parts
 from envtune.common import files, paths
 from envtune.train import trl_rollout
-
-sys.path.append(str(paths.ROOT))
-from benchmarks import generation, gpu, gpu_check, gpu_parts  # noqa: E402
 
 DONE = {"state": "done", "why": "", "results": {}}
 

@@ -289,6 +289,37 @@ def test_a_hint_of_ones_own_speaks_before_those_of_the_library_for_a_while(tmp_p
     assert shown() == ("vehicle-brake",) and not hints.added_folders()
 
 
+def test_the_folder_added_last_speaks_first_as_it_was_when_it_was_added(tmp_path):
+    start = tool_call(("startEngine", {"ignitionMode": "START"}))
+    folders = [tmp_path / "a" / "hints", tmp_path / "b" / "hints"]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        record = OWN | {"id": f"mine-{number}", "class": "*", "tools": ["*"], "provenance": {}}
+        (folder / "mine.yaml").write_text(yaml.safe_dump([record]))
+
+    def shown():
+        return replay("multi_turn_base_50", [start], hint_rate=1.0).steps[0].hints[0]
+
+    with hints.added(folders[0]):
+        assert shown() == "mine-0"
+        with hints.added(folders[1]):
+            assert shown() == "mine-1" and list(hints.added_folders()) == folders[::-1]
+            before = hints.added_folders()
+            (folders[1] / "mine.yaml").write_text("[]")
+            assert shown() == "mine-1" and hints.added_folders() == before
+            hints.add_folder(folders[0])
+            assert shown() == "mine-0"
+        assert shown() == "mine-0" and list(hints.added_folders()) == folders[:1]
+
+
+def test_a_taken_id_is_refused_and_leaves_all_as_it_was(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([OWN | {"id": "vehicle-brake"}]))
+    known = hints.load_hints()
+    with pytest.raises(ValueError, match="more than once"):
+        hints.add_folder(tmp_path)
+    assert hints.load_hints() == known and not hints.added_folders()
+
+
 def test_a_folder_without_a_hint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no hint"):
         hints.add_folder(tmp_path / "mistyped")

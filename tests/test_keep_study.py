@@ -53,6 +53,18 @@ def test_restoring_leaves_what_is_there(runs):
     assert done.state["state"] == "running"
 
 
+def test_what_another_machine_kept_stays_kept(runs, monkeypatch):
+    a_run(runs, "with", "done")
+    keep_study.keep(NAME)
+    archive = keep_study.KEPT / "unfinished" / f"{NAME}.tar.gz"
+    once = archive.read_bytes()
+    keep_study.keep(NAME)
+    assert archive.read_bytes() == once  # nothing new, nothing to commit
+    monkeypatch.setenv("ENVTUNE_RUNS", str(runs.parent / "elsewhere"))
+    a_run(runs.parent / "elsewhere", "without", "done")
+    assert keep_study.keep(NAME) == f"{NAME}: unfinished, 2 finished runs kept"
+
+
 def test_a_finished_sweep_is_kept_as_tables(runs):
     done, _ = a_run(runs, "with", "done"), a_run(runs, "without", "failed")
     keep_study.keep(NAME)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import SMALL
 
-from envtune import hints, read_records
+from envtune import bfcl, hints, read_records
 from envtune.__main__ import main
 from envtune.common import files
 from envtune.hints import library
@@ -55,7 +55,7 @@ OWN_HINT = {
 
 
 def test_a_job_and_its_run_know_the_hints_of_ones_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "_FOLDERS", list(library._FOLDERS))
+    monkeypatch.setattr(library, "_ADDED", {})
     folder = tmp_path / "hints"
     folder.mkdir()
     (folder / "mine.yaml").write_text(yaml.safe_dump([OWN_HINT]))
@@ -69,9 +69,17 @@ def test_a_job_and_its_run_know_the_hints_of_ones_own(tmp_path, monkeypatch):
         assert launch.read_job(tmp_path / "job.json") == job  # in another process
         assert list(hints.added_folders()) == known
         runconfig.register(run, stage, SMALL, 2, "some/model", 0)
-        library._FOLDERS[:] = library._FOLDERS[-1:]
         settings = runconfig.read(run)["stages"][stage.name]
-        assert list(settings.get("own_hints", {})) == [f.name for f in known]
+        assert settings.get("own_hints", []) == list(hints.added_folders().values())
+        library._restore({})
+
+
+def test_hints_for_a_class_of_ones_own_cannot_go_to_another_process(tmp_path, monkeypatch):
+    monkeypatch.setitem(bfcl.OWN_CLASSES, "Mine", (object, []))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump([OWN_HINT | {"class": "Mine"}]))
+    job = launch.Job(stages.STAGES[1], SMALL, 2, "some/model", tmp_path, 0)
+    with pytest.raises(ValueError, match=r"cannot see \(Mine\)"), hints.added(tmp_path):
+        launch.write_job(tmp_path / "job.json", job)
 
 
 def test_a_run_goes_on_with_the_same_hints_of_ones_own_alone(tmp_path):

@@ -18,6 +18,7 @@ text. A hint is dropped if it would give away ground truth that the agent has no
 """
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -132,60 +133,80 @@ def _hint(record: dict, where: str) -> Hint:
         ) from error
 
 
-_FOLDERS = [paths.DATA / "hints"]
+_LIBRARY = paths.DATA / "hints"
+_ADDED: dict[Path, tuple[tuple[Hint, ...], str]] = {}
+"""Your own folders, the last of which is tried first: their records and a digest of their files, as
+they were when they were added."""
+
+
+def add_folder(folder: Path | str) -> None:
+    """Add a folder of your own records, which are tried before those that are there already.
+
+    They are in force in this process from now on, as they are now; `added` takes them away again.
+    ValueError for a faulty record or an id that is taken, and for a folder without a record.
+    """
+    folder, before = Path(folder).resolve(), _ADDED.copy()
+    _ADDED.pop(folder, None)  # one that was added before is read anew and goes to the front
+    try:
+        digest = sha256(b"".join(file.read_bytes() for file in _files(folder))).hexdigest()
+        _ADDED[folder] = tuple(_records(folder)), digest[:12]
+        if not _ADDED[folder][0]:
+            raise ValueError(
+                f"{folder} has no hint: a .yaml file with a list of records is expected"
+            )
+        load_hints.cache_clear()
+        load_hints()
+    except BaseException:
+        _restore(before)
+        raise
+
+
+@contextlib.contextmanager
+def added(folder: Path | str) -> Iterator[None]:
+    """add_folder for the time of a `with` block."""
+    before = _ADDED.copy()
+    add_folder(folder)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def _restore(before: dict) -> None:
+    _ADDED.clear()
+    _ADDED.update(before)
+    load_hints.cache_clear()
+
+
+def added_folders() -> dict[Path, str]:
+    """Your own folders in the order in which they are tried, and a digest of what each holds."""
+    return {folder: digest for folder, (_, digest) in reversed(_ADDED.items())}
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS]
 
 
-def add_folder(folder: Path | str) -> None:
-    """Add a folder of records of your own, which are tried before those that are there already.
-
-    They are in force in this process from now on; `added` takes them away again. ValueError for a
-    faulty record, and for a folder without one.
-    """
-    folder = Path(folder).resolve()
-    load_hints.cache_clear()
-    if not load_hints(folder):
-        raise ValueError(f"{folder} has no hint: a .yaml file with a list of records is expected")
-    if folder not in _FOLDERS:
-        _FOLDERS.insert(0, folder)
-    load_hints.cache_clear()
-
-
-@contextlib.contextmanager
-def added(folder: Path | str) -> Iterator[None]:
-    """add_folder for the time of a `with` block."""
-    before = _FOLDERS.copy()
-    add_folder(folder)
-    try:
-        yield
-    finally:
-        _FOLDERS[:] = before
-        load_hints.cache_clear()
-
-
-def added_folders() -> dict[Path, str]:
-    """The folders of records of your own, and a digest of the files of each."""
-    return {
-        folder: sha256(b"".join(file.read_bytes() for file in _files(folder))).hexdigest()[:12]
-        for folder in _FOLDERS
-        if folder != paths.DATA / "hints"
-    }
+def _records(folder: Path) -> list[Hint]:
+    records = [
+        _hint(record, path.name)
+        for path in _files(folder)
+        for record in yaml.safe_load(path.read_text()) or ()
+    ]
+    by_hand = {hint.id for hint in records if hint.provenance.get("made_by") == "hand"}
+    return sorted(records, key=lambda hint: (hint.class_name == "*", hint.id not in by_hand))
 
 
 @lru_cache(maxsize=4)
 def load_hints(folder: Path | None = None) -> tuple[Hint, ...]:
-    """Every record of the library, or of one folder: in file and line order, those made by hand
-    first, those of any class last. ValueError for a faulty record or a double id."""
-    hints = [
-        _hint(record, path.name)
-        for place in ([folder] if folder else _FOLDERS)
-        for path in _files(place)
-        for record in yaml.safe_load(path.read_text()) or ()
-    ]
-    hints.sort(key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand"))
+    """Every record in the order in which they are tried: your own folders', then the library's. Or
+    those of one folder.
+
+    Of a folder, in file and line order, but those made by hand first and those of any class last.
+    ValueError for a faulty record or a double id.
+    """
+    own = [] if folder else [records for records, _ in reversed(_ADDED.values())]
+    hints = [*itertools.chain(*own), *_records(folder or _LIBRARY)]
     ids = [hint.id for hint in hints]
     if doubles := {i for i in ids if ids.count(i) > 1}:
         raise ValueError(

@@ -96,14 +96,22 @@ def write_job(file: Path, job: Job) -> None:
             f"line `NAME = Reward({stage.reward.name}, maximum={stage.reward.maximum})`, and give "
             'the stage reward="my_rewards:NAME"'
         )
+    own = hints.added_folders() if stage.shows_hints else {}
+    taught = {hint.class_name for folder in own for hint in hints.load_hints(folder)}
+    if unseen := sorted(taught & bfcl.OWN_CLASSES.keys()):
+        raise ValueError(
+            f"{stage.name} has hints for classes that other processes cannot see "
+            f"({', '.join(unseen)}); train with one process and without vLLM, or add the hints "
+            "within `with hints.added(folder):` alone where they are needed"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
-    folders = [str(folder) for folder in hints.added_folders()] if stage.shows_hints else []
+    folders = [str(folder) for folder in own]
     where = {"start": str(job.start), "run_dir": str(job.run_dir), "own_hints": folders}
     write_json(file, asdict(job) | where)
 
 
 def read_job(file: Path) -> Job:
-    """The job of a file; its folders of own hints are added. ValueError when the file is none."""
+    """The job of a file; its hint folders are added to this process. ValueError when it is none."""
     try:
         job = json.loads(file.read_text())
         folders = job.pop("own_hints", [])

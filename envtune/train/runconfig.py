@@ -133,7 +133,7 @@ def register(
     if own := {task: _digest(bfcl.OWN_TASKS[task]) for task in practice if task in bfcl.OWN_TASKS}:
         entry["own_tasks"] = own
     if stage.shows_hints and (own := hints.added_folders()):
-        entry["own_hints"] = {folder.name: digest for folder, digest in own.items()}
+        entry["own_hints"] = list(own.values())
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}
