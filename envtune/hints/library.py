@@ -193,8 +193,9 @@ def _records(folder: Path) -> list[Hint]:
         for path in _files(folder)
         for record in yaml.safe_load(path.read_text()) or ()
     ]
-    by_hand = {hint.id for hint in records if hint.provenance.get("made_by") == "hand"}
-    return sorted(records, key=lambda hint: (hint.class_name == "*", hint.id not in by_hand))
+    return sorted(
+        records, key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand")
+    )
 
 
 @lru_cache(maxsize=4)

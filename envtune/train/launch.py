@@ -97,7 +97,7 @@ def write_job(file: Path, job: Job) -> None:
             'the stage reward="my_rewards:NAME"'
         )
     own = hints.added_folders() if stage.shows_hints else {}
-    taught = {hint.class_name for folder in own for hint in hints.load_hints(folder)}
+    taught = {hint.class_name for hint in hints.load_hints()} if own else set()
     if unseen := sorted(taught & bfcl.OWN_CLASSES.keys()):
         raise ValueError(
             f"{stage.name} has hints for classes that other processes cannot see "
