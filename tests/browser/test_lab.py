@@ -21,15 +21,17 @@ pytestmark = pytest.mark.browser
 
 BOOK = paths.NOTEBOOKS / "00_quickstart.ipynb"
 PICTURES = paths.ROOT / "runs" / "browser"
+STEPS = 16
 SMALLEST = {
     "preset": "cpu-smoke",
     "run_name": "lab",
-    "stage_steps": [2, 8, 1, 1],  # the interrupt comes in the second stage
+    # the interrupt comes in the second stage; long, as a step can take less than a second
+    "stage_steps": [2, STEPS, 1, 1],
     "held_out_tasks": 4,
     "bfcl_tasks": 1,
 }
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # else JupyterLab asks on its first day
-PATIENCE = 240_000
+PATIENCE = 360_000
 """How long a step may take on a busy machine [ms]."""
 
 
@@ -127,11 +129,11 @@ def run_all(page: Page) -> None:
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Busy")
 
 
-def curves(page: Page) -> str:
+def curves(page: Page):
     """The picture in the training cell."""
     image = cell(page, "grpo.train_curriculum").locator(".jp-OutputArea img")
     expect(image).to_have_count(1)
-    return image.get_attribute("src")
+    return image
 
 
 def look_at_episodes(page: Page) -> None:
@@ -148,7 +150,7 @@ def look_at_episodes(page: Page) -> None:
     picture(page, "browse_table", new)
     frame.get_by_label("kind", exact=True).select_option(label="train")
     frame.get_by_label("stage", exact=True).select_option(label="stage2_hints")
-    expect(frame.locator(".dt-info")).to_contain_text("of 32 ")  # eight steps of four episodes
+    expect(frame.locator(".dt-info")).to_contain_text(f"of {4 * STEPS} ")  # four episodes a step
     rows.first.click()
     frame.get_by_role("button", name="Compare with another").click()
     rows.nth(1).click()
@@ -174,9 +176,10 @@ def test_a_person_trains_interrupts_and_goes_on_in_the_lab(lab, page, runs_folde
     training = cell(page, "grpo.train_curriculum")
 
     # the curves move, one picture in place
-    first = curves(page)
-    expect(training).to_contain_text("stage2_hints, step 2")
-    assert curves(page) != first
+    image = curves(page)
+    expect(image).not_to_have_attribute("src", image.get_attribute("src"))
+    # the page is looked at once a second, so no single step can be waited for
+    expect(training).to_contain_text(re.compile(r"stage2_hints, step ([2-9]|\d\d): reward"))
     expect(training.locator("summary")).to_contain_text("one episode:")
 
     # an interrupt keeps every step
@@ -188,12 +191,13 @@ def test_a_person_trains_interrupts_and_goes_on_in_the_lab(lab, page, runs_folde
     picture(page, "episode", training.locator("details"))
     kept = metrics(run)
     last = steps(kept)[-1][1]
-    assert (run / "stage2_hints" / f"checkpoint-{last}").is_dir() and last < 8
+    assert (run / "stage2_hints" / f"checkpoint-{last}").is_dir() and last < STEPS
 
     # the same cells go on there
     run_all(page)
-    expect(training).to_contain_text(f"stage2_hints: resumed at step {last} of 8")
+    expect(training).to_contain_text(f"stage2_hints: resumed at step {last} of {STEPS}")
     picture(page, "resumed", training)
+    expect(training).to_contain_text(f"step {STEPS + 4} of {STEPS + 4}, finished")
     expect(cell(page, "Markdown(").locator(".jp-RenderedMarkdown")).to_contain_text("greedy")
     assert metrics(run)[: len(kept)] == kept
     wanted = zip(
@@ -202,7 +206,6 @@ def test_a_person_trains_interrupts_and_goes_on_in_the_lab(lab, page, runs_folde
         strict=True,
     )
     assert steps(metrics(run)) == [(stage, i) for stage, n in wanted for i in range(1, n + 1)]
-    expect(training).to_contain_text("step 12 of 12, finished")
     for part in ("grpo.train_curriculum", "held_out_curves", "evaluation.play(", "Markdown("):
         picture(page, f"result_{part.strip('(')}", cell(page, part))
     look_at_episodes(page)
