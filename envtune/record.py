@@ -186,15 +186,16 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
 
 
 _GREEN, _RED, _ORANGE, _BLUE, _GREY = "#1b7837", "#c2403c", "#b35806", "#2166ac", "#888888"
-_WORDS = {
-    Outcome.CALLS: ("calls", _GREEN),
-    Outcome.CALLS_WITH_ERROR: ("calls with an error", _ORANGE),
-    Outcome.FORMAT_ERROR: ("format error", _RED),
-    Outcome.ANSWER: ("answer", _BLUE),
-    Outcome.FORCED_END: ("one step too many, the turn was ended", _RED),
-    Outcome.CALL_IN_EMPTY_TURN: ("a call where asking was right", _RED),
+_COLOURS = {"good": _GREEN, "said": _BLUE, "warn": _ORANGE, "bad": _RED}
+OUTCOME_WORDS = {
+    Outcome.CALLS: ("calls", "good"),
+    Outcome.CALLS_WITH_ERROR: ("calls with an error", "warn"),
+    Outcome.FORMAT_ERROR: ("format error", "bad"),
+    Outcome.ANSWER: ("answer", "said"),
+    Outcome.FORCED_END: ("one step too many, the turn was ended", "bad"),
+    Outcome.CALL_IN_EMPTY_TURN: ("a call where asking was right", "bad"),
 }
-"""What one message led to, in words, and the colour of its bar."""
+"""What one message led to, in words, and what kind of thing that is: the colour of its bar."""
 _TAGGED = re.compile(r"<(think|tool_call|answer)>(.*?)</\1>", re.DOTALL)
 
 
@@ -225,8 +226,8 @@ def message_text(step: Step) -> str:
 
 def _step(step: Step, limit: int) -> list[str]:
     """One agent message and what the agent read about it, a box for each result."""
-    words, colour = _WORDS[step.outcome]
-    parts = [_box(f"agent, {words}:\n{message_text(step)}", limit, colour, indent=16)]
+    words, kind = OUTCOME_WORDS[step.outcome]
+    parts = [_box(f"agent, {words}:\n{message_text(step)}", limit, _COLOURS[kind], indent=16)]
     if not step.results:
         return parts + ([_box(step.feedback, limit, _GREY)] if step.feedback else [])
     read = step.shown or step.results

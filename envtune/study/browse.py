@@ -25,6 +25,7 @@ import pandas as pd
 from envtune import bfcl
 from envtune.common import paths
 from envtune.common.files import atomic
+from envtune.record import OUTCOME_WORDS
 from envtune.study import episode_table
 
 CHUNK = 200
@@ -168,6 +169,7 @@ def _page(title: str, table: pd.DataFrame, lines: Sequence[dict]) -> str:
     parts = {
         "title": html.escape(title),
         "chunk": str(CHUNK),
+        "words": html.escape(json.dumps(OUTCOME_WORDS)),
         "style": (PAGE / "page.css").read_text(),
         "script": (PAGE / "page.js").read_text(),
         "data": "\n".join(pieces),

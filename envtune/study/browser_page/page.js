@@ -3,14 +3,7 @@
 // only, never as HTML: a message with <script> stays text.
 
 const CHUNK = Number(document.body.dataset.chunk);
-const WORDS = {  // what one message led to: in words, and the colour of its bar
-  calls: ["calls", "good"],
-  calls_with_error: ["calls with an error", "warn"],
-  format_error: ["format error", "bad"],
-  answer: ["answer", "good"],
-  forced_end: ["one step too many, the turn was ended", "bad"],
-  call_in_empty_turn: ["a call where asking was right", "bad"],
-};
+const WORDS = JSON.parse(document.body.dataset.words);  // outcome: its words, the class of its bar
 const SELECTS = ["run", "stage", "kind", "split", "ending", "error kind"];
 const NUMBERS = ["step", "reward"];
 const HELP = document.getElementById("help").textContent;
@@ -284,7 +277,7 @@ function groundTruth(truth, steps, open) {
 
 /** One message of the agent, and what it read about it. */
 function stepOf(step) {
-  const [words, colour] = WORDS[step.outcome] ?? [step.outcome, ""];
+  const [words, kind] = WORDS[step.outcome] ?? [step.outcome, ""];
   const said = {};
   for (const [, tag, text] of step.message.matchAll(/<(think|tool_call|answer)>([\s\S]*?)<\/\1>/g)) said[tag] = text.trim();
   const broken = step.outcome === "format_error" || !Object.keys(said).length;
@@ -306,7 +299,7 @@ function stepOf(step) {
   const unlike = !step.shown?.length && (step.truncated || step.hints.some(Boolean));
   if (!results.length || unlike || step.outcome === "forced_end") more.push(step.feedback);
   return el("div", {},
-    el("div", { class: `step ${colour}` }, el("span", { class: "badge" }, `agent: ${words}`), message),
+    el("div", { class: `step ${kind}` }, el("span", { class: "badge" }, `agent: ${words}`), message),
     results, more.filter(Boolean).map((text) => el("div", { class: "result" }, el("pre", {}, text))));
 }
 
