@@ -120,6 +120,31 @@ def test_an_estimate_grows_with_the_work():
     assert usual / 8 < hours(processes=8) < usual / 4
 
 
+def test_the_page_says_where_presets_leave_the_paper():
+    page = (paths.ROOT / "docs" / "training.md").read_text()
+    table = page.partition("**Where presets leave the paper.**")[2].partition("\n\n|")[2]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.split("\n\n")[0].splitlines()
+    ]
+    head, said = rows[0], {row[0]: row[1:] for row in rows[2:]}
+    for column, names in enumerate(head[1:]):
+        for name in (part.strip("`") for part in names.removeprefix("paper, ").split(", ")):
+            preset = presets.get(name)
+            assert float(said["learning rate"][column]) == preset.learning_rate
+            assert float(said["KL weight beta"][column]) == preset.beta
+            if preset.lora_rank:
+                trained = said["weights that are trained"][column]
+                assert f"rank {preset.lora_rank}" in trained or trained == "the same"
+            if preset.prompts_per_step:
+                sizes_said = said["tasks x rollouts in a step"][column]
+                assert sizes_said == f"{preset.prompts_per_step} x {preset.generations}"
+                longest = said["longest episode after its opening, tokens"][column]
+                assert longest == f"{preset.completion_tokens:,}"
+            between = said["steps between validations"][column].split()[0]
+            assert int(between) == preset.validate_every
+
+
 def test_the_table_of_the_page_has_the_numbers_of_the_code():
     page = (paths.ROOT / "docs" / "training.md").read_text()
     rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}

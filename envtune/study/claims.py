@@ -244,11 +244,15 @@ not edit by hand.
 
 Our runs are of the embedded `tiny-agent` (docs/agent.md): a million parameters that use BFCL's
 tools on synthetic tasks. **A verdict here is about that scale, not about large models.** The
-comparisons and the rule were written down before the runs ([study.md](study.md)). *Supported*: the
-95% interval of the paired difference lies above 0, for new tasks and new seeds; *contradicted*:
-below 0; *undecided*: the interval contains 0; *not tested*: there is no run. "Would be seen": the
-least true difference that so many seeds show with 80% power. Accuracy is greedy on held-out tasks
-without hints. `make ablations` makes the runs, `python -m envtune claims --write` this page.
+comparisons of [study.md](study.md) and the rule were written down before their runs. *Supported*:
+the 95% interval of the paired difference lies above 0, for new tasks and new seeds; *contradicted*:
+below 0; *undecided*: the interval contains 0; *not tested*: there is no run. Two rows are older and
+not of that design: *the four stages raise accuracy* and *stage 1 teaches the format*; there
+*supported* means a rise in every seed. "Would be seen": the least true difference that so many
+seeds show with 80% power. Accuracy is greedy on held-out tasks without hints. A claim "from
+readers" is a question that readers of the paper asked, not a claim of the paper; others' numbers
+are explained in [evaluation.md](evaluation.md#what-can-be-compared). `make ablations` makes the
+runs, `python -m envtune claims --write` this page.
 
 | claim or question | from | evidence here | verdict at this scale | published by others |
 |---|---|---|---|---|
