@@ -205,9 +205,9 @@ docs: .venv-docs/.ready  ## build the site of docs/ into site/ and check its lin
 	@$(@D)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 -c constraints.txt -e '.[docs]' || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
-figures: setup  ## redraw every table and figure of the paper from committed numbers (a quarter of a minute, no training)
-	@$(BIN)/python -m envtune run notebooks/17_paper_figures.ipynb
-	@echo "  figures/paper/*.png and *.pdf; figures/ablations/ where sweeps were run"
+figures: setup  ## redraw every table and figure of the paper and of the study from committed numbers (half a minute, no training)
+	@for n in 17_paper_figures 18_mechanism; do $(BIN)/python -m envtune run notebooks/$$n.ipynb || exit 1; done
+	@echo "  figures/paper/*.png and *.pdf; figures/ablations/ and figures/mechanism/ where sweeps were run"
 
 thumbnails: setup  ## redraw the small pictures of notebooks/README.md (ten seconds, no training)
 	@$(BIN)/python -m benchmarks.thumbnails

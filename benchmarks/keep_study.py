@@ -5,7 +5,7 @@
 
 A finished sweep is kept as its tables. Of an unfinished one the finished runs are kept, without
 weights and episodes, in unfinished/NAME.tar.gz: restored into runs/, they are not repeated. Both
-come with what notebook 18 counts in the episodes.
+come with what notebook 18 counts in the episodes, and with the verdict on every test task.
 """
 
 import argparse
@@ -25,7 +25,7 @@ RUNS = SourceRuns()
 SWEEPS = (*RUNS.ablations, RUNS.baselines, RUNS.collapse)
 WITH_HABITS = (RUNS.curriculum, RUNS.augmentation, f"{RUNS.augmentation}_deaf")
 KEPT = paths.DATA / "reference_runs"
-OF_A_RUN = ("result.json", "metrics.jsonl", "habits.parquet", "sweep_state.json")
+OF_A_RUN = ("result.json", "evaluation.csv", "metrics.jsonl", "habits.parquet", "sweep_state.json")
 """With every versions.json, all that a sweep's tables are made from. The state comes last: without
 it, a run that was restored in part is not taken for a finished one."""
 
@@ -44,6 +44,9 @@ def keep(name: str) -> str:
                 shutil.copy(home / file, KEPT / name / file)
             if name in WITH_HABITS:
                 mechanism.of_sweep(name).to_parquet(KEPT / name / "habits.parquet", index=False)
+            if all((paths.runs() / run / "evaluation.csv").exists() for run in known):
+                played = mechanism.evaluations(name)
+                played.to_parquet(KEPT / name / "evaluation.parquet", index=False)
             unfinished.unlink(missing_ok=True)
             return f"{name}: finished, {len(summary)} rows"
     if not done:

@@ -35,7 +35,7 @@ SOURCES = {  # the first that is there
     "15": ("figures/ablations/kl_sweep.png",),
     "16": ("figures/ablations/hint_robustness.png",),
     "17": ("figures/paper/figure5a.png",),
-    "18": ("runs/mechanism/curriculum.png",),
+    "18": ("figures/mechanism/curriculum.png", "figures/mechanism/ablation_augmentation.png"),
     "19": ("figures/ablations/training_tasks.png",),
     "20": ("runs/change_one_thing/compared.png",),
 }

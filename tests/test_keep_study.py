@@ -25,6 +25,7 @@ def a_run(runs, case, state):
     point.note(state=state, seconds=1.0)
     (point.folder / "result.json").write_text(json.dumps({"accuracy": 0.5}))
     (point.folder / "metrics.jsonl").write_text("{}\n")
+    (point.folder / "evaluation.csv").write_text("task_id,valid\nsynthetic_base_200,True\n")
     (point.folder / "episodes.jsonl.gz").write_bytes(b"")
     (point.folder / "weights").write_text("large")
     (point.folder / "inner" / "versions.json").write_text("{}")
@@ -65,7 +66,7 @@ def test_what_another_machine_kept_stays_kept(runs, monkeypatch):
     assert keep_study.keep(NAME) == f"{NAME}: unfinished, 2 finished runs kept"
 
 
-def test_a_finished_sweep_is_kept_as_tables(runs):
+def test_a_finished_sweep_is_kept_as_tables(runs, monkeypatch):
     done, _ = a_run(runs, "with", "done"), a_run(runs, "without", "failed")
     keep_study.keep(NAME)
     archive = keep_study.KEPT / "unfinished" / f"{NAME}.tar.gz"
@@ -87,7 +88,14 @@ def test_a_finished_sweep_is_kept_as_tables(runs):
         "curves.parquet",
         "provenance.json",
         "habits.parquet",
+        "evaluation.parquet",
     }
+    monkeypatch.setattr(mechanism.paths, "DATA", runs.parent)
+    (runs.parent / "kept").rename(runs.parent / "reference_runs")
+    monkeypatch.setenv("ENVTUNE_RUNS", str(runs.parent / "elsewhere"))
+    assert mechanism.evaluations(NAME)[["valid", "case", "seed"]].values.tolist() == [
+        [True, "with", 0]
+    ]
     assert not archive.exists()
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import pandas as pd
 import pytest
 
 from envtune.env.episode import TRAINING, Episode
@@ -68,3 +69,22 @@ def test_a_run_is_counted_step_by_step_and_added_up(tmp_path):
     table = mechanism.rates(counts, ["stage"]).set_index("habit")
     assert table.loc["breaks_format", "share"] == 0.0
     assert table.loc["breaks_format", "n"] == 2 * len(episode.record.steps)
+
+
+def test_what_the_last_policies_did_is_given_by_case():
+    rows = [  # case, seed, valid, errors, recovered, failure
+        ("a", 0, True, 0, 0, ""),
+        ("a", 0, False, 4, 1, "length"),
+        ("a", 1, True, 4, 3, ""),
+        ("a", 1, True, 0, 0, ""),
+        ("b", 0, False, 2, 0, "wrong state"),
+    ]
+    columns = ["case", "seed", "valid", "errors", "recovered", "failure"]
+    table = mechanism.at_the_end(pd.DataFrame(rows, columns=columns))
+    assert table.loc["a"].to_dict() == {
+        "tasks solved": "75% (50% to 100%)",
+        "tasks with a failed call": "50% (50% to 50%)",
+        "tasks lost to a limit of steps or tokens": "25% (0% to 50%)",
+        "failed calls put right": "50% (25% to 75%)",
+    }
+    assert table.loc["b", "tasks with a failed call"] == "100% (100% to 100%)"

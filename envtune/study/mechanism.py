@@ -36,6 +36,13 @@ HABITS = {
     "careless": "turns lost without a failed call",
 }
 """Name and meaning of each share."""
+AT_THE_END = {
+    "solved": "tasks solved",
+    "failing": "tasks with a failed call",
+    "put_right": "failed calls put right",
+    "cut": "tasks lost to a limit of steps or tokens",
+}
+CUT = ("step limit", "length")
 PREREQUISITES = ("dependency_missing", "state_prerequisite")
 COLUMNS = ("stage", "step", "habit", "shown", "of")
 
@@ -130,24 +137,76 @@ def of_sweep(name: str) -> pd.DataFrame:
     Without runs, the committed ones: habits.parquet beside the sweep's tables.
     FileNotFoundError where there are neither.
     """
-    home = paths.runs() / name
-    if not (home / "summary.parquet").exists():
-        kept = paths.DATA / "reference_runs" / name / "habits.parquet"
-        if not kept.exists():
-            raise FileNotFoundError(
-                f"there is no sweep {name!r} in {home}, nor its habits in {kept.parent}; run its "
-                "notebook first"
-            )
-        return pd.read_parquet(kept)
-    runs = pd.read_parquet(home / "summary.parquet")
-    runs = runs.loc[runs["state"] == "done"].drop_duplicates("run")
+    if (runs := _finished_runs(name)) is None:
+        return _committed(name, "habits.parquet")
     parts = []
-    for run in tqdm(runs.to_dict("records"), desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
+    for run in tqdm(runs, desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
         folder = paths.runs() / run["run"]
         places = load_metrics(folder, kinds=("train",))[["stage", "step", "at"]]
         counts = habits_of_run(folder).merge(places, on=["stage", "step"])
         parts.append(counts.assign(run=run["run"], case=run["case"], seed=run["seed"]))
     return pd.concat(parts, ignore_index=True)
+
+
+def evaluations(name: str) -> pd.DataFrame:
+    """What the last policies of a sweep did on the test tasks: a row per run and task.
+
+    The columns of evaluation.csv (valid, failure, errors: calls that failed, recovered: those put
+    right, ...), case and seed. Without runs, the committed ones: evaluation.parquet.
+    FileNotFoundError where there are neither.
+    """
+    if (runs := _finished_runs(name)) is None:
+        return _committed(name, "evaluation.parquet")
+    parts = [
+        pd.read_csv(paths.runs() / run["run"] / "evaluation.csv").assign(
+            run=run["run"], case=run["case"], seed=run["seed"]
+        )
+        for run in runs
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _finished_runs(name: str) -> list[dict] | None:
+    """The rows of a sweep in runs/ whose run is done, or None where there is no such sweep."""
+    table = paths.runs() / name / "summary.parquet"
+    if not table.exists():
+        return None
+    runs = pd.read_parquet(table)
+    return runs.loc[runs["state"] == "done"].drop_duplicates("run").to_dict("records")
+
+
+def _committed(name: str, file: str) -> pd.DataFrame:
+    kept = paths.DATA / "reference_runs" / name / file
+    if not kept.exists():
+        raise FileNotFoundError(
+            f"there is no sweep {name!r} in {paths.runs()}, nor {file} in {kept.parent}; run its "
+            "notebook first"
+        )
+    return pd.read_parquet(kept)
+
+
+def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
+    """Of `evaluations`, a row per case: shares, means over its seeds with the least and largest."""
+    cut = played["failure"].isin(CUT)
+    counts = played.assign(solved=played["valid"], failing=played["errors"] > 0, cut=cut)
+    by_seed = counts.groupby(["case", "seed"], sort=False).agg(
+        solved=("solved", "mean"),
+        failing=("failing", "mean"),
+        recovered=("recovered", "sum"),
+        errors=("errors", "sum"),
+        cut=("cut", "mean"),
+    )
+    table = by_seed.assign(put_right=by_seed["recovered"] / by_seed["errors"])[list(AT_THE_END)]
+    cases = table.groupby("case", sort=False)
+    means, least, most = cases.mean(), cases.min(), cases.max()
+    texts = {
+        words: [
+            f"{mean:.0%} ({low:.0%} to {high:.0%})"
+            for mean, low, high in zip(means[column], least[column], most[column], strict=True)
+        ]
+        for column, words in AT_THE_END.items()
+    }
+    return pd.DataFrame(texts, index=means.index)
 
 
 def figure(
