@@ -197,16 +197,12 @@ def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
         cut=("cut", "mean"),
     )
     table = by_seed.assign(put_right=by_seed["recovered"] / by_seed["errors"])[list(AT_THE_END)]
-    cases = table.groupby("case", sort=False)
-    means, least, most = cases.mean(), cases.min(), cases.max()
-    texts = {
-        words: [
-            f"{mean:.0%} ({low:.0%} to {high:.0%})"
-            for mean, low, high in zip(means[column], least[column], most[column], strict=True)
-        ]
-        for column, words in AT_THE_END.items()
-    }
-    return pd.DataFrame(texts, index=means.index)
+    texts = {}
+    for column, words in AT_THE_END.items():
+        spread = table.groupby("case", sort=False)[column].agg(["mean", "min", "max"])
+        rows = spread.to_numpy().tolist()
+        texts[words] = [f"{mean:.0%} ({low:.0%} to {high:.0%})" for mean, low, high in rows]
+    return pd.DataFrame(texts, index=pd.Index(list(dict.fromkeys(played["case"])), name="case"))
 
 
 def figure(
