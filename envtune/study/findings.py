@@ -1,0 +1,126 @@
+"""The small pictures of docs/findings.md, one for each finding, from the committed runs.
+
+>>> findings.draw(paths.figures() / "findings")   # {"hints": .../hints.png, ...}
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from envtune.common import files, paths
+from envtune.study import ablations, kit, mechanism
+from envtune.study.source_runs import SourceRuns, finished_sweep
+
+SIZE = (3.6, 2.5)
+HINTS = ["with hints", "without hints"]
+WITHDRAWN = {"linear": "withdrawn\nlinearly", "cosine": "by a cosine", "step": "at half"}
+
+
+def draw(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
+    """Draw those whose runs are there, as PNG and PDF; returns the PNG files by name."""
+    drawn = {}
+    for name, make in FINDINGS.items():
+        if fig := make(runs or SourceRuns()):
+            drawn[name] = files.save_figure(fig, folder / name)[0]
+            kit.plt.close(fig)
+    return drawn
+
+
+def _own(table: pd.DataFrame) -> str:
+    return f"Own runs, {table['seed'].nunique()} seeds"
+
+
+def hints_at_the_end(runs: SourceRuns) -> Figure | None:
+    """What accuracy gains when hints are left out or withdrawn, for both agents."""
+    names = {"the agent": runs.augmentation, "the deaf agent": f"{runs.augmentation}_deaf"}
+    known = {words: found for words, name in names.items() if (found := finished_sweep(name, runs))}
+    if not known:
+        return None
+    fig, axes = kit.canvas(1, len(known), SIZE, sharey=True, sharex=True)
+    for ax, (words, (summary, _)) in zip(axes[0], known.items(), strict=True):
+        compared = ablations.against(summary, "case", HINTS[0])
+        shades = kit.colours(summary["case"])
+        for i, (case, (found, _)) in enumerate(compared.items()):
+            kit.interval(ax, found[:3], i, shades[case])
+        ax.axvline(0, color="0.4", linewidth=0.8)
+        ax.set_yticks(range(len(compared)), [WITHDRAWN.get(case, case) for case in compared])
+        ax.set_title(words, fontsize=8)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+        ax.set(xlabel='points above\n"with hints"')
+    axes[0][0].invert_yaxis()
+    return kit.finish(fig, f"{_own(summary)}, tested without hints on 400 tasks; bars: 95%.")
+
+
+def errors_are_cheap(runs: SourceRuns) -> Figure | None:
+    """How often a prerequisite is skipped over training, with and without hints."""
+    try:
+        counts = mechanism.of_sweep(runs.augmentation)
+    except FileNotFoundError:
+        return None
+    width = 8
+    counts = counts.loc[counts["case"].isin(HINTS) & (counts["habit"] == "skips")]
+    counts = counts.assign(at=(counts["at"] - 1) // width * width + width / 2)
+    fig, [[ax]] = kit.canvas(1, 1, SIZE)
+    table = mechanism.rates(counts, by=["case", "seed", "at"])
+    kit.lines(ax, table, "share", "case", HINTS, errorbar=("pi", 100), marker="o")
+    ax.set(ylim=(0, 0.5), xlabel="step", ylabel="turns with a skipped\nprerequisite (sampled)")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return kit.finish(fig, f"{_own(counts)}: mean, least and largest; 8 steps a point.")
+
+
+def signal(runs: SourceRuns) -> Figure | None:
+    """Groups without a signal over training, by reward and requests of a task."""
+    names = {"three requests": runs.reward, "four requests": runs.reward_long}
+    known = {words: found for words, name in names.items() if (found := finished_sweep(name, runs))}
+    if not known:
+        return None
+    fig, axes = kit.canvas(1, len(known), SIZE, sharey=True)
+    for ax, (words, (_, curves)) in zip(axes[0], known.items(), strict=True):
+        column = "share_of_groups_without_signal"
+        kit.panel(ax, curves, column, "case", ["progress", "binary"], legend=ax is axes[0][0])
+        ax.set_title(words, fontsize=8)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.set(ylim=(0, 1.02))
+    return kit.finish(fig, f"{_own(curves)}: mean, least and largest; means over 5 steps.")
+
+
+def kinds_of_task(runs: SourceRuns) -> Figure | None:
+    """Accuracy by kind of task after training on base tasks alone."""
+    if not (found := finished_sweep(runs.augmentation, runs, HINTS)):
+        return None
+    columns = {f"accuracy_{kind}": kind for kind in kit.SPLIT_LABELS}
+    shares = found[0].rename(columns=columns)
+    shares = shares.melt(["case", "seed"], list(columns.values()), "kind", "share")
+    fig, [[ax]] = kit.canvas(1, 1, SIZE)
+    kit.bars(ax, shares, "kind", "share", "case", HINTS)
+    ax.set(ylim=(0, 1.0), ylabel="held-out accuracy (greedy)")
+    return kit.finish(fig, f"{_own(shares)} (dots); 100 tasks of each kind, without hints.")
+
+
+def four_stages(runs: SourceRuns) -> Figure | None:
+    """Accuracy before training and after each of the four stages."""
+    file = paths.DATA / "reference_runs" / "learning_check.csv"
+    if not file.exists():
+        return None
+    table = pd.read_csv(file)
+    names = list(dict.fromkeys(table["after"]))
+    fig, [[ax]] = kit.canvas(1, 1, SIZE)
+    table = table.assign(at=table["after"].map(names.index))
+    kit.lines(ax, table, "accuracy", "way", errorbar=("pi", 100), marker="o")
+    ax.set_xticks(range(len(names)), ["start", *(f"stage {i}" for i in range(1, len(names)))])
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(ylim=(0, 1.0), xlabel="", ylabel="held-out accuracy")
+    return kit.finish(fig, f"{_own(table)}: mean, least and largest; 400 tasks, without hints.")
+
+
+FINDINGS: dict[str, Callable[[SourceRuns], Figure | None]] = {
+    "hints": hints_at_the_end,
+    "errors": errors_are_cheap,
+    "signal": signal,
+    "kinds": kinds_of_task,
+    "stages": four_stages,
+}
+"""Name of a picture, and what draws it: nothing where its runs are missing."""
