@@ -212,8 +212,8 @@ figures: setup  ## redraw every table and figure of the paper and of the study f
 thumbnails: setup  ## redraw the small pictures of notebooks/README.md (ten seconds, no training)
 	@$(BIN)/python -m benchmarks.thumbnails
 
-# the notebook's rate is the embedded agent's; this one is for LoRA on a real model
-ablations: SFT_RATE = $(if $(filter cpu-%,$(PRESET)),,-p sft_learning_rate 1e-4)
+# the notebook's learning rate is the embedded agent's; these are for all weights and for LoRA of a real model
+ablations: SFT_RATE = $(if $(filter cpu-%,$(PRESET)),,-p sft_learning_rate $(if $(filter paper-%,$(PRESET)),0.00001,0.0001))
 ablations: setup  ## the study: every sweep of PRESET, 14 hours on two cores with WORKERS=2 (docs/study.md; a stopped one goes on)
 	@for n in 12_ablation_curriculum 13_ablation_augmentation 14_ablation_reward 15_kl_sweep 16_hint_robustness; do \
 	  $(BIN)/python -m envtune run notebooks/$$n.ipynb -p preset $(PRESET) -p workers $(WORKERS) || exit 1; done

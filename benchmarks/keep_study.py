@@ -5,7 +5,8 @@
 
 A finished sweep is kept as its tables. Of an unfinished one the finished runs are kept, without
 weights and episodes, in unfinished/NAME.tar.gz: restored into runs/, they are not repeated. Both
-come with what notebook 18 counts in the episodes, and with the verdict on every test task.
+come with the verdict on every test task, and those of 12 and 13 with what notebook 18 counts in
+the episodes.
 """
 
 import argparse
@@ -48,7 +49,10 @@ def keep(name: str) -> str:
                 played = mechanism.evaluations(name)
                 played.to_parquet(KEPT / name / "evaluation.parquet", index=False)
             unfinished.unlink(missing_ok=True)
-            return f"{name}: finished, {len(summary)} rows"
+            left_out = (
+                "" if (KEPT / name / "evaluation.parquet").exists() else ", no verdicts by task"
+            )
+            return f"{name}: finished, {len(summary)} rows{left_out}"
     if not done:
         return f"{name}: no finished run in {paths.runs().name}/"
     unfinished.parent.mkdir(parents=True, exist_ok=True)

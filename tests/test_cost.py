@@ -8,7 +8,7 @@ import pytest
 
 from envtune.__main__ import main
 from envtune.common import paths
-from envtune.train import cost, presets, runconfig, sizes
+from envtune.train import cost, presets, runconfig, sizes, trl_trainer
 from envtune.train.stages import STAGES
 
 RENAMED = replace(
@@ -135,14 +135,28 @@ def test_the_page_says_where_presets_leave_the_paper():
             assert float(said["KL weight beta"][column]) == preset.beta
             if preset.lora_rank:
                 trained = said["weights that are trained"][column]
-                assert f"rank {preset.lora_rank}" in trained or trained == "the same"
+                alpha = trl_trainer.adapters(preset).lora_alpha
+                assert trained in (f"LoRA, rank {preset.lora_rank}, alpha {alpha}", "the same")
             if preset.prompts_per_step:
                 sizes_said = said["tasks x rollouts in a step"][column]
                 assert sizes_said == f"{preset.prompts_per_step} x {preset.generations}"
                 longest = said["longest episode after its opening, tokens"][column]
                 assert longest == f"{preset.completion_tokens:,}"
+                assert said["steps of the four stages, at most"][column] in (
+                    ", ".join(map(str, preset.stage_steps)),
+                    f"{preset.stage_steps[0]} each",
+                    "the same",  # as gpu-80gb's
+                )
             between = said["steps between validations"][column].split()[0]
             assert int(between) == preset.validate_every
+
+    first, second, third, _ = STAGES
+    tasks = said["tasks x rollouts in a step"][0]
+    assert tasks == f"{first.prompts_per_step} (stage 1) or {second.prompts_per_step}, x 16"
+    longest = said["longest episode after its opening, tokens"][0]
+    assert longest == f"{first.completion_tokens:,} (stages 1, 2) or {third.completion_tokens:,}"
+    assert said["steps of the four stages, at most"][0] == "94, 63, 250, 250"
+    assert presets.PAPER.stage_steps == (94, 63, 250, 250) and presets.PAPER.generations == 16
 
 
 def test_the_table_of_the_page_has_the_numbers_of_the_code():

@@ -2,10 +2,35 @@
 
 import re
 
-from envtune.common import paths
-from envtune.study import findings
+import pandas as pd
+import pytest
+
+from envtune.common import paths, stats
+from envtune.study import ablations, findings, mechanism
+from envtune.study.source_runs import SourceRuns
 
 PAGE = (paths.ROOT / "docs" / "findings.md").read_text()
+ROWS = dict(re.findall(r"\*\*(\d)\. (.*)\|$", PAGE, re.M))
+HINTS = SourceRuns().augmentation
+
+
+def committed(name):
+    return ablations.load_sweep(name, run_first=False)
+
+
+def difference(row, sweep, case, reference):
+    """A difference is said in a row of the page as the committed runs give it."""
+    found = ablations.difference(committed(sweep)[0], "case", case, reference)
+    mean, interval = re.match(r"(\S+) points (\[.*?\])", ablations.points(found)).groups()
+    assert re.search(rf"{re.escape(mean)}(?: points)? {re.escape(interval)}", ROWS[row])
+
+
+def by_seed(shares):
+    """Mean over seeds with and without hints, and how the page writes their difference."""
+    table = shares.unstack("case")
+    mean, low, high = stats.of_few((table["with hints"] - table["without hints"]).tolist())
+    text = f"{100 * mean:+.1f}(?: points)? \\[{100 * low:+.1f}, {100 * high:+.1f}"
+    return table["with hints"].mean(), table["without hints"].mean(), text.replace("+", "\\+")
 
 
 def test_every_finding_has_its_picture(tmp_path):
@@ -15,14 +40,69 @@ def test_every_finding_has_its_picture(tmp_path):
     assert all((paths.ROOT / "figures" / "findings" / f"{name}.png").exists() for name in shown)
 
 
-def test_every_interval_of_the_page_is_one_of_the_claims():
-    claims = (paths.ROOT / "docs" / "claims.md").read_text()
-    intervals = re.findall(r"\(?([+-][\d.]+)(?: points)? (\[[^]]+\])", PAGE)
-    assert len(intervals) >= 5
-    for mean, interval in intervals:
-        assert f"{mean} points {interval}" in claims, (mean, interval)
+@pytest.mark.parametrize("case", ["without hints", "linear", "cosine", "step"])
+def test_hints_at_the_end(case):
+    difference("1", HINTS, "with hints", case)
+    table = ablations.pooled(committed(HINTS)[0], "case").set_index("value")["accuracy"]
+    assert f"({table['with hints']:.0%} and {table['without hints']:.0%}" in ROWS["1"]
 
 
-def test_without_runs_only_what_is_committed_is_drawn(tmp_path, monkeypatch):
+def test_what_errors_cost():
+    counts = mechanism.of_sweep(HINTS, own_runs_first=False)
+    last = counts.loc[counts["at"] > 24]
+    rates = mechanism.rates(last, ["case", "seed"]).set_index(["seed", "case", "habit"])["share"]
+    hinted, without, text = by_seed(rates.xs("skips", level="habit"))
+    assert f"in {hinted:.0%} of turns against {without:.0%}" in ROWS["2"]
+    assert re.search(text, ROWS["2"])
+    pooled = mechanism.rates(last, ["case"]).set_index(["case", "habit"])["share"]
+    assert f"in {pooled['with hints', 'recovers_hinted']:.0%} of cases" in ROWS["2"]
+    assert f"without hints in {pooled['without hints', 'recovers']:.0%}." in ROWS["2"]
+    played = mechanism.evaluations(HINTS, own_runs_first=False)
+    failing = (played["errors"] > 0).groupby([played["seed"], played["case"]]).mean()
+    hinted, without, text = by_seed(failing)
+    assert f"{hinted:.0%} of the tasks see a failed call, against {without:.0%}" in ROWS["2"]
+    assert re.search(text, ROWS["2"])
+
+
+def test_what_the_curves_say():
+    _, curves = committed(HINTS)
+    first = curves.query("kind == 'train' and step == 1").groupby("case")["progress"].mean()
+    halfway = curves.query("kind == 'validation' and step == 16").groupby("case")["accuracy"].mean()
+    for table, digits in ((first, ".2f"), (halfway, ".1%")):
+        said = f"{table['with hints']:{digits}} against {table['without hints']:{digits}}"
+        assert said in ROWS["2"]
+
+
+@pytest.mark.parametrize("requests, words", [(3, "of three"), (4, "of four requests")])
+def test_signal_and_reward(requests, words):
+    sweep = f"ablation_reward_{requests}"
+    difference("3", sweep, "progress", "binary")
+    _, curves = committed(sweep)
+    early = curves.query("kind == 'train' and step <= 8").groupby("case")
+    share = early["share_of_groups_without_signal"].mean()
+    assert f"{share['binary']:.0%}" in ROWS["3"] and words in ROWS["3"]
+    assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["3"]
+
+
+def test_asking():
+    played = mechanism.evaluations(HINTS, own_runs_first=False)
+    asked = played["failure"] == "call where asking was right"
+    lost = asked.groupby([played["case"], played["split"]]).mean().unstack("split")
+    value, tool = lost["miss_param"], lost["miss_func"]
+    assert f"{value.min():.0%} to {value.max():.0%}".replace("% to", " to") in ROWS["4"]
+    assert f"{tool.min():.0%} to {tool.max():.0%}".replace("% to", " to") in ROWS["4"]
+
+
+@pytest.mark.parametrize("way", ["greedy", "sampled"])
+def test_the_four_stages(way):
+    table = pd.read_csv(paths.DATA / "reference_runs" / "learning_check.csv").query("way == @way")
+    mean = table.groupby("after", sort=False)["accuracy"].mean()
+    assert f"from {mean['start']:.1%} to {mean['stage4_alignment']:.1%}" in ROWS["5"]
+    if way == "greedy":
+        ends = table.query("after == 'stage4_alignment'")["accuracy"]
+        assert f"({ends.min():.0%} to {ends.max():.0%})".replace("% to", " to") in ROWS["5"]
+
+
+def test_without_committed_runs_nothing_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path)
     assert findings.draw(tmp_path / "drawn") == {}

@@ -9,6 +9,7 @@ import pytest
 from envtune.env.episode import TRAINING, Episode
 from envtune.policy.agent.script import COMPETENT, Habits, Script
 from envtune.study import mechanism
+from envtune.study.source_runs import SourceRuns
 
 TASKS = [f"synthetic_{v}_{n}" for v in ("base", "miss_param", "miss_func") for n in range(12)]
 
@@ -71,6 +72,25 @@ def test_a_run_is_counted_step_by_step_and_added_up(tmp_path):
     assert table.loc["breaks_format", "n"] == 2 * len(episode.record.steps)
 
 
+def test_a_sweep_of_ones_own_without_a_finished_run_leaves_the_committed_counts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ENVTUNE_RUNS", str(tmp_path))
+    name = SourceRuns().augmentation
+    committed = mechanism.of_sweep(name), mechanism.evaluations(name)
+    (tmp_path / name).mkdir(parents=True)
+    summary = pd.DataFrame({"run": ["x"], "state": ["failed"], "case": ["a"], "seed": [0]})
+    for state in ("failed", "done"):  # done, and its folder was deleted since
+        summary.assign(state=state).to_parquet(tmp_path / name / "summary.parquet")
+        assert mechanism.of_sweep(name).equals(committed[0])
+        assert mechanism.evaluations(name).equals(committed[1])
+    (tmp_path / "x").mkdir()
+    line = "task_id,valid,errors,recovered,failure\nsynthetic_base_200,True,0,0,\n"
+    (tmp_path / "x" / "evaluation.csv").write_text(line)
+    assert len(mechanism.evaluations(name)) == 1
+    assert mechanism.evaluations(name, own_runs_first=False).equals(committed[1])
+
+
 def test_what_the_last_policies_did_is_given_by_case():
     rows = [  # case, seed, valid, errors, recovered, failure
         ("a", 0, True, 0, 0, ""),
@@ -88,3 +108,5 @@ def test_what_the_last_policies_did_is_given_by_case():
         "failed calls put right": "50% (25% to 75%)",
     }
     assert table.loc["b", "tasks with a failed call"] == "100% (100% to 100%)"
+    spotless = pd.DataFrame([("c", 0, True, 0, 0, "")], columns=columns)
+    assert mechanism.at_the_end(spotless).loc["c", "failed calls put right"] == "none"

@@ -134,6 +134,21 @@ def test_make_stops_with_one_sentence_when_the_package_index_cannot_be_reached(t
     assert "the package index cannot be reached" in line and "run again" in line
 
 
+@pytest.mark.parametrize(
+    "preset, rate", [("cpu-study", None), ("gpu-80gb", 1e-4), ("paper-8x80gb", 1e-5)]
+)
+def test_make_ablations_gives_sft_the_learning_rate_of_its_preset(preset, rate):
+    made = subprocess.run(
+        ["make", "-n", "ablations", f"PRESET={preset}"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"-p sft_learning_rate (\S+)", made.stdout)
+    assert (yaml.safe_load(found[1]) if found else None) == rate  # as `-p` reads it
+
+
 def test_make_help_lists_the_targets():
     text = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in text.splitlines()} >= {

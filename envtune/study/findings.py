@@ -57,7 +57,7 @@ def hints_at_the_end(runs: SourceRuns) -> Figure | None:
 def errors_are_cheap(runs: SourceRuns) -> Figure | None:
     """How often a prerequisite is skipped over training, with and without hints."""
     try:
-        counts = mechanism.of_sweep(runs.augmentation)
+        counts = mechanism.of_sweep(runs.augmentation, runs.own_runs_first)
     except FileNotFoundError:
         return None
     width = 8

@@ -8,6 +8,7 @@ missing, `gives_up` over steps whose call failed. HABITS says what each is; they
 the embedded agent was given (docs/agent.md), seen from outside, so any policy has them.
 """
 
+import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -131,14 +132,15 @@ def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return table.assign(share=table["shown"] / table["n"]).drop(columns="shown")
 
 
-def of_sweep(name: str) -> pd.DataFrame:
+def of_sweep(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     """Habits of a sweep's finished runs: COLUMNS, `at` (the step over all stages), case and seed.
 
-    Without runs, the committed ones: habits.parquet beside the sweep's tables.
+    From the runs in runs/, else the committed counts (habits.parquet beside the sweep's tables).
     FileNotFoundError where there are neither.
     """
-    if (runs := _finished_runs(name)) is None:
-        return _committed(name, "habits.parquet")
+    runs = _finished_runs(name, "metrics.jsonl")
+    if (kept := _committed(name, "habits.parquet", runs, own_runs_first)) is not None:
+        return kept
     parts = []
     for run in tqdm(runs, desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
         folder = paths.runs() / run["run"]
@@ -148,15 +150,16 @@ def of_sweep(name: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def evaluations(name: str) -> pd.DataFrame:
+def evaluations(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     """What the last policies of a sweep did on the test tasks: a row per run and task.
 
     The columns of evaluation.csv (valid, failure, errors: calls that failed, recovered: those put
-    right, ...), case and seed. Without runs, the committed ones: evaluation.parquet.
+    right, ...), case and seed. From the runs in runs/, else the committed evaluation.parquet.
     FileNotFoundError where there are neither.
     """
-    if (runs := _finished_runs(name)) is None:
-        return _committed(name, "evaluation.parquet")
+    runs = _finished_runs(name, "evaluation.csv")
+    if (kept := _committed(name, "evaluation.parquet", runs, own_runs_first)) is not None:
+        return kept
     parts = [
         pd.read_csv(paths.runs() / run["run"] / "evaluation.csv").assign(
             run=run["run"], case=run["case"], seed=run["seed"]
@@ -166,21 +169,25 @@ def evaluations(name: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _finished_runs(name: str) -> list[dict] | None:
-    """The rows of a sweep in runs/ whose run is done, or None where there is no such sweep."""
+def _finished_runs(name: str, file: str) -> list[dict]:
+    """The rows of a sweep in runs/ whose run is done and has a file; none without such a sweep."""
     table = paths.runs() / name / "summary.parquet"
     if not table.exists():
-        return None
+        return []
     runs = pd.read_parquet(table)
-    return runs.loc[runs["state"] == "done"].drop_duplicates("run").to_dict("records")
+    done = runs.loc[runs["state"] == "done"].drop_duplicates("run").to_dict("records")
+    return [run for run in done if (paths.runs() / run["run"] / file).exists()]
 
 
-def _committed(name: str, file: str) -> pd.DataFrame:
+def _committed(name: str, file: str, runs: list[dict], own_runs_first: bool) -> pd.DataFrame | None:
+    """The committed table, or None where it is the runs' turn. FileNotFoundError without both."""
     kept = paths.DATA / "reference_runs" / name / file
+    if runs and (own_runs_first or not kept.exists()):
+        return None
     if not kept.exists():
         raise FileNotFoundError(
-            f"there is no sweep {name!r} in {paths.runs()}, nor {file} in {kept.parent}; run its "
-            "notebook first"
+            f"there is no finished run of a sweep {name!r} in {paths.runs()}, nor {file} in "
+            f"{kept.parent}; run its notebook first"
         )
     return pd.read_parquet(kept)
 
@@ -201,7 +208,10 @@ def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
     for column, words in AT_THE_END.items():
         spread = table.groupby("case", sort=False)[column].agg(["mean", "min", "max"])
         rows = spread.to_numpy().tolist()
-        texts[words] = [f"{mean:.0%} ({low:.0%} to {high:.0%})" for mean, low, high in rows]
+        texts[words] = [
+            "none" if math.isnan(mean) else f"{mean:.0%} ({low:.0%} to {high:.0%})"
+            for mean, low, high in rows
+        ]
     return pd.DataFrame(texts, index=pd.Index(list(dict.fromkeys(played["case"])), name="case"))
 
 
