@@ -128,7 +128,7 @@ test-browser: setup  ## JupyterLab as a person uses it, in headless Chromium: tr
 	@echo "screenshots: runs/browser/"
 
 # the notebooks that `make html` runs, and the site shows with outputs; the others need a GPU, a sweep, or too long
-SHOWN  := 00_quickstart 01_data_splits 02_environment_tour 03_augmentation_generation 05_stage2_hints 17_paper_figures
+SHOWN  := 00_quickstart 01_data_splits 02_environment_tour 03_augmentation_generation 05_stage2_hints 17_paper_figures 18_mechanism
 
 # outputs, counts and what an editor adds; .pre-commit-config.yaml has the same
 STRIP  := nbstripout --keep-id --extra-keys metadata.language_info

@@ -47,6 +47,14 @@ def test_hints_at_the_end(case):
     assert f"({table['with hints']:.0%} and {table['without hints']:.0%}" in ROWS["1"]
 
 
+def test_hints_for_the_agent_that_makes_no_use_of_them():
+    difference("1", f"{HINTS}_deaf", "with hints", "without hints")
+    summary = committed(f"{HINTS}_deaf")[0]
+    for case in ("linear", "cosine", "step"):
+        found = ablations.difference(summary, "case", case, "with hints")
+        assert -0.06 < found.low < found.high < 0.06
+
+
 def test_what_errors_cost():
     counts = mechanism.of_sweep(HINTS, own_runs_first=False)
     last = counts.loc[counts["at"] > 24]
@@ -54,6 +62,11 @@ def test_what_errors_cost():
     hinted, without, text = by_seed(rates.xs("skips", level="habit"))
     assert f"in {hinted:.0%} of turns against {without:.0%}" in ROWS["2"]
     assert re.search(text, ROWS["2"])
+    deaf = mechanism.of_sweep(f"{HINTS}_deaf", own_runs_first=False)
+    deaf = mechanism.rates(deaf.loc[deaf["at"] > 24], ["case", "seed"])
+    deaf = deaf.set_index(["seed", "case", "habit"])["share"]
+    hinted, without, _ = by_seed(deaf.xs("skips", level="habit"))
+    assert f"changes nothing, {hinted:.0%} against {without:.0%})" in ROWS["2"]
     pooled = mechanism.rates(last, ["case"]).set_index(["case", "habit"])["share"]
     assert f"in {pooled['with hints', 'recovers_hinted']:.0%} of cases" in ROWS["2"]
     assert f"without hints in {pooled['without hints', 'recovers']:.0%}." in ROWS["2"]

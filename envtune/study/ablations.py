@@ -41,7 +41,7 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
             summary = pd.read_parquet(place / "summary.parquet")
             return summary, pd.read_parquet(place / "curves.parquet")
     raise FileNotFoundError(
-        f"there is no sweep {name!r} in {' or '.join(map(str, places))}: "
+        f"there is no sweep {name!r} in {' or '.join(f'{p.parent.name}/' for p in places)}: "
         "run its notebook, or `make ablations`"
     )
 

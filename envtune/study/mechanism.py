@@ -186,8 +186,8 @@ def _committed(name: str, file: str, runs: list[dict], own_runs_first: bool) -> 
         return None
     if not kept.exists():
         raise FileNotFoundError(
-            f"there is no finished run of a sweep {name!r} in {paths.runs()}, nor {file} in "
-            f"{kept.parent}; run its notebook first"
+            f"there is no finished run of a sweep {name!r} in {paths.runs().name}/, nor {file} in "
+            f"data/reference_runs/{name}/; run its notebook first"
         )
     return pd.read_parquet(kept)
 
