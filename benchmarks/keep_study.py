@@ -45,13 +45,12 @@ def keep(name: str) -> str:
                 shutil.copy(home / file, KEPT / name / file)
             if name in WITH_HABITS:
                 mechanism.of_sweep(name).to_parquet(KEPT / name / "habits.parquet", index=False)
-            if all((paths.runs() / run / "evaluation.csv").exists() for run in known):
+            judged = all((paths.runs() / run / "evaluation.csv").exists() for run in known)
+            if judged:
                 played = mechanism.evaluations(name)
                 played.to_parquet(KEPT / name / "evaluation.parquet", index=False)
             unfinished.unlink(missing_ok=True)
-            left_out = (
-                "" if (KEPT / name / "evaluation.parquet").exists() else ", no verdicts by task"
-            )
+            left_out = "" if judged else ", no verdicts by task"
             return f"{name}: finished, {len(summary)} rows{left_out}"
     if not done:
         return f"{name}: no finished run in {paths.runs().name}/"

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from envtune.common import files, paths
+from envtune.common import paths
 from envtune.study import ablations, kit, mechanism
 from envtune.study.source_runs import SourceRuns, finished_sweep
 
@@ -21,12 +21,8 @@ WITHDRAWN = {"linear": "withdrawn\nlinearly", "cosine": "by a cosine", "step": "
 
 def draw(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
     """Draw those whose runs are there, as PNG and PDF; returns the PNG files by name."""
-    drawn = {}
-    for name, make in FINDINGS.items():
-        if fig := make(runs or SourceRuns()):
-            drawn[name] = files.save_figure(fig, folder / name)[0]
-            kit.plt.close(fig)
-    return drawn
+    made = {name: make(runs or SourceRuns()) for name, make in FINDINGS.items()}
+    return kit.save(folder, {name: fig for name, fig in made.items() if fig})
 
 
 def _own(table: pd.DataFrame) -> str:
@@ -60,14 +56,9 @@ def errors_are_cheap(runs: SourceRuns) -> Figure | None:
         counts = mechanism.of_sweep(runs.augmentation, runs.own_runs_first)
     except FileNotFoundError:
         return None
-    width = 8
-    counts = counts.loc[counts["case"].isin(HINTS) & (counts["habit"] == "skips")]
-    counts = counts.assign(at=(counts["at"] - 1) // width * width + width / 2)
     fig, [[ax]] = kit.canvas(1, 1, SIZE)
-    table = mechanism.rates(counts, by=["case", "seed", "at"])
-    kit.lines(ax, table, "share", "case", HINTS, errorbar=("pi", 100), marker="o")
-    ax.set(ylim=(0, 0.5), xlabel="step", ylabel="turns with a skipped\nprerequisite (sampled)")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    mechanism.panel(ax, counts, HINTS, "skips", width=8, legend="auto")
+    ax.set(ylim=(0, 0.5), ylabel="turns with a skipped\nprerequisite (sampled)")
     return kit.finish(fig, f"{_own(counts)}: mean, least and largest; 8 steps a point.")
 
 

@@ -7,7 +7,8 @@
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from envtune.common.files import save_figure
 from envtune.common.stats import exact
 
 STAGE_LABELS = {
@@ -117,6 +119,14 @@ def finish(fig: Figure, text: str) -> Figure:
     fig.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
     fig.text(0.01, 0.01, "\n".join(lines), va="bottom", fontsize=7, color="0.35")
     return fig
+
+
+def save(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
+    """Write figures as PNG and PDF and close them; returns the PNG files by name."""
+    drawn = {name: save_figure(fig, folder / name)[0] for name, fig in made.items()}
+    for fig in made.values():
+        plt.close(fig)
+    return drawn
 
 
 def table(data: pd.DataFrame, text: str, title: str = "") -> Figure:

@@ -215,6 +215,18 @@ def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(texts, index=pd.Index(list(dict.fromkeys(played["case"])), name="case"))
 
 
+def panel(
+    ax, counts: pd.DataFrame, cases: Sequence[str], habit: str, width: int, legend: bool | str
+) -> None:
+    """The share of a habit over training, every `width` steps together, in one panel."""
+    counts = counts.loc[counts["case"].isin(cases) & (counts["habit"] == habit)]
+    counts = counts.assign(at=(counts["at"] - 1) // width * width + width / 2)
+    table = rates(counts, by=["case", "seed", "at"])
+    kit.lines(ax, table, "share", "case", cases, errorbar=("pi", 100), legend=legend, marker="o")
+    ax.set(xlabel="step")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
 def figure(
     counts: pd.DataFrame, cases: Sequence[str], habits: Sequence[str], width: int, source: str
 ) -> Figure:
@@ -222,20 +234,16 @@ def figure(
 
     width: steps that are counted together for a point [steps].
     """
-    counts = counts.loc[counts["case"].isin(cases) & counts["habit"].isin(habits)]
-    counts = counts.assign(at=(counts["at"] - 1) // width * width + width / 2)
-    table = rates(counts, by=["case", "seed", "at"])
+    counts = counts.loc[counts["case"].isin(cases)]
     columns = min(4, len(habits))
     rows = -(-len(habits) // columns)
     fig, axes = kit.canvas(rows, columns, (2.6 * columns, 0.6 + 2.3 * rows), sharex=True)
     for ax in axes.flat[len(habits) :]:
         ax.set_axis_off()
     for ax, habit in zip(axes.flat, habits, strict=False):
-        part = table.loc[table["habit"] == habit]
-        kit.lines(ax, part, "share", "case", cases, errorbar=("pi", 100), legend=False, marker="o")
+        panel(ax, counts, cases, habit, width, legend=False)
         ax.set_title("\n".join(textwrap.wrap(HABITS[habit], 30)), fontsize=8)
-        ax.set(ylim=(0, 1.02), xlabel="step", ylabel="")
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.set(ylim=(0, 1.02), ylabel="")
     shades = kit.colours(cases)
     marks = [Line2D([], [], color=shades[case], label=case) for case in cases]
     fig.legend(handles=marks, loc="outside upper center", ncols=len(cases), fontsize=8)

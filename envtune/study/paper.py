@@ -234,19 +234,12 @@ FIGURES: dict[str, Callable[[SourceRuns], Figure]] = {
 """The figures of the paper, by name."""
 
 
-def _draw(folder: Path, made: Mapping[str, Figure]) -> dict[str, Path]:
-    drawn = {name: files.save_figure(fig, folder / name)[0] for name, fig in made.items()}
-    for fig in made.values():
-        kit.plt.close(fig)
-    return drawn
-
-
 def draw_all(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
     """Draw every table and figure as PNG and PDF; returns the PNG files by name."""
     runs = runs or SourceRuns()
     titles = dict(zip(TABLES, TABLE_TITLES, strict=True))
     made = {name: kit.table(*table(runs), titles[name]) for name, table in TABLES.items()}
-    return _draw(folder, made | {name: draw(runs) for name, draw in FIGURES.items()})
+    return kit.save(folder, made | {name: draw(runs) for name, draw in FIGURES.items()})
 
 
 def draw_learning(folder: Path) -> Path | None:
@@ -256,7 +249,7 @@ def draw_learning(folder: Path) -> Path | None:
         return None
     table = pd.read_csv(file)
     source = f"tiny-agent, preset cpu-tiny, {ablations.seeds_of(table)}"
-    return _draw(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
+    return kit.save(folder, {"held_out": figures.held_out_curves(table, source)})["held_out"]
 
 
 TITLES = {
@@ -294,4 +287,4 @@ def draw_sweeps(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]
             if name == runs.training_tasks:
                 found = with_400(*found, runs)
             made[name] = ablations.figure(*found, "case", panels, source, TITLES.get(name, name))
-    return _draw(folder, made)
+    return kit.save(folder, made)
