@@ -9,12 +9,17 @@ import mpmath
 import pytest
 
 from envtune import Episode, bfcl
-from envtune.bfcl import Call, worker
+from envtune.bfcl import Call, toolbox, worker
 from envtune.bfcl.results import EXECUTION_ERROR
 from envtune.bfcl.toolbox import Toolbox
 
 MATHS = next(t for t in bfcl.load_tasks().values() if "MathAPI" in t.classes)
 LOGARITHM = Call("logarithm", {"value": 100, "base": 10, "precision": 5})
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    toolbox._number.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -73,9 +78,29 @@ def test_the_precision_of_this_process_is_not_touched():
 
 
 def test_a_result_does_not_depend_on_the_precision_of_an_earlier_call():
-    alone = Toolbox(MATHS).execute(LOGARITHM)
-    Toolbox(MATHS).execute(Call("logarithm", {"value": 7, "base": 3, "precision": 50}))
-    assert Toolbox(MATHS).execute(LOGARITHM) == alone
+    alone = worker.run("MathAPI", LOGARITHM)
+    worker.run("MathAPI", Call("logarithm", {"value": 7, "base": 3, "precision": 50}))
+    assert worker.run("MathAPI", LOGARITHM) == alone
+
+
+def test_the_same_numbers_are_calculated_once_and_other_types_are_other_numbers(monkeypatch):
+    asked = []
+    run = worker.run
+    monkeypatch.setattr(worker, "run", lambda *call: asked.append(call) or run(*call))
+    numbers = [2, 2, 2.0, True, 2]
+    texts = [Toolbox(MATHS).execute(Call("power", {"base": n, "exponent": 1})) for n in numbers]
+    assert texts == [str({"result": n**1}).replace("'", '"') for n in numbers]
+    assert len(asked) == 3
+
+
+def test_a_calculation_that_was_ended_is_tried_again(monkeypatch):
+    def ended(*call):
+        raise worker.Ended("was ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "run", ended)
+        assert "was ended" in Toolbox(MATHS).execute(LOGARITHM)
+    assert "2.0" in Toolbox(MATHS).execute(LOGARITHM)
 
 
 def _in_a_fork(_) -> str:

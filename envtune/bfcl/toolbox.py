@@ -80,6 +80,14 @@ def _ordered(call: Call, result: str) -> str:
     return as_text({"error": f"{found}{', '.join(invalid)}"})
 
 
+@lru_cache(maxsize=1024)
+def _number(owner: str, name: str, arguments: str) -> str:
+    """The result of one of worker.TOOLS, which depends on the arguments alone [JSON]. Kept: the
+    episodes of a group ask for the same numbers, and the way to the worker and back takes longer
+    than ten other calls."""
+    return worker.run(owner, Call(name, json.loads(arguments)))
+
+
 @cache
 def _owners(classes: tuple[str, ...]) -> dict[str, str]:
     """tool -> class, for every documented tool of some classes."""
@@ -178,7 +186,7 @@ class Toolbox:
                     f"{EPISODE_RESULT_CHARS}; no more are run"
                 )
             if name in worker.TOOLS:
-                result = worker.run(owner, call)
+                result = _number(owner, name, json.dumps(arguments))
             else:
                 if name in _WALKERS:
                     self._check_tree(owner, call)

@@ -11,6 +11,7 @@ call to milliseconds; the worker is the safety net if one of its bounds is wrong
 
 The worker also keeps the precision that these tools set for mpmath and decimal out of the trainer's
 process. It is started at the first such call (about 0.2 s), serves one process, and ends with it.
+The toolbox keeps its answers, so the same numbers are calculated once.
 """
 
 import atexit
