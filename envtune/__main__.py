@@ -156,8 +156,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _read_yaml(text: str, where: object, kind: type = object):
+    """A value of YAML. ValueError when it cannot be read, or is not of a kind."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{where}: expected a {kind.__name__}, got {value!r:.100}")
+    return value
+
+
 def _values(pairs) -> dict:
-    return {name: yaml.safe_load(value) for name, value in pairs}
+    return {name: _read_yaml(value, f"the value of {name}") for name, value in pairs}
 
 
 def _run(options) -> None:
@@ -274,7 +285,8 @@ def _sweep(options) -> int:
             "give either --grid NAME '[VALUE, ...]', as often as needed, or --points FILE"
             + (f"; {', '.join(wrong)} has no list" if wrong else "")
         )
-    choices = sweeps.grid(axes) if axes else yaml.safe_load(options.points.read_text())
+    file = options.points
+    choices = sweeps.grid(axes) if axes else _read_yaml(file.read_text(), file, list)
     book, fixed = options.notebook.resolve(), _values(options.parameter)
     if options.dry_run:
         states = sweep_tables.run_states(sweeps.plan(book, options.name, choices, fixed))
@@ -291,7 +303,8 @@ def _sweep(options) -> int:
 def _ood(options) -> int:
     from envtune.study import ood  # it needs matplotlib
 
-    columns = yaml.safe_load(options.checkpoints.read_text()) if options.checkpoints else {}
+    file = options.checkpoints
+    columns = _read_yaml(file.read_text(), file, dict) if file else {}
     columns |= dict(options.checkpoint)
     if not columns:
         raise ValueError("give at least one column: --checkpoint NAME FOLDER")

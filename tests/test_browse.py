@@ -125,7 +125,8 @@ def test_names_in_the_table_are_escaped_because_datatables_reads_html(run, tmp_p
 
 
 def test_infinite_arguments_are_shown_as_text():
-    assert browse._finite({"a": [1.0, float("inf")]}) == {"a": [1.0, "inf"]}
+    given = {"a": [1.0, float("inf"), {"b": float("-inf")}]}
+    assert piece(browse._packed("cells", given), "cells") == {"a": [1.0, "inf", {"b": "-inf"}]}
 
 
 def test_an_evaluation_is_read_with_its_episodes_with_hints(tmp_path):

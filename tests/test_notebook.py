@@ -66,10 +66,19 @@ def test_wrong_parameters_are_refused_before_anything_starts(given, part):
         notebook.run(paths.NOTEBOOKS / "01_data_splits.ipynb", given)
 
 
+def test_columns_of_another_type_than_a_mapping_are_refused():
+    with pytest.raises(ValueError, match="checkpoints is of type dict"):
+        notebook.run(paths.NOTEBOOKS / "11_ood.ipynb", {"checkpoints": ["mine"]})
+
+
 def test_the_command_prints_one_sentence_for_a_wrong_parameter(capsys):
     assert main(["run", str(paths.NOTEBOOKS / "01_data_splits.ipynb"), "-p", "sed", "1"]) == 1
     assert capsys.readouterr().err.startswith(
         "envtune: 01_data_splits.ipynb has no parameter sed; it takes seed, run_name"
+    )
+    assert main(["run", str(paths.NOTEBOOKS / "01_data_splits.ipynb"), "-p", "seed", "[3, 5"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "envtune: the value of seed is no YAML: while parsing"
     )
     assert main(["run", "nowhere.ipynb"]) == 1
 

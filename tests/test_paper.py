@@ -296,6 +296,10 @@ def test_a_difference_is_of_the_same_tasks_and_seeds():
     assert ablations.points(found).startswith("+30.0 points [+")
     one = summary.loc[~((summary["case"] == "a") & (summary["seed"] > 0))]
     assert ablations.difference(one, "case", "a", "b").mean == pytest.approx(0.3)
+    alike = summary.loc[summary["seed"] == 0].drop(columns="seed")
+    assert "+30.0 points" in ablations.ranking_text(alike.iloc[::-1], "case")
+    twice = pd.concat([alike.assign(rate=rate, seed=0) for rate in (1, 2)])
+    assert ablations.pooled(twice, "case")["seeds"].tolist() == [1, 1]
     apart = summary.assign(seed=range(len(summary)))
     assert ablations.difference(apart, "case", "a", "b") is None
 
@@ -330,6 +334,24 @@ def test_a_runs_result_keeps_how_many_tasks_of_each_scenario_were_right():
     kept = experiments.accuracies(evaluated)
     assert kept["scenarios"] == "multi_turn_base_3=1/2 multi_turn_base_5=1/1"
     assert kept["scenarios_miss_param"] == ""
+
+
+def test_an_alarm_that_was_rolled_back_is_counted_once():
+    evaluated = pd.DataFrame(
+        [("multi_turn_base_3", "base", True, 1.0, 0, 0)],
+        columns=["task_id", "split", "valid", "progress", "errors", "recovered"],
+    )
+    spent = {"seconds": 1.0, "sampled_tokens": 10, "generation_seconds": 1.0}
+    rows = [
+        {"kind": "validation", "at": 0, "accuracy": 0.0},
+        *({"kind": "train", "at": i, "grad_norm": 0.1 * i, **spent} for i in (1, 2)),
+        {"kind": "rollback", "at": 1, "alarm": "gradient_explosion"},
+        {"kind": "alarm", "at": 2, "alarm": "entropy_collapse"},
+        {"kind": "validation", "at": 2, "accuracy": 0.5},
+    ]
+    found = experiments.result(pd.DataFrame(rows), evaluated)
+    assert (found["alarms"], found["explosions"], found["steps"]) == (2, 1, 2)
+    assert math.isnan(found["last_kl"]) and found["last_grad_norm"] == pytest.approx(0.15)
 
 
 def test_entropy_is_judged_seed_by_seed(sweeps_of):

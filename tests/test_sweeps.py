@@ -284,6 +284,15 @@ def test_the_command_lists_runs_without_starting_them_and_refuses_in_one_sentenc
         and "x has no list" in capsys.readouterr().err
     )
     assert main(["sweep", str(book), "--name", "s"]) == 1 and "--grid" in capsys.readouterr().err
+    (book.parent / "points.yaml").write_text("x: [1, 2]")
+    words = ["sweep", str(book), "--name", "s", "--points", str(book.parent / "points.yaml")]
+    assert main(words) == 1 and "expected a list, got {'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named, devices", [("0,2", ["0", "2"]), ("", [None]), ("-1", [None])])
+def test_devices_are_those_that_cuda_is_shown(monkeypatch, named, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert sweeps._devices() == devices
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def load_metrics(run_dir: Path, kinds: Sequence[str] = ()):
 def save_figure(figure, path: Path) -> tuple[Path, Path]:
     """Write a matplotlib figure as `path`.png (200 dpi) and `path`.pdf, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = path.with_suffix(".png"), path.with_suffix(".pdf")
+    files = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")
     figure.savefig(files[0], dpi=200)
     figure.savefig(files[1])
     return files

@@ -1,6 +1,6 @@
 """Statistics that tables, figures and the claims share. No normal approximation of a proportion.
 
->>> clustered([1, 1, 0, 0, 1, 1, 1, 1], list("aaaabbbb"))       # mean, low, high
+>>> share([1, 1, 0, 0, 1, 1, 1, 1], list("aaaabbbb"))[:3]       # mean, low, high
 (0.75, 0.5, 1.0)
 >>> paired([1, -1, 0, 1], ["a", "b", "c", "d"]).p_value
 1.0
@@ -144,13 +144,6 @@ def share(valid: Sequence[float], clusters: Sequence, seeds: Sequence | None = N
     return Estimate(made.mean, low, high, max(made.error, (high - low) / 2 / Z_95))
 
 
-def clustered(
-    values: Sequence[float], clusters: Sequence, seeds: Sequence | None = None
-) -> tuple[float, float, float]:
-    """(mean, low, high) of `share`."""
-    return share(values, clusters, seeds)[:3]
-
-
 def paired(
     differences: Sequence[float],
     clusters: Sequence,
@@ -223,9 +216,9 @@ def crossed(differences: Sequence[float], clusters: Sequence, seeds: Sequence) -
         key=lambda part: part.sum(),
     )
     error = math.sqrt(parts.sum() / cells.size)
-    if error == 0:
+    if error < 1e-12:  # nothing but rounding
         low, high = _exact_change(of_cluster / n_rows, n_rows)
-        return Difference(float(mean), low, high, 0.0, 1.0 if mean == 0 else 0.0, None)
+        return Difference(float(mean), low, high, 0.0, float(abs(mean) < 1e-12), None)
     value, below = _student(parts.sum() ** 2 / (parts**2 / free).sum())
     reach, power = np.interp([0.975, 0.8], below, value)
     p_value = 2 * np.interp(-abs(mean) / error, value, below)

@@ -76,7 +76,7 @@ def rates(events: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         if n := len(group):
             scenarios = [scenario_of(task) for task in group["task_id"]]
             recovery, victory = (
-                stats.clustered([float(x) for x in group[name]], scenarios)
+                stats.share([float(x) for x in group[name]], scenarios)[:3]
                 for name in ("recovered", "turn_won")
             )
             retried = list(group["retried"]).count(True) / n

@@ -67,8 +67,8 @@ def by_task(runs: pd.DataFrame, part: str = "all") -> pd.DataFrame:
             if part == "doing":
                 less = asking.get(scenario, (0, 0))
                 right, n = right - less[0], n - less[1]
-            rows += [(scenario, run["seed"], 1.0)] * right
-            rows += [(scenario, run["seed"], 0.0)] * (n - right)
+            seed = run.get("seed", 0)  # of a sweep over other parameters all have the same
+            rows += [(scenario, seed, 1.0)] * right + [(scenario, seed, 0.0)] * (n - right)
     return pd.DataFrame(rows, columns=["scenario", "seed", "valid"])
 
 
@@ -87,10 +87,10 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
         tasks = by_task(group)
         what = list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
-        made = stats.crossed(*what) if len(group) > 1 else stats.share(*what[:2])
+        made = stats.crossed(*what) if tasks["seed"].nunique() > 1 else stats.share(*what[:2])
         low, high = max(0.0, made.low), min(1.0, made.high)
         reach = group["accuracy"].min(), group["accuracy"].max()
-        rows.append((value, len(group), len(tasks), made.mean, low, high, *reach))
+        rows.append((value, tasks["seed"].nunique(), len(tasks), made.mean, low, high, *reach))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
     return pd.DataFrame(rows, columns=names)
 

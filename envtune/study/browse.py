@@ -81,22 +81,13 @@ def folder_of(run: str | Path) -> Path:
     return named if named.is_dir() else Path(run).expanduser()
 
 
-def _finite(content):
-    """The same with infinite numbers as texts."""
-    if isinstance(content, dict):
-        return {name: _finite(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return list(map(_finite, content))
-    infinite = isinstance(content, float) and not math.isfinite(content)
-    return str(content) if infinite else content
-
-
 def _packed(name: str, content) -> str:
     """An element of the page with any JSON content, compressed. base64 cannot end the element."""
     try:
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     except ValueError:  # an argument such as 1e999, which JavaScript's JSON does not know
-        text = json.dumps(_finite(content), separators=(",", ":"))
+        finite = json.loads(json.dumps(content), parse_constant=lambda name: str(float(name)))
+        text = json.dumps(finite, separators=(",", ":"))
     packed = base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
     return f'<script type="text/plain" id="{name}">{packed}</script>'
 

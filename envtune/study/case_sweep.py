@@ -57,11 +57,7 @@ def _hours(measured: pd.DataFrame, setup: Preset, run: dict) -> float:
     table = cost.cost(measured, preset)
     checks = measured[measured["kind"] == "validation"]
     hours_per_episode = sum(checks["seconds"]) / sum(checks["episodes"]) / 3600
-    training = sum(
-        row["hours"]
-        for row in table.to_dict("records")
-        if row["stage"] != "all" and row["steps"] > 0
-    )
+    training = table.loc[(table["stage"] != "all") & (table["steps"] > 0), "hours"].sum()
     return training + len(evaluation_tasks(setup, run["test_tasks"])) * hours_per_episode
 
 

@@ -53,14 +53,8 @@ def accuracies(evaluated: pd.DataFrame) -> dict:
     every = table.loc["all"]
     return {
         "n": int(every["n"]),
-        "accuracy": float(every["accuracy"]),
-        "low": float(every["low"]),
-        "high": float(every["high"]),
-        **{
-            f"accuracy_{split}": float(table.loc[split, "accuracy"])
-            for split in table.index
-            if split != "all"
-        },
+        **every[["accuracy", "low", "high"]].astype(float).to_dict(),
+        **table["accuracy"].drop("all").add_prefix("accuracy_").to_dict(),
         "evaluated_progress": float(every["progress"]),
         "evaluated_recovery": float(every["recovery"]),
         "scenarios": _by_scenario(evaluated),
@@ -86,21 +80,18 @@ def area(validation: pd.DataFrame) -> float:
 def result(metrics: pd.DataFrame, evaluated: pd.DataFrame) -> dict:
     """`accuracies` of a run and the ends of its training curves, NaN where a metric is missing."""
     train, validation = (metrics.loc[metrics["kind"] == kind] for kind in ("train", "validation"))
-    end = train.tail(LAST)
-    # a run without an alarm has no column for it
-    kinds, alarms = (metrics.reindex(columns=[name])[name].tolist() for name in ("kind", "alarm"))
-
-    def mean(name: str) -> float:
-        return float(end[name].mean()) if name in end else float("nan")
-
+    last = train.tail(LAST).reindex(columns=list(ENDS))
+    # a run without an alarm has no column for it; the row of an alarm goes with what a rollback
+    # takes back, and the rollback's own row names it
+    alarms = metrics.reindex(columns=["alarm"])["alarm"].dropna().tolist()
     return {
         **accuracies(evaluated),
-        **{f"last_{name}": mean(name) for name in ENDS},
+        **{f"last_{name}": float(last[name].mean()) for name in ENDS},
         "largest_grad_norm": float(train["grad_norm"].max()),
         "best_validation": float(validation["accuracy"].max()),
         "last_validation": float(validation["accuracy"].iloc[-1]),
         "validation_area": area(validation),
-        "alarms": kinds.count("alarm"),
+        "alarms": len(alarms),
         "explosions": alarms.count("gradient_explosion"),
         "steps": len(train),
         "train_seconds": float(train["seconds"].sum()),

@@ -5,7 +5,6 @@
 """
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -72,36 +71,44 @@ def _mark_events(accuracy, norm, events: pd.DataFrame) -> None:
             norm.annotate(row["alarm"].replace("_", " "), (at, 0.93), **head, **small)
 
 
+def _over_steps(data: pd.DataFrame, source: str, size: tuple, panels: tuple, norm: int) -> Figure:
+    """Two rows of panels: (kind of row, metrics, name, highest value, look of the lines).
+
+    norm: number of the panel with the gradient norm; accuracy is in panel 1.
+    """
+    data, columns = data.loc[data["kind"] != "sft"], len(panels) // 2
+    fig, axes = kit.canvas(2, columns, size, sharex=True)
+    for number, (ax, panel) in enumerate(zip(axes.flat, panels, strict=True)):
+        kind, metrics, name, top, look = panel
+        _shade_stages(ax, data, named=number < columns)
+        part = data.loc[data["kind"] == kind]
+        known = [metric for metric in metrics if metric in part]  # no KL where beta is 0
+        long = part.melt(["at", "stage", "kind"], known, "metric").replace({"metric": kit.LABELS})
+        if len(long := long.dropna(subset="value")):
+            kit.lines(ax, long, "value", "metric", estimator=None, **look)
+        ax.set(xlabel="optimiser step, stages in order", ylabel=name, ylim=(0, top))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_events(axes.flat[1], axes.flat[norm], data.loc[data["kind"].isin(list(EVENTS))])
+    return kit.finish(fig, _of_one_run(data, source))
+
+
 def stage_dynamics(data: pd.DataFrame, source: str) -> Figure:
     """Rewards, validation, gradient norm and interaction over the steps (after the paper's Fig. 5).
 
     Stages are shaded; decisions of the stage controller and alarms of the collapse guard are
     marked. `data` comes from `load_metrics`; `source` names the model and the seed in the caption.
     """
-    data = data.loc[data["kind"] != "sft"]
-    train, validation = data.loc[data["kind"] == "train"], data.loc[data["kind"] == "validation"]
-    fig, axes = kit.canvas(2, 2, (9, 5.6), sharex=True)
-    rewards = ["format_reward", "tool_call_reward", "progress", "share_with_call"]
+    rewards = ("format_reward", "tool_call_reward", "progress", "share_with_call")
+    # validation lines are cut between stages, because a stage may change the prompt
+    whole, cut = {"units": "kind"}, {"units": "stage", "marker": "o"}
+    alone = {**whole, "legend": False}
     panels = (
-        (train, rewards, "training (sampled)"),
-        (validation, ["accuracy", "progress"], "validation (sampled)"),
-        (train, ["grad_norm"], "gradient norm"),
-        (train, ["steps_per_episode"], "steps per episode"),
+        ("train", rewards, "training (sampled)", 1.05, whole),
+        ("validation", ("accuracy", "progress"), "validation (sampled)", 1.05, cut),
+        ("train", ("grad_norm",), "gradient norm", None, alone),
+        ("train", ("steps_per_episode",), "steps per episode", None, alone),
     )
-    for number, (ax, (part, columns, name)) in enumerate(zip(axes.flat, panels, strict=True)):
-        _shade_stages(ax, data, named=number < 2)
-        long = part.melt(["at", "stage", "kind"], columns, "metric").replace({"metric": kit.LABELS})
-        if len(long):
-            # validation lines are cut between stages, because a stage may change the prompt
-            how = {"units": "stage", "marker": "o"} if part is validation else {"units": "kind"}
-            kit.lines(ax, long, "value", "metric", estimator=None, **how)
-        ax.set(xlabel="optimiser step, stages in order", ylabel=name)
-        ax.set_ylim(0, 1.05 if number < 2 else None)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes[1]:
-        ax.get_legend().remove()
-    _mark_events(axes[0, 1], axes[1, 0], data.loc[data["kind"].isin(list(EVENTS))])
-    return kit.finish(fig, _of_one_run(data, source))
+    return _over_steps(data, source, (9, 5.6), panels, norm=2)
 
 
 def training_curves(data: pd.DataFrame, source: str) -> Figure:
@@ -109,29 +116,17 @@ def training_curves(data: pd.DataFrame, source: str) -> Figure:
 
     Stages are shaded, alarms and decisions marked as in `stage_dynamics`, whose arguments it takes.
     """
-    data = data.loc[data["kind"] != "sft"]
-    train, validation = data.loc[data["kind"] == "train"], data.loc[data["kind"] == "validation"]
-    fig, axes = kit.canvas(2, 3, (12, 5), sharex=True)
+    cut = {"units": "stage", "marker": "o"}
+    alone = {**cut, "legend": False}
     panels = (
-        (train, ["progress", "reward"], "training\n(sampled)"),
-        (validation, ["accuracy"], "validation accuracy\n(sampled)"),
-        (train, ["grad_norm"], "gradient norm"),
-        (train, ["entropy"], "entropy\n(nats per token)"),
-        (train, ["kl"], "KL to the stage's start\n(nats per token)"),
-        (train, ["steps_per_episode"], "steps per episode"),
+        ("train", ("progress", "reward"), "training\n(sampled)", None, cut),
+        ("validation", ("accuracy",), "validation accuracy\n(sampled)", 1.05, alone),
+        ("train", ("grad_norm",), "gradient norm", None, alone),
+        ("train", ("entropy",), "entropy\n(nats per token)", None, alone),
+        ("train", ("kl",), "KL to the stage's start\n(nats per token)", None, alone),
+        ("train", ("steps_per_episode",), "steps per episode", None, alone),
     )
-    for number, (ax, (part, columns, name)) in enumerate(zip(axes.flat, panels, strict=True)):
-        _shade_stages(ax, data, named=number < 3)
-        known = [column for column in columns if column in part]  # no KL where beta is 0
-        long = part.melt(["at", "stage"], known, "metric").replace({"metric": kit.LABELS}).dropna()
-        if len(long):
-            look = {"units": "stage", "estimator": None, "marker": "o"}
-            kit.lines(ax, long, "value", "metric", legend=number == 0, **look)
-        ax.set(xlabel="optimiser step, stages in order", ylabel=name)
-        ax.set_ylim(0, 1.05 if name.startswith("validation") else None)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _mark_events(axes[0, 1], axes[0, 2], data.loc[data["kind"].isin(list(EVENTS))])
-    return kit.finish(fig, _of_one_run(data, source))
+    return _over_steps(data, source, (12, 5), panels, norm=2)
 
 
 def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
@@ -222,34 +217,4 @@ def recovery_bars(events: pd.DataFrame, source: str) -> Figure:
         fig,
         f"{source}. An error is recovered when the next call of its tool in the turn succeeds; "
         "95%, bootstrap over scenarios.",
-    )
-
-
-def robustness_lines(data: pd.DataFrame, source: str) -> Figure:
-    """Accuracy and recovery against the share of corrupted hints: a line per kind, a dot per seed.
-
-    `data` is the summary of a sweep with the columns corruption, corruption_rate, accuracy and
-    last_recovery_rate. Every line starts at rate 0, the unchanged library.
-    """
-    data = data.assign(kind=data["corruption"].map(kit.label))
-    clean = data.loc[data["corruption_rate"] == 0]
-    corrupted = data.loc[data["corruption_rate"] > 0]
-    kinds = list(dict.fromkeys(corrupted["kind"]))
-    data = pd.concat([corrupted, *(clean.assign(kind=kind) for kind in kinds)])
-    fig, axes = kit.canvas(1, 2, (9, 3.6), sharex=True)
-    quantities = {
-        "accuracy": "accuracy at the end (greedy)",
-        "last_recovery_rate": "errors recovered in training (sampled)",
-    }
-    for ax, (column, name) in zip(axes[0], quantities.items(), strict=True):
-        how = {"errorbar": None, "marker": "o", "legend": "full" if ax is axes[0, 1] else False}
-        kit.lines(ax, data, column, "kind", kinds, "corruption_rate", **how)
-        dots = {"palette": kit.colours(kinds), "legend": False, "s": 10, "alpha": 0.5}
-        sns.scatterplot(data, x="corruption_rate", y=column, hue="kind", ax=ax, **dots)
-        ax.set(xlabel="share of hints corrupted", ylabel=name, ylim=(0, 1.05))
-    axes[0, 1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return kit.finish(
-        fig,
-        f"{source}. Accuracy: no hints; recovery: last five training steps, under the hints "
-        "of the run.",
     )

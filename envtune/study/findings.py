@@ -25,8 +25,9 @@ def draw(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
     return kit.save(folder, {name: fig for name, fig in made.items() if fig})
 
 
-def _own(table: pd.DataFrame) -> str:
-    return f"Own runs, {table['seed'].nunique()} seeds"
+def _own(*tables: pd.DataFrame) -> str:
+    seeds = sorted({table["seed"].nunique() for table in tables})
+    return f"Own runs, {' and '.join(map(str, seeds))} seeds"
 
 
 def hints_at_the_end(runs: SourceRuns) -> Figure | None:
@@ -47,7 +48,9 @@ def hints_at_the_end(runs: SourceRuns) -> Figure | None:
         ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
         ax.set(xlabel='points above\n"with hints"')
     axes[0][0].invert_yaxis()
-    return kit.finish(fig, f"{_own(summary)}, tested without hints on 400 tasks; bars: 95%.")
+    tables = [summary for summary, _ in known.values()]
+    tasks = f"{tables[0]['n'].max():.0f} tasks"
+    return kit.finish(fig, f"{_own(*tables)}, tested without hints on {tasks}; bars: 95%.")
 
 
 def errors_are_cheap(runs: SourceRuns) -> Figure | None:
@@ -75,7 +78,8 @@ def signal(runs: SourceRuns) -> Figure | None:
         ax.set_title(words, fontsize=8)
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.set(ylim=(0, 1.02))
-    return kit.finish(fig, f"{_own(curves)}: mean, least and largest; means over 5 steps.")
+    seeds = _own(*(curves for _, curves in known.values()))
+    return kit.finish(fig, f"{seeds}: mean, least and largest; means over {kit.SMOOTH} steps.")
 
 
 def kinds_of_task(runs: SourceRuns) -> Figure | None:
@@ -84,11 +88,12 @@ def kinds_of_task(runs: SourceRuns) -> Figure | None:
         return None
     columns = {f"accuracy_{kind}": kind for kind in kit.SPLIT_LABELS}
     shares = found[0].rename(columns=columns)
-    shares = shares.melt(["case", "seed"], list(columns.values()), "kind", "share")
+    shares = shares.melt(["case", "seed", "n"], list(columns.values()), "kind", "share")
     fig, [[ax]] = kit.canvas(1, 1, SIZE)
     kit.bars(ax, shares, "kind", "share", "case", HINTS)
     ax.set(ylim=(0, 1.0), ylabel="held-out accuracy (greedy)")
-    return kit.finish(fig, f"{_own(shares)} (dots); 100 tasks of each kind, without hints.")
+    tasks = f"{shares['n'].max() / len(columns):.0f} tasks of each kind"
+    return kit.finish(fig, f"{_own(shares)} (dots); {tasks}, without hints.")
 
 
 def four_stages(runs: SourceRuns) -> Figure | None:
@@ -104,7 +109,8 @@ def four_stages(runs: SourceRuns) -> Figure | None:
     ax.set_xticks(range(len(names)), ["start", *(f"stage {i}" for i in range(1, len(names)))])
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(ylim=(0, 1.0), xlabel="", ylabel="held-out accuracy")
-    return kit.finish(fig, f"{_own(table)}: mean, least and largest; 400 tasks, without hints.")
+    tasks = f"{table['n'].max()} tasks"
+    return kit.finish(fig, f"{_own(table)}: mean, least and largest; {tasks}, without hints.")
 
 
 FINDINGS: dict[str, Callable[[SourceRuns], Figure | None]] = {

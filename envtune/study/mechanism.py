@@ -8,10 +8,9 @@ missing, `gives_up` over steps whose call failed. HABITS says what each is; they
 the embedded agent was given (docs/agent.md), seen from outside, so any policy has them.
 """
 
-import math
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +37,7 @@ HABITS = {
 }
 """Name and meaning of each share."""
 AT_THE_END = {
-    "solved": "tasks solved",
+    "valid": "tasks solved",
     "failing": "tasks with a failed call",
     "put_right": "failed calls put right",
     "cut": "tasks lost to a limit of steps or tokens",
@@ -104,7 +103,9 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
     Kept in the run folder as habits.parquet, and counted again when the run has gone on.
     """
     kept, episodes = folder / "habits.parquet", folder / "episodes.jsonl.gz"
-    if kept.exists() and _not_older(kept, episodes):
+    if kept.exists() and not (
+        episodes.exists() and episodes.stat().st_mtime > kept.stat().st_mtime
+    ):
         return pd.read_parquet(kept)
     counts: dict[tuple, list[int]] = {}
     for line in read_lines(episodes):
@@ -121,10 +122,6 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
     return found
 
 
-def _not_older(file: Path, source: Path) -> bool:
-    return not source.exists() or file.stat().st_mtime >= source.stat().st_mtime
-
-
 def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Columns `by`, habit, n and share: counts added up over everything else."""
     groups = counts.groupby([*by, "habit"], sort=False)[["shown", "of"]]
@@ -138,16 +135,12 @@ def of_sweep(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     From the runs in runs/, else the committed counts (habits.parquet beside the sweep's tables).
     FileNotFoundError where there are neither.
     """
-    runs = _finished_runs(name, "metrics.jsonl")
-    if (kept := _committed(name, "habits.parquet", runs, own_runs_first)) is not None:
-        return kept
-    parts = []
-    for run in tqdm(runs, desc=name, disable="ENVTUNE_PROGRESS" in os.environ):
-        folder = paths.runs() / run["run"]
-        places = load_metrics(folder, kinds=("train",))[["stage", "step", "at"]]
-        counts = habits_of_run(folder).merge(places, on=["stage", "step"])
-        parts.append(counts.assign(run=run["run"], case=run["case"], seed=run["seed"]))
-    return pd.concat(parts, ignore_index=True)
+
+    def read(file: Path) -> pd.DataFrame:
+        places = load_metrics(file.parent, kinds=("train",))[["stage", "step", "at"]]
+        return habits_of_run(file.parent).merge(places, on=["stage", "step"])
+
+    return _of_runs(name, "habits.parquet", "metrics.jsonl", read, own_runs_first)
 
 
 def evaluations(name: str, own_runs_first: bool = True) -> pd.DataFrame:
@@ -157,62 +150,49 @@ def evaluations(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     right, ...), case and seed. From the runs in runs/, else the committed evaluation.parquet.
     FileNotFoundError where there are neither.
     """
-    runs = _finished_runs(name, "evaluation.csv")
-    if (kept := _committed(name, "evaluation.parquet", runs, own_runs_first)) is not None:
-        return kept
-    parts = [
-        pd.read_csv(paths.runs() / run["run"] / "evaluation.csv").assign(
-            run=run["run"], case=run["case"], seed=run["seed"]
-        )
-        for run in runs
-    ]
-    return pd.concat(parts, ignore_index=True)
+    return _of_runs(name, "evaluation.parquet", "evaluation.csv", pd.read_csv, own_runs_first)
 
 
-def _finished_runs(name: str, file: str) -> list[dict]:
-    """The rows of a sweep in runs/ whose run is done and has a file; none without such a sweep."""
-    table = paths.runs() / name / "summary.parquet"
-    if not table.exists():
-        return []
-    runs = pd.read_parquet(table)
-    done = runs.loc[runs["state"] == "done"].drop_duplicates("run").to_dict("records")
-    return [run for run in done if (paths.runs() / run["run"] / file).exists()]
-
-
-def _committed(name: str, file: str, runs: list[dict], own_runs_first: bool) -> pd.DataFrame | None:
-    """The committed table, or None where it is the runs' turn. FileNotFoundError without both."""
-    kept = paths.DATA / "reference_runs" / name / file
-    if runs and (own_runs_first or not kept.exists()):
-        return None
-    if not kept.exists():
+def _of_runs(
+    name: str, kept: str, file: str, read: Callable[[Path], pd.DataFrame], own_runs_first: bool
+) -> pd.DataFrame:
+    """What `read` makes of that file of each finished run of a sweep, else the committed table."""
+    committed, table = paths.DATA / "reference_runs" / name / kept, paths.runs() / name
+    if own_runs_first and (table / "summary.parquet").exists():
+        done = pd.read_parquet(table / "summary.parquet").query("state == 'done'")
+        runs = done.drop_duplicates("run")[["run", "case", "seed"]].to_dict("records")
+        parts = [
+            read(paths.runs() / run["run"] / file).assign(**run)
+            for run in tqdm(runs, desc=name, disable="ENVTUNE_PROGRESS" in os.environ)
+            if (paths.runs() / run["run"] / file).exists()
+        ]
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+    if not committed.exists():
         raise FileNotFoundError(
-            f"there is no finished run of a sweep {name!r} in {paths.runs().name}/, nor {file} in "
+            f"there is no finished run of a sweep {name!r} in {paths.runs().name}/, nor {kept} in "
             f"data/reference_runs/{name}/; run its notebook first"
         )
-    return pd.read_parquet(kept)
+    return pd.read_parquet(committed)
 
 
 def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
     """Of `evaluations`, a row per case: shares, means over its seeds with the least and largest."""
-    cut = played["failure"].isin(CUT)
-    counts = played.assign(solved=played["valid"], failing=played["errors"] > 0, cut=cut)
-    by_seed = counts.groupby(["case", "seed"], sort=False).agg(
-        solved=("solved", "mean"),
-        failing=("failing", "mean"),
-        recovered=("recovered", "sum"),
-        errors=("errors", "sum"),
-        cut=("cut", "mean"),
+    played = played.assign(failing=played["errors"] > 0, cut=played["failure"].isin(CUT))
+    groups = played.groupby(["case", "seed"], sort=False)
+    shares, calls = (
+        groups[["valid", "failing", "cut"]].mean(),
+        groups[["recovered", "errors"]].sum(),
     )
-    table = by_seed.assign(put_right=by_seed["recovered"] / by_seed["errors"])[list(AT_THE_END)]
-    texts = {}
-    for column, words in AT_THE_END.items():
-        spread = table.groupby("case", sort=False)[column].agg(["mean", "min", "max"])
-        rows = spread.to_numpy().tolist()
-        texts[words] = [
-            "none" if math.isnan(mean) else f"{mean:.0%} ({low:.0%} to {high:.0%})"
-            for mean, low, high in rows
-        ]
-    return pd.DataFrame(texts, index=pd.Index(list(dict.fromkeys(played["case"])), name="case"))
+    shares["put_right"] = calls["recovered"] / calls["errors"]
+
+    def spread(share: pd.Series) -> str:
+        if share.isna().all():
+            return "none"
+        return f"{share.mean():.0%} ({share.min():.0%} to {share.max():.0%})"
+
+    table = shares[list(AT_THE_END)].rename(columns=AT_THE_END)
+    return table.groupby("case", sort=False).agg(spread)
 
 
 def panel(

@@ -34,7 +34,7 @@ PORT_RACE = re.compile(
 )
 """Errors of a kernel that lost a race for a port (papermill#511): the run is tried again."""
 TRIES = 3
-TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
 
 
 class NotebookFailed(RuntimeError):

@@ -137,8 +137,10 @@ def dynamics(runs: SourceRuns) -> pd.DataFrame | None:
 
     `at` counts steps over all stages.
     """
-    if (paths.runs() / runs.dynamics / "metrics.jsonl").exists():
-        return files.load_metrics(paths.runs() / runs.dynamics).assign(seed=0)
+    own = paths.runs() / runs.dynamics
+    if runs.own_runs_first and (own / "metrics.jsonl").exists():
+        seed = files.read_json(own / "config.json", {}).get("seed", 0)
+        return files.load_metrics(own).assign(seed=seed)
     kept = sorted((paths.DATA / "reference_runs").glob(f"{runs.dynamics}_seed*.parquet"))
     parts = [pd.read_parquet(file).assign(seed=file.stem.rpartition("seed")[2]) for file in kept]
     return pd.concat(parts, ignore_index=True) if parts else None

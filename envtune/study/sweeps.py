@@ -187,7 +187,7 @@ def _devices() -> list[str | None]:
     """One entry for every run that may run at once: each GPU, or None for the CPU."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [d for d in named.split(",") if d] or [None]
+        return [d for d in named.split(",") if d not in ("", "-1")] or [None]
     try:
         import torch
 

@@ -11,7 +11,7 @@ import torch
 
 from envtune import bfcl
 from envtune.bfcl import synthetic
-from envtune.common.stats import clustered
+from envtune.common.stats import share
 from envtune.env import protocol, rewards
 from envtune.env.episode import EVALUATION, TRAINING, Episode, Limits
 from envtune.hints import is_error
@@ -58,7 +58,7 @@ def accuracy_by_group(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     rows = []
     for group, found in groups.items():
         valid, scenarios = zip(*found, strict=True)
-        rows.append((group, len(found), *clustered(valid, scenarios)))
+        rows.append((group, len(found), *share(valid, scenarios)[:3]))
     return pd.DataFrame(rows, columns=["group", "n", "accuracy", "low", "high"])
 
 

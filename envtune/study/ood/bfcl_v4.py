@@ -109,9 +109,10 @@ def play(job: Job, task: str) -> None:
     assert job.endpoint
     model = Path(job.endpoint.model)  # the handler asks for the model by its tokenizer's path
     for name, folder in ((model, job.checkpoint.folder), (ENCODER, job.options.embedding_model)):
-        link = job.folder / name
-        if folder and not link.exists():
+        if folder:
+            link = job.folder / name
             link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)  # an earlier call may have named another folder
             link.symlink_to(Path(folder).resolve())
     environment = {
         "BFCL_PROJECT_ROOT": str(job.folder.resolve()),

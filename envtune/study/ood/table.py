@@ -8,8 +8,6 @@ variants, BFCL V4 the mean of these two, tau2-bench and ACEBench Agent of their 
 needs all its parts.
 """
 
-from collections.abc import Sequence
-
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -32,11 +30,6 @@ LINES = (
 PUBLISHED = {
     "bfcl_v4_average": "BFCL V4",
     "web_search": "web search",
-    "web_search_no_snippet": "web_search_no_snippet",
-    "web_search_base": "web_search_base",
-    "memory": "memory",
-    "memory_kv": "memory_kv",
-    "memory_vector": "memory_vector",
     "memory_recursive_summary": "memory_rec_sum",
     "tau2_average": "tau2-bench",
     "tau2_retail": "retail",
@@ -46,7 +39,7 @@ PUBLISHED = {
     "acebench_multi_turn": "agent_multi_turn",
     "acebench_multi_step": "agent_multi_step",
 }
-"""Columns of the committed files, and the line of the table that each is."""
+"""Columns of the committed files, and the lines of the table that have another name."""
 UNPUBLISHED = "not published"
 
 
@@ -106,7 +99,6 @@ def figure(
     rows: pd.DataFrame,
     source: str,
     paper_model: str = "Llama-3.1-8B-Instruct",
-    lines: Sequence[str] = tuple(PARTS),
 ) -> Figure:
     """The averages as bars, the paper's beside ours; what is missing has no bar.
 
@@ -115,7 +107,7 @@ def figure(
     fig, [[ax]] = kit.canvas(1, 1, (7.2, 3.2), "Out of distribution")
     own = scores(rows).dropna(axis="columns", how="all").add_prefix("own: ")
     paper = published(paper_model).rename(columns=lambda name: f"paper: {name.rpartition(', ')[2]}")
-    both = paper.join(own).loc[list(lines)]
+    both = paper.join(own).loc[list(PARTS)]
     long = both.rename_axis("task").reset_index().melt("task", var_name="column")
     kit.bars(ax, long.assign(value=long["value"] / 100), "task", "value", "column")
     ran = rows["state"].ne(NOT_RUN).sum() if len(rows) else 0
