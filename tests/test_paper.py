@@ -1,5 +1,7 @@
 """Tables and figures are drawn from the files they name; verdicts follow from the numbers."""
 
+import math
+
 import matplotlib
 
 matplotlib.use("Agg")

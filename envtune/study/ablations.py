@@ -87,10 +87,10 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
     for value, group in summary.loc[summary["state"] == "done"].groupby(axis, sort=False):
         tasks = by_task(group)
         what = list(tasks["valid"]), list(tasks["scenario"]), list(tasks["seed"])
-        made = stats.crossed(*what) if tasks["seed"].nunique() > 1 else stats.share(*what[:2])
+        made = stats.crossed(*what) if len(set(what[2])) > 1 else stats.share(*what[:2])
         low, high = max(0.0, made.low), min(1.0, made.high)
         reach = group["accuracy"].min(), group["accuracy"].max()
-        rows.append((value, tasks["seed"].nunique(), len(tasks), made.mean, low, high, *reach))
+        rows.append((value, len(set(what[2])), len(tasks), made.mean, low, high, *reach))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
     return pd.DataFrame(rows, columns=names)
 

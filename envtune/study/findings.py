@@ -26,7 +26,7 @@ def draw(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
 
 
 def _own(*tables: pd.DataFrame) -> str:
-    seeds = sorted({table["seed"].nunique() for table in tables})
+    seeds = sorted({len(set(table["seed"])) for table in tables})
     return f"Own runs, {' and '.join(map(str, seeds))} seeds"
 
 

@@ -159,11 +159,13 @@ def _of_runs(
     """What `read` makes of that file of each finished run of a sweep, else the committed table."""
     committed, table = paths.DATA / "reference_runs" / name / kept, paths.runs() / name
     if own_runs_first and (table / "summary.parquet").exists():
-        done = pd.read_parquet(table / "summary.parquet").query("state == 'done'")
-        runs = done.drop_duplicates("run")[["run", "case", "seed"]].to_dict("records")
+        done = pd.read_parquet(table / "summary.parquet").drop_duplicates("run")
+        done = done.loc[done["state"] == "done", ["run", "case", "seed"]]
         parts = [
             read(paths.runs() / run["run"] / file).assign(**run)
-            for run in tqdm(runs, desc=name, disable="ENVTUNE_PROGRESS" in os.environ)
+            for run in tqdm(
+                done.to_dict("records"), desc=name, disable="ENVTUNE_PROGRESS" in os.environ
+            )
             if (paths.runs() / run["run"] / file).exists()
         ]
         if parts:
@@ -180,18 +182,16 @@ def at_the_end(played: pd.DataFrame) -> pd.DataFrame:
     """Of `evaluations`, a row per case: shares, means over its seeds with the least and largest."""
     played = played.assign(failing=played["errors"] > 0, cut=played["failure"].isin(CUT))
     groups = played.groupby(["case", "seed"], sort=False)
-    shares, calls = (
-        groups[["valid", "failing", "cut"]].mean(),
-        groups[["recovered", "errors"]].sum(),
-    )
-    shares["put_right"] = calls["recovered"] / calls["errors"]
+    calls = groups[["recovered", "errors"]].agg("sum")
+    shares = groups[["valid", "failing", "cut"]].agg("mean")
+    shares = shares.assign(put_right=calls["recovered"] / calls["errors"])
 
     def spread(share: pd.Series) -> str:
         if share.isna().all():
             return "none"
         return f"{share.mean():.0%} ({share.min():.0%} to {share.max():.0%})"
 
-    table = shares[list(AT_THE_END)].rename(columns=AT_THE_END)
+    table = shares.loc[:, [*AT_THE_END]].rename(columns=AT_THE_END)
     return table.groupby("case", sort=False).agg(spread)
 
 
