@@ -63,8 +63,7 @@ class Restaurant(World):
             raise Again  # the table is taken
         self.keep("reserve", values)  # from here on the request stands
         self.reserved.append(key)
-        look_up = [] if guest in self.known else [Call("find_guest", {"name": guest})]
-        self.known.add(guest)
+        look_up = [Call("find_guest", {"name": guest})] * self.once(guest)
         own = Call(
             "reserve",
             {
@@ -77,14 +76,8 @@ class Restaurant(World):
         return self.plan("reserve", values, [own], look_up)
 
     def cancel(self):
-        if not self.reserved:
-            raise Again
-        values, askable = {"reservation": self.draw.choice(self.reserved)}, len(self.reserved) > 1
+        values, askable = {"reservation": self.one_of(self.reserved)}, len(self.reserved) > 1
         self.keep("cancel", values)
         self.reserved.remove(values["reservation"])
-        return self.plan(
-            "cancel",
-            values,
-            [Call("cancel", {"reservation": values["reservation"]})],
-            askable=askable,
-        )
+        own = [Call("cancel", {"reservation": values["reservation"]})]
+        return self.plan("cancel", values, own, askable=askable)

@@ -14,22 +14,3 @@ from envtune.bfcl.synthetic.tasks import (
     task_ids,
 )
 from envtune.bfcl.synthetic.world import Again, Family, Plan, World
-
-__all__ = [
-    "MORE_TRAIN",
-    "TEST",
-    "TRAIN",
-    "VALIDATION",
-    "WORLDS",
-    "Again",
-    "Draw",
-    "Family",
-    "Names",
-    "Plan",
-    "World",
-    "add_world",
-    "make",
-    "novelty",
-    "requests",
-    "task_ids",
-]

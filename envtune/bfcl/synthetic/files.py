@@ -387,9 +387,7 @@ class Files(World):
 
     def _existing(self) -> tuple[str | None, str]:
         place = self._place()
-        if not self.files[place]:
-            raise Again
-        return place, self.draw.choice(list(self.files[place]))
+        return place, self.one_of(self.files[place])
 
     def _fresh(self, name: str, place: str | None) -> str:
         """A name that is free in a folder."""
@@ -397,144 +395,105 @@ class Files(World):
             raise Again
         return name
 
-    def _simple(self, family: str, tool: str, **more):
+    def _at(self, family: str, place: str | None, **said) -> tuple[dict, list[Call]]:
+        """The request's values with its place, and the steps there."""
+        return self.keep(family, {**said, "where": self._where(place)}), self._go(place)
+
+    def _one(self, family: str, tool: str, said: dict | None = None, **arguments):
         """A request about one file that stays as it is."""
         place, file = self._existing()
-        spoken = {key: said for key, (said, _) in more.items()}
-        values = {"file": file, "where": self._where(place), **spoken}
-        self.keep(family, values)
-        call = Call(
-            tool,
-            {
-                "file_name": file,
-                **{argument: value for _, pair in more.values() for argument, value in [pair]},
-            },
-        )
-        return self.plan(
-            family, values, [call], self._go(place), askable=len(self.files[place]) > 1
-        )
+        values, go = self._at(family, place, file=file, **said or {})
+        call = Call(tool, {"file_name": file, **arguments})
+        return self.plan(family, values, [call], go, askable=len(self.files[place]) > 1)
 
     def read(self):
-        return self._simple("read", "cat")
+        return self._one("read", "cat")
 
     def sort(self):
-        return self._simple("sort", "sort")
+        return self._one("sort", "sort")
 
     def tail(self):
         count = self.draw.between(1, 3)
-        return self._simple("tail", "tail", count=(count, ("lines", count)))
+        return self._one("tail", "tail", {"count": count}, lines=count)
 
     def count(self):
         unit = self.draw.choice(list(_COUNTS))
-        return self._simple("count", "wc", unit=(unit, ("mode", _COUNTS[unit])))
+        return self._one("count", "wc", {"unit": unit}, mode=_COUNTS[unit])
 
     def search(self):
         place, file = self._existing()
         if not self.files[place][file]:
             raise Again
         word = self.names.word_of(self.files[place][file])
-        values = {"file": file, "where": self._where(place), "word": word}
-        self.keep("search", values)
-        return self.plan(
-            "search",
-            values,
-            [Call("grep", {"file_name": file, "pattern": word})],
-            self._go(place),
-            askable=len(self.files[place]) > 1,
-        )
+        values, go = self._at("search", place, file=file, word=word)
+        call = Call("grep", {"file_name": file, "pattern": word})
+        return self.plan("search", values, [call], go, askable=len(self.files[place]) > 1)
 
     def make_folder(self):
         place = self._place()
         new = self._fresh(self.names.folder(), place)
-        values = {"new": new, "where": self._where(place)}
-        self.keep("make_folder", values)
+        values, go = self._at("make_folder", place, new=new)
         self.folders.add(new)
-        return self.plan("make_folder", values, [Call("mkdir", {"dir_name": new})], self._go(place))
+        return self.plan("make_folder", values, [Call("mkdir", {"dir_name": new})], go)
 
     def make_file(self):
         place = self._place()
         new = self._fresh(self.names.file(), place)
-        values = {"new": new, "where": self._where(place)}
-        self.keep("make_file", values)
+        values, go = self._at("make_file", place, new=new)
         self.files[place][new] = ""
-        return self.plan("make_file", values, [Call("touch", {"file_name": new})], self._go(place))
+        return self.plan("make_file", values, [Call("touch", {"file_name": new})], go)
 
     def write(self):
         place, file = self._existing()
-        values = {"file": file, "where": self._where(place), "text": self.names.sentence()}
-        self.keep("write", values)
-        self.files[place][file] = values["text"]
-        return self.plan(
-            "write",
-            values,
-            [Call("echo", {"content": values["text"], "file_name": file})],
-            self._go(place),
-        )
+        text = self.names.sentence()
+        values, go = self._at("write", place, file=file, text=text)
+        self.files[place][file] = text
+        return self.plan("write", values, [Call("echo", {"content": text, "file_name": file})], go)
 
     def note(self):
         place = self._place()
-        new = self._fresh(self.names.file(), place)
-        values = {"new": new, "where": self._where(place), "text": self.names.sentence()}
-        self.keep("note", values)
-        self.files[place][new] = values["text"]
+        new, text = self._fresh(self.names.file(), place), self.names.sentence()
+        values, go = self._at("note", place, new=new, text=text)
+        self.files[place][new] = text
         own = [
             Call("touch", {"file_name": new}),
-            Call("echo", {"content": values["text"], "file_name": new}),
+            Call("echo", {"content": text, "file_name": new}),
         ]
-        return self.plan("note", values, own, self._go(place))
+        return self.plan("note", values, own, go)
 
     def rename(self):
         place, file = self._existing()
         new = self._fresh(self.names.file(), place)
-        values = {"file": file, "where": self._where(place), "new": new}
-        self.keep("rename", values)
+        values, go = self._at("rename", place, file=file, new=new)
         self.files[place][new] = self.files[place].pop(file)
-        return self.plan(
-            "rename", values, [Call("mv", {"source": file, "destination": new})], self._go(place)
-        )
+        return self.plan("rename", values, [Call("mv", {"source": file, "destination": new})], go)
 
     def copy(self):
         place, file = self._existing()
         new = self._fresh(self.names.file(), place)
-        values = {"file": file, "where": self._where(place), "new": new}
-        self.keep("copy", values)
+        values, go = self._at("copy", place, file=file, new=new)
         self.files[place][new] = self.files[place][file]
-        return self.plan(
-            "copy", values, [Call("cp", {"source": file, "destination": new})], self._go(place)
-        )
+        return self.plan("copy", values, [Call("cp", {"source": file, "destination": new})], go)
 
     def remove(self):
         place, file = self._existing()
-        values = {"file": file, "where": self._where(place)}
-        self.keep("remove", values)
+        values, go = self._at("remove", place, file=file)
         del self.files[place][file]
-        return self.plan(
-            "remove",
-            values,
-            [Call("rm", {"file_name": file})],
-            self._go(place),
-            askable=bool(self.files[place]),
-        )
+        own = [Call("rm", {"file_name": file})]
+        return self.plan("remove", values, own, go, askable=bool(self.files[place]))
 
     def compare(self):
         place = self._place()
         if len(self.files[place]) < 2:
             raise Again
         one, two = self.draw.sample(list(self.files[place]), 2)
-        values = {"file": one, "other": two, "where": self._where(place)}
-        self.keep("compare", values)
-        return self.plan(
-            "compare",
-            values,
-            [Call("diff", {"file_name1": one, "file_name2": two})],
-            self._go(place),
-            askable=len(self.files[place]) > 2,
-        )
+        values, go = self._at("compare", place, file=one, other=two)
+        own = [Call("diff", {"file_name1": one, "file_name2": two})]
+        return self.plan("compare", values, own, go, askable=len(self.files[place]) > 2)
 
     def find(self):
         if self.at is not None:
             raise Again  # from a folder the search would see that folder alone
         _, file = self._existing()
-        values = {"word": file.split(".")[0].split("_")[0]}
-        self.keep("find", values)
-        return self.plan("find", values, [Call("find", {"path": ".", "name": values["word"]})])
+        word = file.split(".")[0].split("_")[0]
+        return self.simple("find", {"word": word}, "find", path=".", name=word)

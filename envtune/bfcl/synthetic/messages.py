@@ -145,50 +145,32 @@ class Messages(World):
         ], f"My user id is {self.ids[self.me]}."
 
     def _look_up(self, person: str) -> list[Call]:
-        if person in self.known:
-            return []
-        self.known.add(person)
-        return [Call("get_user_id", {"user": person})]
+        return [Call("get_user_id", {"user": person})] * self.once(person)
 
     def send(self):
-        person = self.draw.choice(self.others)
-        values = {"person": person, "text": self.names.sentence()}
-        self.keep("send", values)
+        person, text = self.draw.choice(self.others), self.names.sentence()
+        values = self.keep("send", {"person": person, "text": text})
         log_in, also = self._log_in()
         self.sent[person] = self.sent.get(person, 0) + 1
-        self.texts.append(values["text"])
-        return self.plan(
-            "send",
-            values,
-            [Call("send_message", {"receiver_id": self.ids[person], "message": values["text"]})],
-            [*log_in, *self._look_up(person)],
-            also,
-        )
+        self.texts.append(text)
+        own = [Call("send_message", {"receiver_id": self.ids[person], "message": text})]
+        return self.plan("send", values, own, [*log_in, *self._look_up(person)], also)
 
     def take_back(self):
         there = [person for person, count in self.sent.items() if count]
-        if not there:
-            raise Again
-        person = self.draw.choice(there)
-        self.keep("take_back", {"person": person})
+        person = self.one_of(there)
+        values = self.keep("take_back", {"person": person})
         log_in, also = self._log_in()
         self.sent[person] -= 1
-        return self.plan(
-            "take_back",
-            {"person": person},
-            [Call("delete_message", {"receiver_id": self.ids[person]})],
-            [*log_in, *self._look_up(person)],
-            also,
-            askable=len(there) > 1,
-        )
+        prepare = [*log_in, *self._look_up(person)]
+        own = [Call("delete_message", {"receiver_id": self.ids[person]})]
+        return self.plan("take_back", values, own, prepare, also, askable=len(there) > 1)
 
     def search(self):
-        word = self.names.word_of(self.draw.choice(self.texts))
-        self.keep("search", {"word": word})
-        log_in, also = self._log_in()
-        return self.plan(
-            "search", {"word": word}, [Call("search_messages", {"keyword": word})], log_in, also
-        )
+        values = {"word": self.names.word_of(self.draw.choice(self.texts))}
+        self.keep("search", values)
+        own = [Call("search_messages", {"keyword": values["word"]})]
+        return self.plan("search", values, own, *self._log_in())
 
     def _new_person(self) -> str:
         person = self.names.person()
@@ -205,25 +187,19 @@ class Messages(World):
         return self.ids[person]
 
     def add(self):
-        person = self._new_person()
-        self.keep("add", {"new": person})
-        self._join(person)
-        return self.plan("add", {"new": person}, [Call("add_contact", {"user_name": person})])
+        values = self.keep("add", {"new": self._new_person()})
+        self._join(values["new"])
+        return self.plan("add", values, [Call("add_contact", {"user_name": values["new"]})])
 
     def greet(self):
-        values = {"new": self._new_person(), "text": self.names.sentence()}
-        self.keep("greet", values)
+        person, text = self._new_person(), self.names.sentence()
+        values = self.keep("greet", {"new": person, "text": text})
         log_in, also = self._log_in()
-        receiver = self._join(values["new"])
-        self.sent[values["new"]] = 1
-        self.texts.append(values["text"])
-        return self.plan(
-            "greet",
-            values,
-            [
-                Call("add_contact", {"user_name": values["new"]}),
-                Call("send_message", {"receiver_id": receiver, "message": values["text"]}),
-            ],
-            log_in,
-            also,
-        )
+        receiver = self._join(person)
+        self.sent[person] = 1
+        self.texts.append(text)
+        own = [
+            Call("add_contact", {"user_name": person}),
+            Call("send_message", {"receiver_id": receiver, "message": text}),
+        ]
+        return self.plan("greet", values, own, log_in, also)

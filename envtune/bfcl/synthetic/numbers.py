@@ -213,13 +213,11 @@ class Numbers(World):
             "what": what,
             "numbers": ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}",
         }
-        self.keep("aggregate", values)
-        return self.plan("aggregate", values, [Call(LISTS[what], {"numbers": numbers})])
+        return self.simple("aggregate", values, LISTS[what], numbers=numbers)
 
     def _two(self, family: str, tool: str, first: str = "a", second: str = "b"):
-        values = {"a": self.draw.between(2, 999), "b": self.draw.between(2, 99)}
-        self.keep(family, values)
-        return self.plan(family, values, [Call(tool, {first: values["a"], second: values["b"]})])
+        a, b = self.draw.between(2, 999), self.draw.between(2, 99)
+        return self.simple(family, {"a": a, "b": b}, tool, **{first: a, second: b})
 
     def add(self):
         return self._two("add", "add")
@@ -237,13 +235,9 @@ class Numbers(World):
         return self._two("percentage", "percentage", "part", "whole")
 
     def _convert(self, family: str, tool: str, unit: str, other: str):
-        values = {"value": self.draw.between(2, 999), "unit": unit, "other": other}
-        self.keep(family, values)
-        return self.plan(
-            family,
-            values,
-            [Call(tool, {"value": values["value"], "unit_in": unit, "unit_out": other})],
-        )
+        value = self.draw.between(2, 999)
+        said = {"value": value, "unit": unit, "other": other}
+        return self.simple(family, said, tool, value=value, unit_in=unit, unit_out=other)
 
     def metric(self):
         return self._convert("metric", "si_unit_conversion", *self.draw.sample(METRIC, 2))
@@ -252,15 +246,7 @@ class Numbers(World):
         return self._convert("imperial", "imperial_si_conversion", *self.draw.choice(IMPERIAL))
 
     def then(self):
-        values = {
-            "a": self.draw.between(2, 99),
-            "b": self.draw.between(2, 99),
-            "c": self.draw.between(2, 9),
-        }
-        self.keep("then", values)
-        return self.plan(
-            "then",
-            values,
-            [Call("multiply", {"a": values["a"] + values["b"], "b": values["c"]})],
-            [Call("add", {"a": values["a"], "b": values["b"]})],
-        )
+        a, b, c = self.draw.between(2, 99), self.draw.between(2, 99), self.draw.between(2, 9)
+        values = self.keep("then", {"a": a, "b": b, "c": c})
+        total = [Call("add", {"a": a, "b": b})]
+        return self.plan("then", values, [Call("multiply", {"a": a + b, "b": c})], total)

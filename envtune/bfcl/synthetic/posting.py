@@ -225,81 +225,52 @@ class Posting(World):
         self.keep("post", values)
         self.newest = self.next_id
         self.next_id += 1
-        return self._plan(
-            "post",
-            values,
-            Call("post_tweet", {"content": values["text"], "tags": [f"#{values['tag']}"]}),
-        )
+        call = Call("post_tweet", {"content": values["text"], "tags": [f"#{values['tag']}"]})
+        return self._plan("post", values, call)
 
     def comment(self):
         values = {"text": self.names.sentence(), "id": self.draw.choice(self.tweets)}
         self.keep("comment", values)
-        return self._plan(
-            "comment",
-            values,
-            Call("comment", {"tweet_id": values["id"], "comment_content": values["text"]}),
-        )
+        call = Call("comment", {"tweet_id": values["id"], "comment_content": values["text"]})
+        return self._plan("comment", values, call)
 
     def comment_new(self):
         if self.newest is None:
             raise Again
-        values = {"text": self.names.sentence()}
-        self.keep("comment_new", values)
-        return self._plan(
-            "comment_new",
-            values,
-            Call("comment", {"tweet_id": self.newest, "comment_content": values["text"]}),
-        )
+        values = self.keep("comment_new", {"text": self.names.sentence()})
+        call = Call("comment", {"tweet_id": self.newest, "comment_content": values["text"]})
+        return self._plan("comment_new", values, call)
 
     def retweet(self):
         left = [i for i in self.tweets if i not in self.retweeted]
-        if not left:
-            raise Again
-        values = {"id": self.draw.choice(left)}
-        self.keep("retweet", values)
+        values = self.keep("retweet", {"id": self.one_of(left)})
         self.retweeted.add(values["id"])
-        return self._plan(
-            "retweet", values, Call("retweet", {"tweet_id": values["id"]}), askable=len(left) > 1
-        )
+        call = Call("retweet", {"tweet_id": values["id"]})
+        return self._plan("retweet", values, call, askable=len(left) > 1)
 
     def follow(self):
-        values = {"user": self.names.user()}
-        self.keep("follow", values)
+        values = self.keep("follow", {"user": self.names.user()})
         if values["user"] in self.followed:
             raise Again
         self.followed.append(values["user"])
-        return self._plan(
-            "follow", values, Call("follow_user", {"username_to_follow": values["user"]})
-        )
+        call = Call("follow_user", {"username_to_follow": values["user"]})
+        return self._plan("follow", values, call)
 
     def unfollow(self):
-        if not self.followed:
-            raise Again
-        values = {"user": self.draw.choice(self.followed)}
-        self.keep("unfollow", values)
+        values = self.keep("unfollow", {"user": self.one_of(self.followed)})
         self.followed.remove(values["user"])
-        return self._plan(
-            "unfollow",
-            values,
-            Call("unfollow_user", {"username_to_unfollow": values["user"]}),
-            askable=bool(self.followed),
-        )
+        call = Call("unfollow_user", {"username_to_unfollow": values["user"]})
+        return self._plan("unfollow", values, call, askable=bool(self.followed))
 
     def mention(self):
-        values = {"user": self.names.user(), "id": self.draw.choice(self.tweets)}
-        self.keep("mention", values)
-        return self.plan(
-            "mention",
-            values,
-            [Call("mention", {"tweet_id": values["id"], "mentioned_usernames": [values["user"]]})],
-        )
+        user, tweet = self.names.user(), self.draw.choice(self.tweets)
+        named = {"tweet_id": tweet, "mentioned_usernames": [user]}
+        return self.simple("mention", {"user": user, "id": tweet}, "mention", **named)
 
     def read(self):
-        values = {"id": self.draw.choice(self.tweets)}
-        self.keep("read", values)
-        return self.plan("read", values, [Call("get_tweet", {"tweet_id": values["id"]})])
+        tweet = self.draw.choice(self.tweets)
+        return self.simple("read", {"id": tweet}, "get_tweet", tweet_id=tweet)
 
     def stats(self):
-        values = {"user": self.draw.choice(self.authors)}
-        self.keep("stats", values)
-        return self.plan("stats", values, [Call("get_user_stats", {"username": values["user"]})])
+        user = self.draw.choice(self.authors)
+        return self.simple("stats", {"user": user}, "get_user_stats", username=user)

@@ -190,61 +190,34 @@ class Tickets(World):
     def _several(self) -> bool:
         return len(self.open) + len(self.new) > 1
 
-    def _id(self) -> int:
-        if not self.open:
-            raise Again
-        return self.draw.choice(self.open)
-
     def show(self):
-        values = {"id": self._id()}
-        self.keep("show", values)
-        return self.plan("show", values, [Call("get_ticket", {"ticket_id": values["id"]})])
+        number = self.one_of(self.open)
+        return self.simple("show", {"id": number}, "get_ticket", ticket_id=number)
 
     def close(self):
-        values, askable = {"id": self._id()}, self._several()
+        values, askable = {"id": self.one_of(self.open)}, self._several()
         self.keep("close", values)
         self.open.remove(values["id"])
-        return self.plan(
-            "close", values, [Call("close_ticket", {"ticket_id": values["id"]})], askable=askable
-        )
+        own = [Call("close_ticket", {"ticket_id": values["id"]})]
+        return self.plan("close", values, own, askable=askable)
 
     def close_new(self):
-        if not self.new:
-            raise Again
-        title = self.draw.choice(list(self.new))
-        self.keep("close_new", {"title": title})
-        askable = self._several()
-        return self.plan(
-            "close_new",
-            {"title": title},
-            [Call("close_ticket", {"ticket_id": self.new.pop(title)})],
-            askable=askable,
-        )
+        values, askable = {"title": self.one_of(self.new)}, self._several()
+        self.keep("close_new", values)
+        own = [Call("close_ticket", {"ticket_id": self.new.pop(values["title"])})]
+        return self.plan("close_new", values, own, askable=askable)
 
     def resolve(self):
-        values, askable = {"id": self._id(), "resolution": self.names.sentence()}, self._several()
-        self.keep("resolve", values)
-        self.open.remove(values["id"])
-        return self.plan(
-            "resolve",
-            values,
-            [
-                Call(
-                    "resolve_ticket",
-                    {"ticket_id": values["id"], "resolution": values["resolution"]},
-                )
-            ],
-            askable=askable,
-        )
+        number, text, askable = self.one_of(self.open), self.names.sentence(), self._several()
+        values = self.keep("resolve", {"id": number, "resolution": text})
+        self.open.remove(number)
+        own = [Call("resolve_ticket", {"ticket_id": number, "resolution": text})]
+        return self.plan("resolve", values, own, askable=askable)
 
     def _edit(self, family: str, field: str, value):
-        values = {"id": self._id(), field: value}
-        self.keep(family, values)
-        return self.plan(
-            family,
-            values,
-            [Call("edit_ticket", {"ticket_id": values["id"], "updates": {field: value}})],
-        )
+        number = self.one_of(self.open)
+        updated = {"ticket_id": number, "updates": {field: value}}
+        return self.simple(family, {"id": number, field: value}, "edit_ticket", **updated)
 
     def priority(self):
         return self._edit("priority", "priority", self.draw.between(1, 5))

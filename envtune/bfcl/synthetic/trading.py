@@ -20,7 +20,6 @@ COMPANIES = {
 
 class Trading(World):
     class_name = "TradingBot"
-    named = frozenset()
     families = {
         "order": Family(
             (
@@ -306,10 +305,7 @@ class Trading(World):
         }
 
     def _symbol(self, company: str) -> list[Call]:
-        if company in self.known:
-            return []
-        self.known.add(company)
-        return [Call("get_symbol_by_name", {"name": company})]
+        return [Call("get_symbol_by_name", {"name": company})] * self.once(company)
 
     def _place(self, family: str, values: dict, price: float, look: list[Call]):
         company, symbol = values["company"], COMPANIES[values["company"]]
@@ -348,116 +344,73 @@ class Trading(World):
             "amount": self.draw.between(1, 60),
         }
         symbol = COMPANIES[values["company"]]
-        look = (
-            [] if f"price {symbol}" in self.known else [Call("get_stock_info", {"symbol": symbol})]
-        )
+        unknown = f"price {symbol}" not in self.known
+        look = [Call("get_stock_info", {"symbol": symbol})] * unknown
         plan = self._place("market", values, self.prices[symbol], look)
         self.known.add(f"price {symbol}")
         return plan
 
     def order_details(self):
-        values = {"id": self._id()}
-        self.keep("order_details", values)
-        return self.plan(
-            "order_details", values, [Call("get_order_details", {"order_id": values["id"]})]
-        )
+        number = self.one_of(self.orders)
+        return self.simple("order_details", {"id": number}, "get_order_details", order_id=number)
 
     def _several(self) -> bool:
         return len(self.orders) + len(self.new) > 1
 
-    def _id(self) -> int:
-        if not self.orders:
-            raise Again
-        return self.draw.choice(self.orders)
-
     def cancel(self):
-        values, askable = {"id": self._id()}, self._several()
+        values, askable = {"id": self.one_of(self.orders)}, self._several()
         self.keep("cancel", values)
         self.orders.remove(values["id"])
-        return self.plan(
-            "cancel", values, [Call("cancel_order", {"order_id": values["id"]})], askable=askable
-        )
+        own = [Call("cancel_order", {"order_id": values["id"]})]
+        return self.plan("cancel", values, own, askable=askable)
 
     def cancel_new(self):
-        if not self.new:
-            raise Again
-        values = {"company": self.draw.choice(list(self.new))}
+        values, askable = {"company": self.one_of(self.new)}, self._several()
         self.keep("cancel_new", values)
-        askable = self._several()
-        return self.plan(
-            "cancel_new",
-            values,
-            [Call("cancel_order", {"order_id": self.new.pop(values["company"])})],
-            askable=askable,
-        )
+        own = [Call("cancel_order", {"order_id": self.new.pop(values["company"])})]
+        return self.plan("cancel_new", values, own, askable=askable)
+
+    def _money(self, family: str, tool: str, sign: int):
+        values = self.keep(family, {"money": self.draw.between(10, 4000)})
+        self.balance += sign * values["money"]
+        log_in, also = self.log_in("trading_login")
+        return self.plan(family, values, [Call(tool, {"amount": values["money"]})], log_in, also)
 
     def fund(self):
-        values = {"money": self.draw.between(10, 4000)}
-        self.keep("fund", values)
-        self.balance += values["money"]
-        log_in, also = self.log_in("trading_login")
-        return self.plan(
-            "fund", values, [Call("fund_account", {"amount": values["money"]})], log_in, also
-        )
+        return self._money("fund", "fund_account", 1)
 
     def withdraw(self):
-        values = {"money": self.draw.between(10, 4000)}
-        self.keep("withdraw", values)
-        self.balance -= values["money"]
-        log_in, also = self.log_in("trading_login")
-        return self.plan(
-            "withdraw", values, [Call("withdraw_funds", {"amount": values["money"]})], log_in, also
-        )
+        return self._money("withdraw", "withdraw_funds", -1)
 
     def watch(self):
         company = self.draw.choice(list(COMPANIES))
         if COMPANIES[company] in self.watched:
             raise Again
-        self.keep("watch", {"company": company})
+        values = self.keep("watch", {"company": company})
         self.watched.append(COMPANIES[company])
-        return self.plan(
-            "watch",
-            {"company": company},
-            [Call("add_to_watchlist", {"stock": COMPANIES[company]})],
-            self._symbol(company),
-        )
+        own = [Call("add_to_watchlist", {"stock": COMPANIES[company]})]
+        return self.plan("watch", values, own, self._symbol(company))
 
     def price(self):
         company = self.draw.choice(list(COMPANIES))
         symbol = COMPANIES[company]
         if f"price {symbol}" in self.known:
             raise Again
-        self.keep("price", {"company": company})
+        values = self.keep("price", {"company": company})
         self.known.add(f"price {symbol}")
-        return self.plan(
-            "price",
-            {"company": company},
-            [Call("get_stock_info", {"symbol": symbol})],
-            self._symbol(company),
-        )
+        own = [Call("get_stock_info", {"symbol": symbol})]
+        return self.plan("price", values, own, self._symbol(company))
 
     def between(self):
-        one, two = self.draw.sample(list(COMPANIES.values()), 2)
+        stocks = self.draw.sample(list(COMPANIES.values()), 2)
         low = 10 * self.draw.between(1, 40)
-        values = {"one": one, "two": two, "low": low, "high": low + 10 * self.draw.between(5, 50)}
-        self.keep("between", values)
-        return self.plan(
-            "between",
-            values,
-            [
-                Call(
-                    "filter_stocks_by_price",
-                    {"stocks": [one, two], "min_price": low, "max_price": values["high"]},
-                )
-            ],
-        )
+        high = low + 10 * self.draw.between(5, 50)
+        values = {"one": stocks[0], "two": stocks[1], "low": low, "high": high}
+        limits = {"min_price": low, "max_price": high}
+        return self.simple("between", values, "filter_stocks_by_price", stocks=stocks, **limits)
 
     def alert(self):
-        one, two = self.draw.sample(list(COMPANIES.values()), 2)
-        values = {"one": one, "two": two, "percent": self.draw.between(1, 6)}
-        self.keep("alert", values)
-        return self.plan(
-            "alert",
-            values,
-            [Call("notify_price_change", {"stocks": [one, two], "threshold": values["percent"]})],
-        )
+        stocks, percent = self.draw.sample(list(COMPANIES.values()), 2), self.draw.between(1, 6)
+        values = {"one": stocks[0], "two": stocks[1], "percent": percent}
+        tool = "notify_price_change"
+        return self.simple("alert", values, tool, stocks=stocks, threshold=percent)

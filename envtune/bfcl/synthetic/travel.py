@@ -24,25 +24,7 @@ AIRPORTS = {
     "Chicago": "ORD",
     "Boston": "BOS",
 }
-_IN_ORDER = [
-    "San Francisco",
-    "Los Angeles",
-    "New York",
-    "Chicago",
-    "Boston",
-    "Rivermist",
-    "Stonebrook",
-    "Maplecrest",
-    "Silverpine",
-    "Shadowridge",
-    "Sunset Valley",
-    "Oakendale",
-    "Willowbend",
-    "Crescent Hollow",
-    "Autumnville",
-    "Pinehaven",
-    "Greenfield",
-]
+_IN_ORDER = [*list(AIRPORTS)[12:], *list(AIRPORTS)[:12]]
 """Flights go from a city of this list to a later one."""
 CURRENCIES = ("RMB", "EUR", "JPY", "GBP", "CAD", "AUD", "INR", "RUB", "BRL", "MXN")
 CLASSES = ("economy", "business", "first")
@@ -291,7 +273,6 @@ class Travel(World):
     def __init__(self, draw, names, depth):
         super().__init__(draw, names, depth)
         self.token = f"{names.made_up()}{draw.between(100, 999)}"
-        self.token_known = False
         self.cards = {
             f"card_{number}": 1000.0 * draw.between(20, 90)
             for number in draw.sample(range(1000, 10000), 2)
@@ -334,21 +315,17 @@ class Travel(World):
     def _date(self) -> str:
         return f"2026-{self.draw.between(1, 12):02}-{self.draw.between(1, 28):02}"
 
-    def _token(self) -> str:
-        """What the user adds where a request needs the access token for the first time."""
-        if self.token_known:
-            return ""
-        self.token_known = True
-        return f"My access token is {self.token}."
+    def _authorised(
+        self, family: str, values: dict, tool: str, /, prepare=(), askable=True, **arguments
+    ):
+        """A request of one call with the access token, which the user tells the first time."""
+        call = Call(tool, {"access_token": self.token, **arguments})
+        also = f"My access token is {self.token}." * self.once("the token")
+        return self.plan(family, values, [call], prepare, also, askable)
 
     def _codes(self, *cities: str) -> list[Call]:
-        look = [
-            Call("get_nearest_airport_by_city", {"location": city})
-            for city in cities
-            if city not in self.known
-        ]
-        self.known |= set(cities)
-        return look
+        unknown = [city for city in cities if self.once(city)]
+        return [Call("get_nearest_airport_by_city", {"location": city}) for city in unknown]
 
     def _flight(self) -> dict:
         origin, target = sorted(self.draw.sample(_IN_ORDER, 2), key=_IN_ORDER.index)
@@ -375,24 +352,14 @@ class Travel(World):
         self.cards[values["card"]] -= 10_000  # no flight costs more
         self.new[values["target"]] = str(self.ids.randint(1000000, 9999999))
         self.ids.randint(10000000, 99999999)  # the transaction's
-        also = self._token()
-        call = Call(
-            "book_flight",
-            {"access_token": self.token, "card_id": values["card"], **self._codes_of(values)},
-        )
-        return self.plan(
-            "book", values, [call], self._codes(values["origin"], values["target"]), also
-        )
+        look, card = self._codes(values["origin"], values["target"]), {"card_id": values["card"]}
+        codes = self._codes_of(values)
+        return self._authorised("book", values, "book_flight", look, **card, **codes)
 
     def cost(self):
-        values = self._flight()
-        self.keep("cost", values)
-        return self.plan(
-            "cost",
-            values,
-            [Call("get_flight_cost", self._codes_of(values))],
-            self._codes(values["origin"], values["target"]),
-        )
+        values = self.keep("cost", self._flight())
+        own = [Call("get_flight_cost", self._codes_of(values))]
+        return self.plan("cost", values, own, self._codes(values["origin"], values["target"]))
 
     def airport(self):
         values = {
@@ -409,84 +376,52 @@ class Travel(World):
     def _several(self) -> bool:
         return len(self.bookings) + len(self.new) > 1
 
-    def _booking(self) -> str:
-        if not self.bookings:
-            raise Again
-        return self.draw.choice(self.bookings)
-
     def cancel(self):
-        values, askable = {"booking": self._booking()}, self._several()
+        values, askable = {"booking": self.one_of(self.bookings)}, self._several()
         self.keep("cancel", values)
         self.bookings.remove(values["booking"])
-        also = self._token()
-        call = Call("cancel_booking", {"access_token": self.token, "booking_id": values["booking"]})
-        return self.plan("cancel", values, [call], also=also, askable=askable)
+        return self._cancel("cancel", values, values["booking"], askable)
 
     def cancel_new(self):
-        if not self.new:
-            raise Again
-        values = {"target": self.draw.choice(list(self.new))}
+        values, askable = {"target": self.one_of(self.new)}, self._several()
         self.keep("cancel_new", values)
-        askable = self._several()
-        return self.plan(
-            "cancel_new",
-            values,
-            [
-                Call(
-                    "cancel_booking",
-                    {"access_token": self.token, "booking_id": self.new.pop(values["target"])},
-                )
-            ],
-            askable=askable,
-        )
+        return self._cancel("cancel_new", values, self.new.pop(values["target"]), askable)
+
+    def _cancel(self, family: str, values: dict, booking: str, askable: bool):
+        tool = "cancel_booking"
+        return self._authorised(family, values, tool, askable=askable, booking_id=booking)
 
     def balance(self):
-        values = {"card": self.draw.choice(list(self.cards))}
-        self.keep("balance", values)
-        also = self._token()
-        call = Call(
-            "get_credit_card_balance", {"access_token": self.token, "card_id": values["card"]}
-        )
-        return self.plan("balance", values, [call], also=also)
+        values = self.keep("balance", {"card": self.draw.choice(list(self.cards))})
+        tool = "get_credit_card_balance"
+        return self._authorised("balance", values, tool, card_id=values["card"])
 
     def budget(self):
-        values = {"money": 100 * self.draw.between(1, 90)}
-        self.keep("budget", values)
+        values = self.keep("budget", {"money": 100 * self.draw.between(1, 90)})
         if self.budget_set is not None:
             raise Again
         self.budget_set = values["money"]
-        also = self._token()
-        call = Call(
-            "set_budget_limit", {"access_token": self.token, "budget_limit": values["money"]}
-        )
-        return self.plan("budget", values, [call], also=also)
+        return self._authorised("budget", values, "set_budget_limit", budget_limit=values["money"])
 
     def exchange(self):
         values = {"money": self.draw.between(5, 900), "currency": self.draw.choice(CURRENCIES)}
-        self.keep("exchange", values)
-        return self.plan("exchange", values, [_exchange(values)])
+        return self.plan("exchange", self.keep("exchange", values), [_exchange(values)])
 
     def invoice(self):
-        values = {"booking": self._booking()}
-        self.keep("invoice", values)
-        also = self._token()
-        call = Call(
-            "retrieve_invoice", {"access_token": self.token, "booking_id": values["booking"]}
-        )
-        return self.plan("invoice", values, [call], also=also, askable=self._several())
+        booking = self.one_of(self.bookings)
+        values = self.keep("invoice", {"booking": booking})
+        asking = {"askable": self._several(), "booking_id": booking}
+        return self._authorised("invoice", values, "retrieve_invoice", **asking)
 
     def support(self):
-        values = {"booking": self._booking(), "text": self.names.sentence()}
-        self.keep("support", values)
-        call = Call(
-            "contact_customer_support", {"booking_id": values["booking"], "message": values["text"]}
-        )
-        return self.plan("support", values, [call])
+        values = {"booking": self.one_of(self.bookings), "text": self.names.sentence()}
+        said = {"booking_id": values["booking"], "message": values["text"]}
+        return self.simple("support", values, "contact_customer_support", **said)
 
     def insure(self):
         values = {
             "kind": self.draw.choice(("travel", "luggage", "health")),
-            "booking": self._booking(),
+            "booking": self.one_of(self.bookings),
             "money": self.draw.between(20, 400),
             "card": self.draw.choice(list(self.cards)),
         }
@@ -495,23 +430,14 @@ class Travel(World):
         self.keep("insure", values)
         self.cards[values["card"]] -= values["money"]
         self.ids.randint(100000000, 999999999)
-        also = self._token()
-        return self.plan(
+        return self._authorised(
             "insure",
             values,
-            [
-                Call(
-                    "purchase_insurance",
-                    {
-                        "access_token": self.token,
-                        "insurance_type": values["kind"],
-                        "booking_id": values["booking"],
-                        "insurance_cost": values["money"],
-                        "card_id": values["card"],
-                    },
-                )
-            ],
-            also=also,
+            "purchase_insurance",
+            insurance_type=values["kind"],
+            booking_id=values["booking"],
+            insurance_cost=values["money"],
+            card_id=values["card"],
         )
 
 

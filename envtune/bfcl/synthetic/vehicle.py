@@ -44,6 +44,33 @@ ZIP = {
 }
 
 
+def _tank(unit: str, some: str, weight: float = 1.0) -> Family:
+    """The ways to ask for fuel in a unit."""
+    amount = f"{{{unit}}} {unit}"
+    return Family(
+        (
+            f"Fill {amount} of fuel.",
+            f"Put {amount} into the tank.",
+            f"Add {amount} of gas.",
+            f"I need {amount} of fuel in the tank.",
+            f"Could you fill in {amount} of gas?",
+            f"The tank should get {amount} more.",
+            f"Go ahead and fill the tank with {amount}.",
+        ),
+        (
+            f"Please put {amount} of gas into the car.",
+            f"I want {{{unit}}} more {unit} of fuel.",
+        ),
+        (
+            f"Put some {some} into the tank.",
+            f"Add some {unit} of gas.",
+            f"I need some {unit} of fuel in the tank.",
+        ),
+        unit,
+        weight,
+    )
+
+
 class Vehicle(World):
     class_name = "VehicleControlAPI"
     named = frozenset({"place"})
@@ -92,27 +119,7 @@ class Vehicle(World):
             "speed",
             2.0,
         ),
-        "fill": Family(
-            (
-                "Fill {gallons} gallons of fuel.",
-                "Put {gallons} gallons into the tank.",
-                "Add {gallons} gallons of gas.",
-                "I need {gallons} gallons of fuel in the tank.",
-                "Could you fill in {gallons} gallons of gas?",
-                "The tank should get {gallons} gallons more.",
-                "Go ahead and fill the tank with {gallons} gallons.",
-            ),
-            (
-                "Please put {gallons} gallons of gas into the car.",
-                "I want {gallons} more gallons of fuel.",
-            ),
-            (
-                "Put some fuel into the tank.",
-                "Add some gallons of gas.",
-                "I need some gallons of fuel in the tank.",
-            ),
-            "gallons",
-        ),
+        "fill": _tank("gallons", "fuel"),
         "navigate": Family(
             (
                 "Navigate to {place}.",
@@ -239,28 +246,7 @@ class Vehicle(World):
             "miles",
             0.7,
         ),
-        "liters": Family(
-            (
-                "Fill {liters} liters of fuel.",
-                "Put {liters} liters into the tank.",
-                "Add {liters} liters of gas.",
-                "I need {liters} liters of fuel in the tank.",
-                "Could you fill in {liters} liters of gas?",
-                "The tank should get {liters} liters more.",
-                "Go ahead and fill the tank with {liters} liters.",
-            ),
-            (
-                "Please put {liters} liters of gas into the car.",
-                "I want {liters} more liters of fuel.",
-            ),
-            (
-                "Put some liters into the tank.",
-                "Add some liters of gas.",
-                "I need some liters of fuel in the tank.",
-            ),
-            "liters",
-            0.7,
-        ),
+        "liters": _tank("liters", "liters", 0.7),
     }
 
     def __init__(self, draw, names, depth):
@@ -315,15 +301,10 @@ class Vehicle(World):
     def start(self):
         if self.engine:
             raise Again
-        values = {"place": self.names.place()}
-        self.keep("start", values)
+        values = self.keep("start", {"place": self.names.place()})
         *prepare, ignition = self._running()
-        return self.plan(
-            "start",
-            values,
-            [ignition, Call("set_navigation", {"destination": values["place"]})],
-            prepare,
-        )
+        own = [ignition, Call("set_navigation", {"destination": values["place"]})]
+        return self.plan("start", values, own, prepare)
 
     def cruise(self):
         values = {"speed": 5 * self.draw.between(4, 24), "gap": 5 * self.draw.between(4, 40)}
@@ -342,96 +323,55 @@ class Vehicle(World):
             raise Again
         return gallons
 
+    def _fill(self, gallons: float) -> Call:
+        self.fuel += gallons
+        return Call("fillFuelTank", {"fuelAmount": gallons})
+
     def fill(self):
-        values = {"gallons": self._gallons()}
-        self.keep("fill", values)
-        self.fuel += values["gallons"]
-        return self.plan("fill", values, [Call("fillFuelTank", {"fuelAmount": values["gallons"]})])
+        values = self.keep("fill", {"gallons": self._gallons()})
+        return self.plan("fill", values, [self._fill(values["gallons"])])
 
     def navigate(self):
-        values = {"place": self.names.place()}
-        self.keep("navigate", values)
-        return self.plan(
-            "navigate", values, [Call("set_navigation", {"destination": values["place"]})]
-        )
+        place = self.names.place()
+        return self.simple("navigate", {"place": place}, "set_navigation", destination=place)
 
     def distance(self):
         origin, target = self.draw.sample(self.draw.choice(ROUTES), 2)
-        values = {"origin": origin, "target": target}
-        self.keep("distance", values)
-        look_up = [
-            Call("get_zipcode_based_on_city", {"city": city})
-            for city in (origin, target)
-            if city not in self.known
-        ]
-        self.known |= {origin, target}
-        return self.plan(
-            "distance",
-            values,
-            [Call("estimate_distance", {"cityA": ZIP[origin], "cityB": ZIP[target]})],
-            look_up,
-        )
+        values = self.keep("distance", {"origin": origin, "target": target})
+        unknown = [city for city in (origin, target) if self.once(city)]
+        look_up = [Call("get_zipcode_based_on_city", {"city": city}) for city in unknown]
+        own = [Call("estimate_distance", {"cityA": ZIP[origin], "cityB": ZIP[target]})]
+        return self.plan("distance", values, own, look_up)
 
     def climate(self):
-        values = {"degrees": self.draw.between(16, 29), "fan": 5 * self.draw.between(1, 20)}
-        self.keep("climate", values)
-        return self.plan(
-            "climate",
-            values,
-            [
-                Call(
-                    "adjustClimateControl",
-                    {"temperature": values["degrees"], "fanSpeed": values["fan"]},
-                )
-            ],
-        )
+        degrees, fan = self.draw.between(16, 29), 5 * self.draw.between(1, 20)
+        values, tool = {"degrees": degrees, "fan": fan}, "adjustClimateControl"
+        return self.simple("climate", values, tool, temperature=degrees, fanSpeed=fan)
 
     def lights(self):
         values = {"mode": self.draw.choice(("on", "off")), "gallons": self._gallons()}
         self.keep("lights", values)
-        self.fuel += values["gallons"]
-        return self.plan(
-            "lights",
-            values,
-            [
-                Call("setHeadlights", {"mode": values["mode"]}),
-                Call("fillFuelTank", {"fuelAmount": values["gallons"]}),
-            ],
-        )
+        own = [Call("setHeadlights", {"mode": values["mode"]}), self._fill(values["gallons"])]
+        return self.plan("lights", values, own)
 
     def park(self):
         verb = "release" if self.parked else "engage"
-        values = {"verb": verb, "option": self.draw.choice(STATUS)}
-        self.keep("park", values)
+        values = self.keep("park", {"verb": verb, "option": self.draw.choice(STATUS)})
         self.parked = not self.parked
-        return self.plan(
-            "park",
-            values,
-            [
-                Call("activateParkingBrake", {"mode": verb}),
-                Call("displayCarStatus", {"option": values["option"]}),
-            ],
-        )
+        own = [
+            Call("activateParkingBrake", {"mode": verb}),
+            Call("displayCarStatus", {"option": values["option"]}),
+        ]
+        return self.plan("park", values, own)
 
     def reach(self):
-        values = {"miles": self.draw.between(10, 900)}
-        self.keep("reach", values)
-        return self.plan(
-            "reach",
-            values,
-            [Call("estimate_drive_feasibility_by_mileage", {"distance": values["miles"]})],
-        )
+        miles, tool = self.draw.between(10, 900), "estimate_drive_feasibility_by_mileage"
+        return self.simple("reach", {"miles": miles}, tool, distance=miles)
 
     def liters(self):
-        values = {"liters": 10 * self.draw.between(1, 6)}
-        self.keep("liters", values)
+        values = self.keep("liters", {"liters": 10 * self.draw.between(1, 6)})
         gallons = values["liters"] * 0.264172
         if self.fuel + gallons > 48:
             raise Again
-        self.fuel += gallons
-        return self.plan(
-            "liters",
-            values,
-            [Call("fillFuelTank", {"fuelAmount": gallons})],
-            [Call("liter_to_gallon", {"liter": values["liters"]})],
-        )
+        look_up = [Call("liter_to_gallon", {"liter": values["liters"]})]
+        return self.plan("liters", values, [self._fill(gallons)], look_up)

@@ -17,7 +17,7 @@ A world tracks what its requests have changed, so that the calls it plans are ri
 made. Every argument is in the user's words, in an earlier result, or a constant of the tool's docs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import ClassVar
@@ -91,7 +91,6 @@ class World:
         """depth: the most prerequisites per request; None: as drawn. 0: all are met."""
         self.draw, self.names, self.depth = draw, names, depth
         self.held_out = False
-        self.also = ""
         self.known: set[str] = set()  # what an earlier call of this task has told the agent
 
     def ready(self, probability: float) -> bool:
@@ -108,11 +107,28 @@ class World:
         said = f"My user name is {self.user} and the password is {self.password}."
         return [Call(tool, {"username": self.user, "password": self.password})], said
 
-    def keep(self, family: str, values: dict) -> None:
-        """Raise Again unless task and values are both held out, or both not."""
+    def once(self, fact: str) -> bool:
+        """Whether the agent was not told this yet; from now on it is."""
+        new = fact not in self.known
+        self.known.add(fact)
+        return new
+
+    def one_of(self, items: Collection):
+        """One of some items; Again when there is none."""
+        if not items:
+            raise Again
+        return self.draw.choice(list(items))
+
+    def keep(self, family: str, values: dict) -> dict:
+        """The values; Again unless they and the task are both held out, or both not."""
         key = f"{family} " + " ".join(f"{k}={v}" for k, v in sorted(values.items()))
         if (share(key, HELD_OUT_SHARES) == 0) != self.held_out:
             raise Again
+        return values
+
+    def simple(self, family: str, values: dict, tool: str, /, **arguments) -> Plan:
+        """A request of one call: nothing to prepare, nothing to remember."""
+        return self.plan(family, self.keep(family, values), [Call(tool, arguments)])
 
     def plan(
         self,
