@@ -11,7 +11,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -126,7 +126,11 @@ class EpisodeRecord:
 
     @classmethod
     def from_dict(cls, data: dict) -> "EpisodeRecord":
-        """The record that `to_dict` wrote. ValueError for another version or a wrong field."""
+        """The record that `to_dict` wrote, without the TAGS of its line.
+
+        ValueError for another version or a wrong field.
+        """
+        data = {name: value for name, value in data.items() if name not in TAGS}
         if data.get("version") not in READABLE_VERSIONS:
             versions = " or ".join(map(str, READABLE_VERSIONS))
             raise ValueError(
@@ -159,30 +163,45 @@ def write_records(path: Path | str, records: Iterable[EpisodeRecord]) -> None:
             out.write(json.dumps(record.to_dict()) + "\n")
 
 
-def untag(line: Mapping) -> tuple[dict, dict]:
-    """A line of a run's episodes as (tags, record): every one of TAGS or None, and the rest."""
-    rest = {name: value for name, value in line.items() if name not in TAGS}
-    return {tag: line.get(tag) for tag in TAGS}, rest
+def episodes_file(folder: Path) -> Path | None:
+    """The file in which a run (.jsonl.gz) or an evaluation keeps its episodes."""
+    files = (folder / name for name in ("episodes.jsonl.gz", "episodes.jsonl"))
+    return next((file for file in files if file.exists()), None)
+
+
+def read_tagged(
+    file: Path, wanted: Callable[[dict], bool] = lambda line: True
+) -> Iterator[tuple[dict, EpisodeRecord]]:
+    """Each wanted line of a file of episodes, with its TAGS, and the record that it holds.
+
+    ValueError names the file and the line that is not a record of a readable version. What a kill
+    cut short is left out: the last line, or any of an evaluation's, which goes on in its file.
+    """
+    reopened = file.name == "episodes.jsonl"
+    for number, line in enumerate(read_lines(file, reopened), 1):
+        try:
+            if wanted(line):
+                yield line, EpisodeRecord.from_dict(line)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{file}, line {number}: {error}") from error
 
 
 def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
-    """The records of a JSON-lines file.
+    """The records of a JSON-lines file; errors as in `read_tagged`.
 
     The lines of a run's episodes.jsonl.gz carry TAGS, and `tags` choose among them:
-    `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. ValueError names the file and the
-    line that is not a record of a readable version. A last line that was not written to its end,
-    as after a kill, is left out.
+    `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. TypeError for another tag.
     """
-    for number, line in enumerate(read_lines(Path(path)), 1):
-        try:
-            found, data = untag(line)
-            if all(
-                found[tag] in want if isinstance(want, range) else found[tag] == want
-                for tag, want in tags.items()
-            ):
-                yield EpisodeRecord.from_dict(data)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+    if unknown := [tag for tag in tags if tag not in TAGS]:
+        raise TypeError(f"a line carries {', '.join(TAGS)}; got {', '.join(unknown)}")
+
+    def wanted(line: dict) -> bool:
+        return all(
+            line.get(tag) in want if isinstance(want, range) else line.get(tag) == want
+            for tag, want in tags.items()
+        )
+
+    return (record for _, record in read_tagged(Path(path), wanted))
 
 
 _GREEN, _RED, _ORANGE, _BLUE, _GREY = "#1b7837", "#c2403c", "#b35806", "#2166ac", "#888888"

@@ -1,14 +1,19 @@
 """Shared fixtures: a run folder of the session, and a model small enough to train in seconds."""
 
+import importlib.util
 import json
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
 from hypothesis import settings
 
 from envtune import bfcl
+from envtune.bfcl.synthetic import tasks
 from envtune.common import paths
+from envtune.env import domains
+from envtune.hints import library
 from envtune.train import presets
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a wall time
@@ -69,6 +74,28 @@ def runs_folder(tmp_path_factory):
         patch.setenv("ENVTUNE_FIGURES", str(tmp_path_factory.mktemp("figures")))
         yield folder
 
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What a test adds of its own (tools, tasks, worlds, hints) is gone after it."""
+    monkeypatch.setattr(library, "_ADDED", {})
+    yield
+    for known in (bfcl.OWN_CLASSES, bfcl.OWN_TASKS, tasks.OWN_WORLDS):
+        known.clear()
+    domains.forget()
+    library.load_hints.cache_clear()
+
+
+def own_module(monkeypatch, name: str):
+    """A module of docs/examples, known for one test."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+EXAMPLES = paths.ROOT / "docs" / "examples"
 
 SMALL = replace(
     presets.CPU_SMOKE, max_scenarios=1, message_tokens=24, completion_tokens=200, validation_tasks=2

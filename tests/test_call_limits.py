@@ -50,6 +50,14 @@ def test_a_bad_value_is_refused_wherever_it_lies(value):
         call_limits.weigh(Call("echo", {"content": value}))
 
 
+def test_what_nests_too_deep_is_refused_and_does_not_end_the_process():
+    nested = "x"
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(call_limits.Refused, match="'content' nests more than 100 levels"):
+        call_limits.weigh(Call("echo", {"content": nested}))
+
+
 def test_a_number_written_as_text_does_not_pass_the_bound_on_numbers():
     with pytest.raises(
         call_limits.Refused, match="10 characters"

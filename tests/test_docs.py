@@ -7,10 +7,8 @@ import pytest
 from chat_server import ChatServer
 from conftest import ground_truth_messages
 
-from envtune import bfcl
 from envtune.bfcl import call_limits
 from envtune.common import paths
-from envtune.hints import library
 
 FOLDERS = ("", "docs", "data", "data/*", "benchmarks", "notebooks")
 PAGES = sorted(page for folder in FOLDERS for page in paths.ROOT.glob(f"{folder}/*.md".lstrip("/")))
@@ -44,19 +42,14 @@ def test_the_example_of_the_hint_page_runs():
     assert len(names["events"]) == 1 and names["events"]["hinted"].all()
 
 
-def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(monkeypatch, capsys):
+def test_the_example_of_a_new_domain_runs_and_its_lines_are_counted_right(
+    monkeypatch, capsys, forgotten
+):
     monkeypatch.chdir(paths.ROOT)
-    monkeypatch.setattr(library, "_ADDED", {})
+    monkeypatch.setitem(sys.modules, "restaurant", None)
     page, names = (paths.ROOT / "docs" / "new_domain.md").read_text(), {}
-    try:
-        for code in blocks(page):
-            exec(compile(code, "docs/new_domain.md", "exec"), names)
-    finally:
-        for known in (bfcl.OWN_CLASSES, bfcl.OWN_TASKS):
-            known.clear()
-        bfcl.tool_class.cache_clear()
-        library.load_hints.cache_clear()
-        sys.modules.pop("restaurant", None)
+    for code in blocks(page):
+        exec(compile(code, "docs/new_domain.md", "exec"), names)
     assert (
         names["episode"].record.steps[0].hints == ("restaurant-guest",)
         and "Table too small." in capsys.readouterr().out

@@ -1,37 +1,23 @@
 """A domain that is not BFCL's: from class to coverage, hints and a playable episode, as
 docs/new_domain.md tells it."""
 
-import importlib.util
-
 import pytest
-from conftest import ANSWER, ground_truth_messages, tool_call
+from conftest import ANSWER, EXAMPLES, ground_truth_messages, own_module, tool_call
 
 from envtune import Episode, bfcl, hints, replay
-from envtune.common import paths
+from envtune.bfcl import synthetic
 from envtune.env import domains, rewards
 from envtune.hints import coverage, library
 
-SPEC = importlib.util.spec_from_file_location(
-    "restaurant", paths.ROOT / "docs" / "examples" / "restaurant.py"
-)
-HINTS = paths.ROOT / "docs" / "examples" / "restaurant_hints"
+HINTS = EXAMPLES / "restaurant_hints"
 
 
 @pytest.fixture
-def restaurant(monkeypatch):
+def restaurant(monkeypatch, forgotten):
     """The example domain, known for one test."""
-    import sys
-
-    module = importlib.util.module_from_spec(SPEC)
-    monkeypatch.setitem(sys.modules, "restaurant", module)
-    SPEC.loader.exec_module(module)
-    monkeypatch.setattr(library, "_ADDED", {})
+    module = own_module(monkeypatch, "restaurant")
     domains.add(module.RestaurantAPI, module.TASKS)
-    yield module
-    for known in (bfcl.OWN_CLASSES, bfcl.OWN_TASKS):
-        known.clear()
-    bfcl.tool_class.cache_clear()
-    library.load_hints.cache_clear()
+    return module
 
 
 def test_the_ground_truth_of_a_domain_of_ones_own_wins(restaurant):
@@ -174,9 +160,8 @@ COUNT = {
 
 
 @pytest.fixture
-def own_task():
-    yield domains.add_tasks([COUNT])[0]
-    bfcl.OWN_TASKS.clear()
+def own_task(forgotten):
+    return domains.add_tasks([COUNT])[0]
 
 
 def test_a_task_of_ones_own_on_bfcls_tools_is_played_judged_and_trained_on(own_task, tmp_path):
@@ -201,3 +186,10 @@ def test_a_task_of_ones_own_cannot_take_the_id_of_another(taken):
     with pytest.raises(ValueError, match="is taken"):
         domains.add_tasks([{**COUNT, "id": taken}])
     assert taken not in bfcl.OWN_TASKS
+
+
+def test_synthetic_tasks_of_a_class_that_has_changed_are_made_again(restaurant, monkeypatch):
+    synthetic.add_world(own_module(monkeypatch, "restaurant_world").Restaurant)
+    before = bfcl.load_task("synthetic_base_7_RestaurantAPI")
+    domains.add(restaurant.RestaurantAPI, [])
+    assert bfcl.load_task("synthetic_base_7_RestaurantAPI") is not before

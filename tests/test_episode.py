@@ -291,6 +291,23 @@ def test_a_broken_line_of_a_record_file_is_named(tmp_path):
         list(read_records(path))
 
 
+def test_a_resumed_evaluations_file_is_read_without_what_a_kill_cut_short(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    records = [replay(BASE, [LS]), replay(BASE, [ANSWER])]
+    write_records(path, records[:1])
+    path.write_text(path.read_text() + '{"version": 3, "tas\n')
+    write_records(path, records[1:])
+    assert list(read_records(path)) == records
+    own = path.rename(tmp_path / "mine.jsonl")
+    with pytest.raises(ValueError, match="mine.jsonl, line 2: not JSON"):
+        list(read_records(own))
+    own.write_text("5\n")
+    with pytest.raises(ValueError, match="mine.jsonl, line 1"):
+        list(read_records(own))
+    with pytest.raises(TypeError, match="a line carries stage, .*; got foo"):
+        read_records(own, foo=1)
+
+
 def test_an_episode_shows_itself():
     episode = Episode(BASE, hint_rate=1.0)
     episode.step(tool_call(("cat", {"file_name": "a/b"})))

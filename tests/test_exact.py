@@ -59,7 +59,7 @@ class BFCL:
         )
 
         return execute_multi_turn_func_call(
-            [source(c) for c in calls],
+            [c.source() for c in calls],
             self.task.initial_config,
             list(self.task.classes),
             self.name + "_truth" * truth,
@@ -75,7 +75,7 @@ class BFCL:
             "involved_classes": list(self.task.classes),
             "id": self.task.id,
         }
-        steps = [[[source(c) for c in step] for step in turn] for turn in steps_by_turn]
+        steps = [[[c.source() for c in step] for step in turn] for turn in steps_by_turn]
         return multi_turn_checker(
             steps,
             [list(t) for t in self.task.ground_truth_source],
@@ -89,10 +89,6 @@ class BFCL:
 
         for name in [n for n in vars(multi_turn_utils) if n.startswith(self.name)]:
             delattr(multi_turn_utils, name)
-
-
-def source(call: Call) -> str:
-    return f"{call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())})"
 
 
 @st.composite

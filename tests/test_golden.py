@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ground_truth_messages
+from test_exact import BFCL
 
 from envtune import bfcl, replay
 from envtune.env import rewards
@@ -47,33 +48,11 @@ def test_ground_truth_of_every_task_is_valid_and_scores_full_progress_under_eval
         assert rewards.progress_reward(record) == rewards.binary_reward(record) == 1.0, task.id
 
 
-def test_our_checker_call_agrees_with_the_unmodified_function(tmp_path):
+def test_our_checker_call_agrees_with_the_unmodified_function():
     """The exchanged executor changes no verdict: BFCL's own function, strings and all, on cases
     that are safe to give it."""
-    from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
-
-    for number, case in enumerate(CASES[::60]):
+    for case in CASES[::60]:
         task, record = bfcl.load_task(case["id"]), replay(case["id"], case["messages"])
-        strings = [
-            [
-                [
-                    f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})"
-                    for c in step
-                ]
-                for step in turn
-            ]
-            for turn in record.calls_by_turn()
-        ]
-        entry = {
-            "initial_config": task.initial_config,
-            "involved_classes": list(task.classes),
-            "id": task.id,
-        }
-        verdict = multi_turn_checker(
-            strings,
-            [list(t) for t in task.ground_truth_source],
-            entry,
-            "multi_turn",
-            f"test{number}",
-        )
-        assert verdict["valid"] == case["bfcl_valid"] == bfcl.official_valid(record), case["id"]
+        with BFCL(task) as reference:
+            valid = reference.valid(record.calls_by_turn())
+        assert valid == case["bfcl_valid"] == bfcl.official_valid(record), case["id"]

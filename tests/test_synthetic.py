@@ -2,7 +2,6 @@
 it saw (pytest -s)."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ground_truth_messages
+from conftest import ground_truth_messages, own_module
 
 from envtune import bfcl, hints, replay
 from envtune.bfcl import splits, synthetic
-from envtune.bfcl.synthetic import draw, tasks
+from envtune.bfcl.synthetic import draw
 from envtune.bfcl.synthetic.tasks import _FOLLOW_UPS, _HELD_OUT, _UNSEEN_FOLLOW_UPS
 from envtune.bfcl.toolbox import Toolbox
 from envtune.common import paths
@@ -504,27 +503,9 @@ def test_classes_can_be_chosen():
 
 
 @pytest.fixture
-def forgotten():
-    """What a test adds of its own is gone after it."""
-    yield
-    bfcl.OWN_CLASSES.clear()
-    tasks.OWN_WORLDS.clear()
-    domains.forget()
-    tasks._made.cache_clear()
-
-
-@pytest.fixture
 def restaurant(monkeypatch, forgotten):
     """The example's world and its tool class, known for one test."""
-    modules = []
-    for name in ("restaurant", "restaurant_world"):
-        spec = importlib.util.spec_from_file_location(
-            name, paths.ROOT / "docs" / "examples" / f"{name}.py"
-        )
-        modules.append(importlib.util.module_from_spec(spec))
-        monkeypatch.setitem(sys.modules, name, modules[-1])
-        spec.loader.exec_module(modules[-1])
-    domain, world = modules
+    domain, world = (own_module(monkeypatch, name) for name in ("restaurant", "restaurant_world"))
     domains.add(domain.RestaurantAPI, [])
     synthetic.add_world(world.Restaurant)
     return world.Restaurant

@@ -50,6 +50,7 @@ BOUNDS = (
 )
 EPISODE_ARGUMENT_CHARS = 1_000_000  # in all calls of an episode: limits the tools' state
 EPISODE_RESULT_CHARS = 20_000_000  # in all results of an episode
+DEPTH = 100  # of lists and objects in an argument; a message of the agent has MAX_DEPTH of protocol
 # Longest result that is kept complete: three times the longest result of any ground truth (tested),
 # so no verdict can change.
 RESULT_CHARS = 100_000
@@ -64,8 +65,10 @@ for _bound in (bound for bound in BOUNDS if bound.tool != "*"):
     _of[_bound.measure] = _bound.at_most
 
 
-def _weigh(value, name: str, at_most: dict[str, int]) -> int:
+def _weigh(value, name: str, at_most: dict[str, int], depth: int = 0) -> int:
     """Characters in a JSON value. Refused when it breaks a bound."""
+    if depth > DEPTH:
+        raise Refused(f"argument {name!r} nests more than {DEPTH} levels deep")
     kind = type(value)
     if kind is str or kind is list or kind is dict:
         measure = "characters" if kind is str else "items"
@@ -77,7 +80,7 @@ def _weigh(value, name: str, at_most: dict[str, int]) -> int:
         if kind is str:
             return len(value)
         parts = value if kind is list else [*value, *value.values()]
-        return 8 * len(value) + sum(_weigh(part, name, at_most) for part in parts)
+        return 8 * len(value) + sum(_weigh(part, name, at_most, depth + 1) for part in parts)
     if kind is bool or value is None:
         return 1
     if kind not in (int, float):

@@ -47,6 +47,10 @@ class Call(NamedTuple):
     name: str
     arguments: dict
 
+    def source(self) -> str:
+        """The call as Python source: `cd(folder='temp')`."""
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
 
 @dataclass(frozen=True)
 class Task:

@@ -28,8 +28,8 @@ from pathlib import Path
 from envtune import bfcl
 from envtune.bfcl import Call, Task
 from envtune.bfcl.toolbox import Toolbox
-from envtune.common.files import atomic, read_lines
-from envtune.record import Ending, EpisodeRecord, untag
+from envtune.common.files import atomic
+from envtune.record import TAGS, Ending, EpisodeRecord, episodes_file, read_tagged
 
 MODEL = "Qwen/Qwen3-4B-Instruct-2507-FC"
 KINDS = ("validation", "train", "all")
@@ -86,23 +86,21 @@ def read_episodes(run: Path, kind: str = "validation") -> Iterator[tuple[str, Ep
 
     A group is a repeat of an evaluation, or a stage's step in a run. kind: of a run's episodes.
     """
-    inside = (run / "episodes.jsonl", run / "episodes.jsonl.gz")
-    file = next((path for path in inside if path.exists()), run)
+    file = episodes_file(run) or run
     if not file.is_file():
         raise ValueError(
             f"{run} is neither a file of episodes nor a folder with an episodes.jsonl "
             "(an evaluation's) or an episodes.jsonl.gz (a run's)"
         )
-    for number, line in enumerate(read_lines(file, reopened=file == inside[0]), 1):
-        try:
-            tags, data = untag(line)
-            if kind not in ("all", tags["kind"]) and tags["kind"] is not None:
-                continue
-            named = [f"{tag}_{tags[tag]}" for tag in ("repeat", "step") if tags[tag] is not None]
-            group = "_".join([str(tags[tag]) for tag in ("stage", "kind") if tags[tag]] + named)
-            yield re.sub(r"[^\w-]", "_", group), EpisodeRecord.from_dict(data)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{file}, episode {number}: {error}") from error
+
+    def wanted(line: dict) -> bool:
+        return kind == "all" or line.get("kind") in (None, kind)
+
+    for line, record in read_tagged(file, wanted):
+        tags = {tag: line[tag] for tag in TAGS if line.get(tag) is not None}
+        named = [f"{tag}_{tags[tag]}" for tag in ("repeat", "step") if tag in tags]
+        group = "_".join([str(tags[tag]) for tag in ("stage", "kind") if tag in tags] + named)
+        yield re.sub(r"[^\w-]", "_", group), record
 
 
 def _task(task_id: str) -> Task:

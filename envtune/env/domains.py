@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from envtune import bfcl
 from envtune.bfcl import checker, toolbox
 from envtune.bfcl.results import EXECUTION_ERROR
+from envtune.bfcl.synthetic import tasks as synthetic
 from envtune.bfcl.toolbox import Toolbox
 from envtune.env import episode
 
@@ -77,6 +78,7 @@ def forget() -> None:
         toolbox._initial,
         checker.ground_truth,
         episode._system_prompt,
+        synthetic._made,
     ):
         cached.cache_clear()
 

@@ -81,6 +81,15 @@ def _system_prompt(
     return protocol.system_prompt(bfcl.docs_of(classes, hidden), rules, compact)
 
 
+def opening(task: Task, rules: bool = False, compact: bool = False) -> list[dict[str, str]]:
+    """The system prompt and the first user turn."""
+    hidden = task.withheld if task.withheld_until else ()
+    return [
+        {"role": "system", "content": _system_prompt(task.classes, hidden, rules, compact)},
+        {"role": "user", "content": task.user_turns[0]},
+    ]
+
+
 class Episode:
     """A live episode: `messages` opens it, `step` takes the agent's message and returns the reply.
 
@@ -142,12 +151,7 @@ class Episode:
     @property
     def messages(self) -> list[dict]:
         """The opening messages: system prompt and first user turn."""
-        hidden = self.task.withheld if self.task.withheld_until else ()
-        prompt = _system_prompt(self.task.classes, hidden, self.rules, self.compact)
-        return [
-            {"role": "system", "content": prompt},
-            {"role": "user", "content": self.task.user_turns[0]},
-        ]
+        return opening(self.task, self.rules, self.compact)
 
     @property
     def record(self) -> EpisodeRecord:
@@ -207,7 +211,7 @@ class Episode:
             return None
         if not ends_turn:
             return feedback
-        request = self._user_turn()
+        request = protocol.user_turn(self.task, self._turn, self.compact)
         return f"{feedback}\n{request}" if feedback else request
 
     def abort(self, ending: Ending) -> None:
@@ -274,15 +278,6 @@ class Episode:
             missing = bfcl.brief(bfcl.missing_results(self._results, truth.results))
             return f"missing among the execution results: {missing}"
         return ""
-
-    def _user_turn(self) -> str:
-        """What the user says as the turn begins, with the docs of tools that appear in it."""
-        text = self.task.user_turns[self._turn]
-        if self._turn != self.task.withheld_until:
-            return text
-        every = bfcl.docs_of(self.task.classes)
-        docs = [doc for doc in every if doc["name"] in self.task.withheld]
-        return protocol.user_message(text, docs, self.compact)
 
 
 def replay(

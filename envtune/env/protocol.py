@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from envtune.bfcl import Call
+from envtune.bfcl import Call, Task, docs_of
 from envtune.bfcl.results import shorten
 
 MAX_MESSAGE_CHARS = 200_000
@@ -88,9 +88,12 @@ def system_prompt(docs: list[dict], rules: bool = False, compact: bool = False) 
     )
 
 
-def user_message(text: str, new_docs: list[dict], compact: bool = False) -> str:
-    """What the user says at the start of a turn; where withheld tools appear, their docs follow."""
-    return f"{text}\n{describe_tools(new_docs, compact)}" if new_docs else text
+def user_turn(task: Task, turn: int, compact: bool = False) -> str:
+    """What the user says as a turn begins, with the docs of the tools that appear in it."""
+    if turn != task.withheld_until:
+        return task.user_turns[turn]
+    docs = [doc for doc in docs_of(task.classes) if doc["name"] in task.withheld]
+    return f"{task.user_turns[turn]}\n{describe_tools(docs, compact)}"
 
 
 def _unique(pairs: list[tuple]) -> dict:

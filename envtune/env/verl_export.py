@@ -10,16 +10,13 @@ import pandas as pd
 
 from envtune import bfcl
 from envtune.bfcl.splits import Splits, is_base, load_splits
-from envtune.env import protocol
+from envtune.env import episode, protocol
 
 
 def verl_row(task_id: str, split: str) -> dict:
     """A task as the authors' environment reads it: nested lists, only `initial_config` is JSON."""
     task = bfcl.load_task(task_id)
-    later = []
-    for turn, text in enumerate(task.user_turns[1:], start=1):
-        docs = [d for d in bfcl.tool_docs(task, turn) if d["name"] in task.withheld]
-        later.append(protocol.user_message(text, docs if turn == task.withheld_until else []))
+    later = [protocol.user_turn(task, turn) for turn in range(1, task.turns)]
     ground_truth = [list(calls) for calls in task.ground_truth_source]
     question = [
         [] if turn == task.withheld_until else [{"role": "user", "content": text}]
@@ -27,10 +24,7 @@ def verl_row(task_id: str, split: str) -> dict:
     ]
     return {
         "data_source": task.split,
-        "prompt": [
-            {"role": "system", "content": protocol.system_prompt(bfcl.tool_docs(task, 0))},
-            {"role": "user", "content": task.user_turns[0]},
-        ],
+        "prompt": episode.opening(task),
         "ability": "multi_turn_function_calling",
         "reward_model": {"style": "interaction", "ground_truth": ground_truth},
         "extra_info": {

@@ -68,7 +68,7 @@ class Corruption:
             return random.Random(f"shuffle {seed}").choice(others)
         calls = task.ground_truth[turn] or next(filter(None, task.ground_truth))
         call = random.Random(f"tell {seed}").choice(calls)
-        return f"Call {call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())})."
+        return f"Call {call.source()}."
 
 
 NONE = Corruption()

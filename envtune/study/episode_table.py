@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from envtune import bfcl
-from envtune.common.files import read_json, read_lines
+from envtune.common.files import read_json
 from envtune.env import rewards
 from envtune.env.failures import failure
-from envtune.record import EpisodeRecord, untag
+from envtune.record import EpisodeRecord, episodes_file, read_tagged
 
 COLUMNS = (
     "run stage step kind repeat task split group reward advantage won turns ending".split()
@@ -31,23 +31,19 @@ def _lines(folder: Path) -> Iterator[tuple[dict, EpisodeRecord]]:
 
     ValueError, in one sentence, for a folder without episodes and for a line that is no record.
     """
-    files = [folder / name for name in ("episodes.jsonl.gz", "episodes.jsonl")]
-    file = next((file for file in files if file.exists()), None)
+    file = episodes_file(folder)
     if file is None:
         what = "holds no episodes" if folder.is_dir() else "does not exist"
         raise ValueError(
             f"{folder} {what}: give a run that was trained (notebooks 00 or 04-07) or an "
             "evaluation (python -m envtune evaluate), by its name in runs/ or as a folder"
         )
-    for number, line in enumerate(read_lines(file, reopened=file.suffix != ".gz"), 1):
+    for number, (line, record) in enumerate(read_tagged(file), 1):
         try:
-            record = EpisodeRecord.from_dict(untag(line)[1])
             bfcl.load_task(record.task_id)
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file}, line {number}: {error}") from error
         except KeyError as error:
             raise ValueError(
-                f"{file}, line {number}: {error.args[0]}; tasks of your own must be added "
+                f"{file}, episode {number}: {error.args[0]}; tasks of your own must be added "
                 "before its episodes are browsed (docs/new_domain.md)"
             ) from error
         yield line, record

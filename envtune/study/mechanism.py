@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from envtune import bfcl, hints
 from envtune.common import paths
-from envtune.common.files import atomic, load_metrics, read_lines
-from envtune.record import EpisodeRecord, Outcome, untag
+from envtune.common.files import atomic, load_metrics
+from envtune.record import EpisodeRecord, Outcome, read_tagged
 from envtune.study import kit
 
 HABITS = {
@@ -108,13 +108,11 @@ def habits_of_run(folder: Path) -> pd.DataFrame:
     ):
         return pd.read_parquet(kept)
     counts: dict[tuple, list[int]] = {}
-    for line in read_lines(episodes):
-        tags, data = untag(line)
-        if tags["kind"] == "train":
-            for habit, showed in habits_of(EpisodeRecord.from_dict(data)):
-                entry = counts.setdefault((tags["stage"], tags["step"], habit), [0, 0])
-                entry[0] += showed
-                entry[1] += 1
+    for line, record in read_tagged(episodes, lambda line: line.get("kind") == "train"):
+        for habit, showed in habits_of(record):
+            entry = counts.setdefault((line["stage"], line["step"], habit), [0, 0])
+            entry[0] += showed
+            entry[1] += 1
     rows = [(*key, *entry) for key, entry in counts.items()]
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     with atomic(kept) as unfinished:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from envtune.common import files, progress
-from envtune.record import EpisodeRecord, episode_html, untag
+from envtune.record import EpisodeRecord, episode_html
 from envtune.study import episode_table, figures, kit
 from envtune.train import metrics, runconfig
 
@@ -123,7 +123,7 @@ def sample_html(line: dict, stage: dict) -> str:
 
     stage: its entry in config.json.
     """
-    record = EpisodeRecord.from_dict(untag(line)[1])
+    record = EpisodeRecord.from_dict(line)
     reward = episode_table.reward(record, line, stage)
     parts = [f"{line['stage']}, step {line['step']}, one episode: {record.task_id}"]
     if reward is not None:

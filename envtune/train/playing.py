@@ -174,8 +174,7 @@ def read_kept(folder: Path) -> Iterator[tuple[Key, EpisodeRecord]]:
     """The episodes that `play` has kept in a folder so far."""
     file = folder / "episodes.jsonl"
     for data in read_lines(file, reopened=True) if file.exists() else ():
-        repeat = data.pop("repeat")
-        yield (data["task_id"], repeat), EpisodeRecord.from_dict(data)
+        yield (data["task_id"], data["repeat"]), EpisodeRecord.from_dict(data)
 
 
 def _append(folder: Path, key: Key, record: EpisodeRecord) -> None:

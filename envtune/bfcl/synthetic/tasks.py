@@ -260,13 +260,7 @@ def _variant(
         withheld=withheld,
         withheld_until=until,
         ground_truth=tuple(calls),
-        ground_truth_source=tuple(tuple(_source(call) for call in turn) for turn in calls),
-    )
-
-
-def _source(call: Call) -> str:
-    return (
-        f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
+        ground_truth_source=tuple(tuple(call.source() for call in turn) for turn in calls),
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from envtune import bfcl
 from envtune.bfcl import Task
-from envtune.common.files import read_json, read_lines
-from envtune.env import protocol
-from envtune.record import EpisodeRecord, untag
+from envtune.common.files import read_json
+from envtune.env import episode, protocol
+from envtune.record import EpisodeRecord, episodes_file, read_tagged
 
 
 def clean(value: Any) -> Any:
@@ -42,19 +42,11 @@ class Played:
 
     def opening(self) -> list[dict[str, str]]:
         """The system prompt and the first user turn, as the agent read them."""
-        docs = bfcl.tool_docs(self.task, 0)
-        system = protocol.system_prompt(docs, self.rules, self.compact)
-        return [
-            {"role": "system", "content": system},
-            {"role": "user", "content": self.task.user_turns[0]},
-        ]
+        return episode.opening(self.task, self.rules, self.compact)
 
     def user_turn(self, turn: int) -> str:
         """What the user says at the start of a later turn, with the docs of tools that appear."""
-        task, new = self.task, []
-        if turn == task.withheld_until:
-            new = [doc for doc in bfcl.docs_of(task.classes) if doc["name"] in task.withheld]
-        return protocol.user_message(task.user_turns[turn], new, self.compact)
+        return protocol.user_turn(self.task, turn, self.compact)
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation as the agent read it: every reply of the environment is a user message.
@@ -76,25 +68,19 @@ def read_played(run: Path, stage: str | None = None, kind: str | None = None) ->
 
     ValueError for a folder that is neither, and for a line that is no record.
     """
-    names = [name for name in ("episodes.jsonl.gz", "episodes.jsonl") if (run / name).exists()]
-    if not names:
+    if (file := episodes_file(run)) is None:
         raise ValueError(
             f"{run} has no episodes.jsonl.gz (a run) and no episodes.jsonl (evaluation)"
         )
-    file, config = run / names[0], read_json(run / "config.json", {})
-    evaluation = read_json(run / "settings.json", {})
-    compact = config.get("preset", {}).get("compact", False)
-    for number, line in enumerate(read_lines(file, reopened=bool(evaluation)), 1):
-        tags, data = untag(line)
-        tags["kind"] = tags["kind"] or "evaluation"
-        if stage not in (None, tags["stage"]) or kind not in (None, tags["kind"]):
-            continue
-        settings = evaluation or config.get("stages", {}).get(tags["stage"], {})
-        episode = {"rules": settings.get("rules", False), "compact": compact}
-        episode |= settings.get("episode", {})
-        try:
-            record = EpisodeRecord.from_dict(data)
-        except ValueError as error:
-            raise ValueError(f"{file}, line {number}: {error}") from error
-        shown = (settings, episode["rules"], episode["compact"])
-        yield Played(record, tags["stage"], tags["step"], tags["kind"], *shown)
+    config, evaluation = read_json(run / "config.json", {}), read_json(run / "settings.json", {})
+
+    def wanted(line: dict) -> bool:
+        return stage in (None, line.get("stage")) and kind in (None, line.get("kind", "evaluation"))
+
+    for line, record in read_tagged(file, wanted):
+        settings = evaluation or config.get("stages", {}).get(line.get("stage"), {})
+        compact = config.get("preset", {}).get("compact", False)
+        shown = {"rules": settings.get("rules", False), "compact": compact}
+        shown |= settings.get("episode", {})
+        place = line.get("stage"), line.get("step"), line.get("kind", "evaluation")
+        yield Played(record, *place, settings, shown["rules"], shown["compact"])
