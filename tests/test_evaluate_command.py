@@ -86,7 +86,7 @@ def test_episodes_of_other_weights_are_not_taken_for_those_of_the_policy(small_p
     save_file(
         {n: w * 2 for n, w in weights.items()}, policy / "model.safetensors", {"format": "pt"}
     )
-    with pytest.raises(ValueError, match="other settings .weights: '.*' there, '.*' now"):
+    with pytest.raises(ValueError, match='other settings .weights was ".*", now ".*"'):
         playing.play(policy, ["synthetic_base_200"], presets.CPU_SMOKE, keep=paths.runs() / "x")
     assert main(ask) == 1
 
@@ -250,19 +250,21 @@ def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path):
     policy = tmp_path / "run" / "stage1_syntax" / "policy"
     policy.mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "cpu-smoke"}}')
-    assert evaluation_run.own_preset(str(policy)) == presets.CPU_SMOKE
-    assert evaluation_run.own_preset("tiny-agent") == presets.CPU_TINY
-    assert evaluation_run.own_preset("Qwen/Qwen2.5-7B-Instruct") == presets.PAPER
+    assert evaluation_run.preset_of(str(policy)) == presets.CPU_SMOKE
+    assert evaluation_run.preset_of("tiny-agent") == presets.CPU_TINY
+    relative = os.path.relpath(paths.DATA / "tiny_agent")
+    assert evaluation_run.preset_of(relative) == presets.CPU_TINY
+    assert evaluation_run.preset_of("Qwen/Qwen2.5-7B-Instruct") == presets.PAPER
     for name in ("gpu-80gb", "mine"):
         trained = replace(presets.GPU_80GB, name=name, compact=True, message_tokens=512)
         (tmp_path / "run" / "config.json").unlink()
         runconfig.register(tmp_path / "run", stages.STAGES[0], trained, 60, "tiny-agent", 0)
-        found = evaluation_run.own_preset(str(policy))
+        found = evaluation_run.preset_of(str(policy))
         assert replace(found, stage_steps=trained.stage_steps) == trained
     assert evaluation_run.preset_of(str(policy), "gpu-80gb") == presets.GPU_80GB
     (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "mine"}}')
     with pytest.raises(ValueError, match="no preset is named 'mine'"):
-        evaluation_run.own_preset(str(policy))
+        evaluation_run.preset_of(str(policy))
 
 
 def test_a_policys_folder_is_found_from_any_working_directory(small_policy, monkeypatch):

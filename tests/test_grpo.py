@@ -253,9 +253,8 @@ def test_stages_are_the_papers():
         ("train", "progress", 1.0, True),
         ("train", "progress", 0.0, True),
     ]
-    from envtune.bfcl.splits import load_splits
 
-    assert [len(stages.stage_tasks(s, load_splits())) for s in STAGES] == [75, 100, 400, 400]
+    assert [len(stages.training_tasks(s, presets.PAPER)) for s in STAGES] == [75, 100, 400, 400]
 
 
 def test_cpu_tiny_trains_the_committed_agent_on_tasks_that_no_validation_or_test_uses():

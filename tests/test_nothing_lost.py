@@ -1,6 +1,7 @@
 """Real runs in processes of their own, killed with SIGKILL or out of disk, then continued with the
 same command."""
 
+import errno
 import gzip
 import json
 import os
@@ -212,6 +213,16 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     assert synced[1:] == [((tmp_path / "folder" / "part" / "weights").stat().st_ino, 4)]
     files.write_json(tmp_path / "progress.json", {}, durable=False)
     assert len(synced) == 2
+
+
+def test_a_full_disk_names_the_step_of_its_own_stage(tmp_path):
+    sealed(tmp_path / "stage1", 8)
+    sealed(tmp_path / "stage2", 2)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for stage, step in (("stage2", 2), ("stage3", 0)):  # the third has no folder yet
+        said = pytest.raises(runlog.CannotWrite, match=f"goes on at step {step},")
+        with said, runlog.full_disk_explained(tmp_path / stage):
+            raise full
 
 
 def test_an_error_that_is_no_full_disk_passes_as_it_is(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import SMALL
+from safetensors.torch import load_file
 
 from envtune import bfcl, replay
 from envtune.bfcl import splits
@@ -143,6 +144,15 @@ def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer,
         sampler.load_policy(p, bf16=False)[0].state_dict() for p in (small_policy, policy)
     )
     assert set(before) == set(after) and any((before[k] != after[k]).any() for k in before)
+
+
+def test_small_steps_in_bf16_are_not_rounded_away(small_policy, tokenizer, tmp_path):
+    rows = sft.gold_rows(stages.shortest_scenario_tasks(SMALL), tokenizer, SMALL)
+    bf16, rate = replace(SMALL, bf16=True), {"epochs": 1, "learning_rate": 1e-6, "batch": 4}
+    policy = sft.train(rows, bf16, small_policy, tmp_path, "sft", 0, **rate)
+    before, after = (load_file(p / "model.safetensors") for p in (small_policy, policy))
+    moved = [(before[n].to(after[n].dtype) != after[n]).float().mean().item() for n in after]
+    assert max(moved) > 0.9
 
 
 def test_bad_input_is_refused(small_policy, tmp_path):

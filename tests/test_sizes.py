@@ -86,6 +86,9 @@ def test_full_fine_tuning_keeps_float32_weights_somewhere():
     both = parts["weights"] + parts["gradients, optimiser, adapters"]
     assert both == pytest.approx(18 * of_a_parameter, abs=0.2)
     assert parts["KL reference"] == pytest.approx(4 * of_a_parameter, abs=0.1)
+    alone = replace(ONE_GPU, lora_rank=None, parallel="zero3")  # nothing to spread over
+    assert sizes.estimate(alone, QWEN) == parts
+    assert sizes.disk(alone, QWEN) == sizes.disk(replace(ONE_GPU, lora_rank=None), QWEN)
 
 
 def test_disk_is_policies_and_checkpoints():

@@ -609,7 +609,7 @@ def test_a_sampled_evaluation_that_was_killed_ends_as_one_that_was_not(
 def test_a_folder_of_other_settings_is_refused(small_policy, tmp_path):
     preset = replace(SMALL, completion_tokens=60)
     playing.play(small_policy, TASKS[:1], preset, keep=tmp_path)
-    with pytest.raises(ValueError, match="temperature: 0.0 there, 1.0 now"):
+    with pytest.raises(ValueError, match="temperature was 0.0, now 1.0"):
         playing.play(small_policy, TASKS[:1], preset, temperature=1.0, keep=tmp_path)
     with pytest.raises(ValueError, match="engine is transformers, vllm or a URL"):
         playing.play(small_policy, TASKS[:1], preset, engine="sglang")

@@ -48,14 +48,12 @@ def read_run(run: Path, preset: str = "") -> tuple[pd.DataFrame, Preset]:
     ValueError without a preset.
     """
     metrics = pd.read_parquet(run) if run.suffix == ".parquet" else files.load_metrics(run)
-    if not preset:
-        own = runconfig.preset_of(run) if run.is_dir() else None
-        if own is None:
-            raise ValueError(
-                f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
-            )
-        return metrics, own
-    return metrics, presets.get(preset)
+    found = presets.get(preset) if preset else runconfig.preset_of(run) if run.is_dir() else None
+    if found is None:
+        raise ValueError(
+            f"{run} does not say its preset; give --preset, one of {', '.join(presets.PRESETS)}"
+        )
+    return metrics, found
 
 
 def cost(metrics: pd.DataFrame, preset: Preset) -> pd.DataFrame:

@@ -67,14 +67,10 @@ WAYS = {"greedy": 0.0, "sampled": 1.0}
 
 
 def both_ways(
-    policy: Path | str,
-    task_ids: Sequence[str],
-    preset: Preset,
-    seed: int = 0,
-    batch_size: int = 200,
+    policy: Path | str, task_ids: Sequence[str], preset: Preset, seed: int = 0
 ) -> pd.DataFrame:
     """`evaluate` greedily and sampled, with a column `way`: one may rise and the other fall."""
-    settings = {"seed": seed, "batch_size": batch_size}
+    settings = {"seed": seed, "batch_size": 200}
     tables = [
         evaluate(policy, task_ids, preset, temperature=temperature, **settings).assign(way=way)
         for way, temperature in WAYS.items()
@@ -121,13 +117,13 @@ def held_out_summary(table: pd.DataFrame, seconds: float) -> dict:
     }
 
 
-def accuracy(results: pd.DataFrame, column: str = "valid") -> Estimate:
+def accuracy(results: pd.DataFrame) -> Estimate:
     """The share of valid episodes, clustered by scenario and crossed with `repeat` if there is one.
 
     Splits have one task of each scenario, so for them tasks are the units.
     """
     scenarios = list(map(splits.scenario_of, results["task_id"]))
-    return stats.share(list(results[column].astype(float)), scenarios, results.get("repeat"))
+    return stats.share(list(results["valid"].astype(float)), scenarios, results.get("repeat"))
 
 
 def accuracy_by_split(results: pd.DataFrame) -> pd.DataFrame:

@@ -77,17 +77,18 @@ def _some(ids: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(task for task in ids if task in chosen)
 
 
-def own_preset(policy: str) -> Preset:
-    """The preset to play a policy with: as it was in the run that trained it, else by its name.
+def preset_of(policy: str, name: str = "") -> Preset:
+    """The preset to play a policy with: the named one, that of the run that trained it, or its own.
 
     Any other model is played as in the paper, on one device.
     """
-    for folder in Path(policy).resolve().parents:
+    place = Path(policy).resolve()
+    for folder in () if name else place.parents:
         if found := runconfig.preset_of(folder):
             return found
-    tiny = [*agent.FOLDERS, *map(str, agent.FOLDERS.values())]
-    names = {"smollm2": "smollm2", **dict.fromkeys(tiny, "cpu-tiny")}
-    return presets.get(names.get(policy, "paper-8x80gb"))
+    tiny = policy in agent.FOLDERS or place in agent.FOLDERS.values()
+    own = "cpu-tiny" if tiny else policy if policy == "smollm2" else "paper-8x80gb"
+    return presets.get(name or own)
 
 
 def resolve(policy: str, folder: Path, preset: Preset, engine: str) -> Path | str:
@@ -208,7 +209,7 @@ def read(folder: Path, task_ids: Sequence[str] = (), repeats: int | None = None)
     wanted = set(task_ids)
     rows = [
         {**evaluation.result_row(record), "repeat": key[1]}
-        for key, record in sorted(playing.read_kept(folder), key=lambda kept: kept[0][1])
+        for key, record in playing.read_kept(folder)
         if (not wanted or key[0] in wanted) and (repeats is None or key[1] < repeats)
     ]
     order = {task: i for i, task in enumerate(task_ids)}
@@ -270,8 +271,3 @@ def summary(results: pd.DataFrame, with_hints: pd.DataFrame | None = None) -> di
             "recovery": hinted._asdict() if hinted else None,
         }
     return found
-
-
-def preset_of(policy: str, name: str = "") -> Preset:
-    """A preset by name, or the policy's own."""
-    return presets.get(name) if name else own_preset(policy)

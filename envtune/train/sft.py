@@ -35,70 +35,62 @@ from envtune.train.runlog import (
     last_good_checkpoint,
     mark_saved,
 )
-from envtune.train.trl_trainer import adapters, adapters_in_float32, hand_over
+from envtune.train.trl_trainer import (
+    adapters,
+    adapters_in_float32,
+    float32_masters,
+    hand_over,
+)
 
 WARM_UP = Habits(skip=0.4, recover=0.4, give_up=0.5, early=0.15, wrong=0.3)
 """The script of a format warm-up: every message well-formed, about half of them right."""
 
 
-def _row(rollout: Rollout, completion_tokens: int) -> dict[str, list[int]]:
-    """input_ids and labels of an episode, cut at the budget; labels are -100 for others' tokens."""
-    ids, mask = rollout.completion_ids[:completion_tokens], rollout.mask[:completion_tokens]
+def _played(
+    episode: Episode, chat: Chat, message: Callable[[Episode], str], budget_tokens: int
+) -> dict[str, list[int]]:
+    """input_ids and labels of an episode played by a script, cut at the budget.
+
+    Its messages are what is learned; the labels of others' tokens are -100.
+    """
+    rollout = Rollout(episode, chat.opening(episode.messages))
+    while not episode.done:
+        ids = chat.written(message(episode))
+        rollout.advance(chat, ids, None, budget_tokens, message_tokens=0)
+    ids, mask = rollout.completion_ids[:budget_tokens], rollout.mask[:budget_tokens]
     labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
     prompt = rollout.prompt_ids
     return {"input_ids": prompt + ids, "labels": [-100] * len(prompt) + labels}
 
 
-def _played(
-    episode: Episode, chat: Chat, message: Callable[[Episode], str], budget_tokens: int
-) -> dict[str, list[int]]:
-    """The row of an episode played by a script; its messages are the masked tokens."""
-    rollout = Rollout(episode, chat.opening(episode.messages))
-    while not episode.done:
-        ids = chat.written(message(episode))
-        rollout.advance(chat, ids, None, budget_tokens, message_tokens=0)
-    return _row(rollout, budget_tokens)
-
-
-def gold_message(episode: Episode, fits: Callable[[str], bool]) -> str:
+def gold_message(episode: Episode, chat: Chat, most_tokens: int) -> str:
     """As many of the turn's next ground-truth calls as fit, at least one; then the answer."""
     made = sum(len(step.calls) for step in episode.record.steps if step.turn == episode.turn)
     left = episode.task.ground_truth[episode.turn][made:]
     for count in range(len(left), 0, -1):
         calls = json.dumps([call._asdict() for call in left[:count]])
         message = write("The tools do what is asked.", "tool_call", calls)
-        if fits(message):
+        if len(chat.written(message)) <= most_tokens:
             break
     return message if left else write("The work of this turn is done.", "answer", "Done.")
 
 
-def gold_rows(
-    task_ids: Sequence[str],
-    tokenizer,
-    preset: Preset,
-    rules: bool = True,
-    completion_tokens: int = 24_576,
-) -> list[dict[str, list[int]]]:
+def gold_rows(task_ids: Sequence[str], tokenizer, preset: Preset) -> list[dict[str, list[int]]]:
     """One row per task: the episode that makes ground truth's calls.
 
     Messages have at most `preset.message_tokens`, unless a single call is longer.
     """
-    chat, budget = Chat(tokenizer), preset.completion_tokens or completion_tokens
+    chat, budget = Chat(tokenizer), preset.completion_tokens or 24_576
 
     def message(episode: Episode) -> str:
-        return gold_message(episode, lambda text: len(chat.written(text)) <= preset.message_tokens)
+        return gold_message(episode, chat, preset.message_tokens)
 
-    episodes = (Episode(bfcl.load_task(t), rules=rules, **preset.episode) for t in task_ids)
+    episodes = (Episode(bfcl.load_task(t), rules=True, **preset.episode) for t in task_ids)
     return [_played(episode, chat, message, budget) for episode in episodes]
 
 
 def warm_up_rows(
-    task_ids: Sequence[str],
-    tokenizer,
-    preset: Preset,
-    count: int,
-    seed: int,
-    habits: Habits = WARM_UP,
+    task_ids: Sequence[str], tokenizer, preset: Preset, count: int, seed: int
 ) -> list[dict[str, list[int]]]:
     """`count` rows of scripted episodes with right and wrong calls, all well-formed."""
     chat, budget = Chat(tokenizer), preset.completion_tokens or 4_096
@@ -107,7 +99,7 @@ def warm_up_rows(
         task, own_seed = bfcl.load_task(task_ids[i % len(task_ids)]), seed * 1_000_003 + i
         settings = {"rules": bool(i % 2), **preset.episode}
         episode = Episode(task, hint_rate=0.5, seed=own_seed, **settings)
-        script = Script(habits, own_seed)
+        script = Script(WARM_UP, own_seed)
         rows.append(_played(episode, chat, lambda e, s=script: s.message(e).text, budget))
     return rows
 
@@ -185,7 +177,8 @@ def train(
         log = MetricsLog(run_dir, name, 0, on_row)
         checkpoint = last_good_checkpoint(out)
         log.resume(checkpoint_step(checkpoint) if checkpoint else -1)
-        model, tokenizer = sampler.load_policy(start, preset.bf16, preset.four_bit)
+        bf16 = preset.bf16 and not float32_masters(preset)
+        model, tokenizer = sampler.load_policy(start, bf16, preset.four_bit)
         trainer = SFTTrainer(
             model=model,
             args=config,

@@ -128,6 +128,10 @@ def _sharded(preset: Preset) -> int:
     return preset.processes if preset.parallel in SHARDED else 1
 
 
+def _zero3(preset: Preset) -> bool:
+    return preset.parallel == "zero3" and preset.processes > 1
+
+
 def _value_bytes(preset: Preset) -> tuple[int, int]:
     """Bytes of a value as computed, and as weights are kept.
 
@@ -135,7 +139,7 @@ def _value_bytes(preset: Preset) -> tuple[int, int]:
     has them in its optimiser instead.
     """
     computed = 2 if preset.bf16 else 4
-    masters = preset.bf16 and not preset.lora_rank and preset.parallel != "zero3"
+    masters = preset.bf16 and not preset.lora_rank and not _zero3(preset)
     return computed, 4 if masters else computed
 
 
@@ -152,7 +156,7 @@ def _standing(preset: Preset, shape: Shape) -> dict[str, float]:
     if preset.lora_rank:  # adapters, their gradients and AdamW's two moments, all in float32
         trained = shape.adapter_parameters(preset.lora_rank) * 16
     else:  # gradients as the weights; two moments, and under ZeRO-3 the float32 weights
-        trained = everything * (kept + 8 + (4 if preset.parallel == "zero3" else 0))
+        trained = everything * (kept + 8 + (4 if _zero3(preset) else 0))
     # with LoRA the reference is the model without its adapters
     reference = everything * kept if preset.beta and not preset.lora_rank else 0
     gathered = min(2 * everything, GATHERED_VALUES) * computed if spread > 1 else 0
@@ -254,7 +258,7 @@ def disk(preset: Preset, shape: Shape) -> float:
     """
     computed, kept = _value_bytes(preset)
     policy = shape.parameters * kept
-    checkpoint = shape.parameters * (14 if preset.parallel == "zero3" else kept + 8)
+    checkpoint = shape.parameters * (14 if _zero3(preset) else kept + 8)
     if preset.lora_rank:  # adapters and their two moments; the policy has them merged
         adapters = shape.adapter_parameters(preset.lora_rank) * 4
         policy, checkpoint = shape.parameters * computed + adapters, 3 * adapters

@@ -145,15 +145,6 @@ TOOLRL = replace(STAGES[3], name="toolrl", reward="toolrl")
 BY_NAME = {stage.name: stage for stage in (*STAGES, DIRECT_GRPO, TOOLRL)}
 
 
-def stage_tasks(stage: Stage, splits: Splits) -> tuple[str, ...]:
-    """Ids of the tasks that a stage trains on, in the order of the splits."""
-    if stage.tasks == "stage1":
-        return splits.stage1
-    if stage.tasks == "train_base":
-        return tuple(t for t in splits.train if is_base(t))
-    return splits.train
-
-
 def splits_of(preset: Preset, tasks: str | None = None) -> Splits:
     """The splits that a preset uses, or those of `tasks` alone. Every run uses those of seed 0."""
     scenarios, requests = preset.synthetic_scenarios, preset.synthetic_requests
@@ -164,8 +155,9 @@ def training_tasks(stage: Stage, preset: Preset) -> tuple[str, ...]:
     """The tasks that a stage trains on with a preset; ids that the stage names are all taken."""
     if not isinstance(stage.tasks, str):
         return tuple(stage.tasks)
-    selected = set(shortest_scenario_tasks(preset))
-    return tuple(t for t in stage_tasks(stage, splits_of(preset)) if t in selected)
+    parts, selected = splits_of(preset), set(shortest_scenario_tasks(preset))
+    sets = {"stage1": parts.stage1, "train_base": filter(is_base, parts.train)}
+    return tuple(t for t in sets.get(stage.tasks, parts.train) if t in selected)
 
 
 def training_order(tasks: Sequence[str], count: int, seed: int) -> list[str]:

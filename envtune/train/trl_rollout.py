@@ -17,10 +17,13 @@ from transformers import set_seed
 
 from envtune import bfcl
 from envtune.env import rewards
-from envtune.env.episode import EVALUATION, Episode, Limits
+from envtune.env.episode import EVALUATION, Episode
+from envtune.hints import Corruption
 from envtune.policy import sampler, vllm_engine
 from envtune.policy.rollout import Chat, Generate, Rollout, play, play_continuously
 from envtune.record import EpisodeRecord
+from envtune.train.presets import Preset
+from envtune.train.stages import Stage
 
 
 def prompt_row(task_id: str) -> list[dict]:
@@ -79,27 +82,26 @@ def generating(trainer) -> Iterator[None]:
 class TRLRollout:
     """`rollout_func` for GRPOTrainer: plays a batch; returns ids, mask, logprobs and rewards.
 
-    In training each task comes `num_generations` times in a row and plays under `training_limits`;
-    in evaluation mode it plays under EVALUATION limits, without hints, and the reward is BFCL's
+    In training each task comes `num_generations` times in a row, under the preset's limits; in
+    evaluation mode it plays under EVALUATION limits, without hints, and the reward is BFCL's
     verdict.
     """
 
     chat: Chat
-    reward: Callable[[EpisodeRecord], float]
-    reward_scale: float
-    hint_rate_at: Callable[[float], float]
-    """Share of the stage that is done -> share of episodes with hints [0..1]."""
-    episode: dict  # for every Episode: rules, compact, corruption and the observation limits
-    training_limits: Limits
-    budget_tokens: int
-    message_tokens: int
-    temperature: float
-    batch: int | None  # episodes that a process plays at once, for its memory; None: all of a step
+    stage: Stage
+    preset: Preset
     seed: int
-    keep_tokens: bool
     on_records: Callable[[str, list[EpisodeRecord], dict[str, float], list[dict]], None]
     """Called after every batch with "train" or "eval", the records, this process's timings, and of
     every record its tags: its reward, and in training its tokens if they are kept."""
+
+    def __post_init__(self):
+        stage, preset = self.stage, self.preset
+        corruption = Corruption(stage.corruption, stage.corruption_rate)
+        self.episode = {"rules": stage.rules, "corruption": corruption, **preset.episode}
+        self.budgets = preset.completion_tokens or stage.completion_tokens, preset.message_tokens
+        self.sampling = preset.message_tokens, preset.temperature
+        self.reward = rewards.reward_of(stage.reward)
 
     def _generate(self, trainer) -> Generate:
         """TRL's own generation with weights spread over processes or a server, else our sampler."""
@@ -107,12 +109,12 @@ class TRLRollout:
             return lambda contexts: _generate_together(trainer, contexts)
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
-        settings = (self.message_tokens, self.temperature)
-        return sampler.Sampler(model, tokenizer, *settings, logprobs=self.keep_tokens)
+        keep = self.preset.keep_tokens
+        return sampler.Sampler(model, tokenizer, *self.sampling, logprobs=keep)
 
     def _play(self, episodes: Sequence[Episode], trainer, seed: int, clock: Clock) -> list[Rollout]:
-        """Play the episodes: on a colocated vLLM all at their own pace, else `batch` in waves."""
-        accelerator, limits = trainer.accelerator, (self.budget_tokens, self.message_tokens)
+        """Play the episodes: on a colocated vLLM all at their own pace, else batches in waves."""
+        accelerator, limits = trainer.accelerator, self.budgets
         if trainer.use_vllm and trainer.vllm_mode == "colocate":
             # the engine draws from this process's generators; a resumed step draws the same
             set_seed(seed % 2**32)
@@ -120,9 +122,7 @@ class TRLRollout:
                 # waking it pushes the weights, which is no time of the environment
                 wake = clock.of(stack.enter_context)
                 llm = wake(vllm_engine.awake(trainer.vllm_generation))
-                engine = vllm_engine.VLLMEngine(
-                    llm, trainer.eos_token_ids, self.message_tokens, self.temperature
-                )
+                engine = vllm_engine.VLLMEngine(llm, trainer.eos_token_ids, *self.sampling)
                 engine.submit, engine.collect = clock.of(engine.submit), clock.of(engine.collect)
                 ended = dict(play_continuously(episodes, self.chat, engine, *limits))
             return [ended[number] for number in range(len(episodes))]
@@ -130,7 +130,7 @@ class TRLRollout:
         def any_running(here: bool) -> bool:
             return here if accelerator.num_processes == 1 else any(gather_object([here]))
 
-        rollouts, size = [], self.batch or len(episodes)
+        rollouts, size = [], self.preset.rollout_batch or len(episodes)
         with generating(trainer), accelerator.autocast():
             for start in range(0, len(episodes), size):
                 generate, batch = clock.of(self._generate(trainer)), episodes[start : start + size]
@@ -140,12 +140,12 @@ class TRLRollout:
     def __call__(self, prompts: list, trainer) -> dict:
         """`prompts` are those of `prompt_row`: TRL's own type leaves out chat messages."""
         training = trainer.model.training
-        limits = self.training_limits if training else EVALUATION
+        limits = self.preset.training_limits if training else EVALUATION
         # seeded by the step and the place in the batch, so that a resumed run draws the same hints
         step, before = trainer.state.global_step, trainer.accelerator.process_index * len(prompts)
         seed = (self.seed * 100_003 + step) * 100_003 + before
         done = step / max(1, trainer.state.max_steps)
-        hint_rate = self.hint_rate_at(done) if training else 0.0
+        hint_rate = self.stage.hint_rate_at(done) if training else 0.0
         episodes = [
             Episode(bfcl.load_task(p[0]["task_id"]), limits, hint_rate, seed + i, **self.episode)
             for i, p in enumerate(prompts)
@@ -159,11 +159,11 @@ class TRLRollout:
             "sampled_tokens": sum(sum(r.mask) for r in rollouts),
         }
         if training:
-            scores = [self.reward_scale * self.reward(record) for record in records]
+            scores = [self.stage.reward_scale * self.reward(record) for record in records]
         else:
             scores = [float(bfcl.official_valid(record)) for record in records]
         tags: list[dict] = [{"reward": score} for score in scores]
-        if training and self.keep_tokens:
+        if training and self.preset.keep_tokens:
             for tag, rollout in zip(tags, rollouts, strict=True):
                 tag["tokens"] = rollout.tokens(self.chat)
         self.on_records("train" if training else "eval", records, timings, tags)

@@ -17,15 +17,13 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
-from envtune.env import rewards
-from envtune.hints import Corruption
 from envtune.policy import sampler, vllm_engine
 from envtune.policy.rollout import Chat
 from envtune.train import colocated, trl_rollout
 from envtune.train.interrupt import random_states, set_random_states
 from envtune.train.launch import Job
 from envtune.train.packing import PackedGRPOTrainer
-from envtune.train.presets import Preset
+from envtune.train.presets import SHARDED, Preset
 from envtune.train.runlog import MetricsLog
 from envtune.train.stages import Stage, training_order, training_tasks, validation_tasks
 
@@ -104,7 +102,7 @@ def float32_masters(preset: Preset) -> bool:
     All weights are trained then: in pure bf16 a step of 1e-6 is lost in rounding for 98% of them.
     DeepSpeed keeps float32 masters itself, and accelerate makes them for FSDP.
     """
-    spread = preset.processes > 1 and preset.parallel in ("zero3", "fsdp")
+    spread = preset.processes > 1 and preset.parallel in SHARDED
     return preset.bf16 and not preset.lora_rank and not spread
 
 
@@ -169,25 +167,8 @@ def stage_trainer(job: Job, log: MetricsLog, callbacks: list[TrainerCallback]) -
     drawn = job.steps * (preset.prompts_per_step or stage.prompts_per_step)
     bf16 = preset.bf16 and not float32_masters(preset)
     model, tokenizer = sampler.load_policy(job.start, bf16, preset.four_bit)
-    play = trl_rollout.TRLRollout(
-        chat=Chat(tokenizer, sampler.end_ids(model.generation_config, tokenizer)),
-        reward=rewards.reward_of(stage.reward),
-        reward_scale=stage.reward_scale,
-        hint_rate_at=stage.hint_rate_at,
-        episode={
-            "rules": stage.rules,
-            "corruption": Corruption(stage.corruption, stage.corruption_rate),
-            **preset.episode,
-        },
-        training_limits=preset.training_limits,
-        budget_tokens=preset.completion_tokens or stage.completion_tokens,
-        message_tokens=preset.message_tokens,
-        temperature=preset.temperature,
-        batch=preset.rollout_batch,
-        seed=seed,
-        keep_tokens=preset.keep_tokens,
-        on_records=log.on_records,
-    )
+    chat = Chat(tokenizer, sampler.end_ids(model.generation_config, tokenizer))
+    play = trl_rollout.TRLRollout(chat, stage, preset, seed, log.on_records)
 
     def rows(task_ids) -> datasets.Dataset:
         return datasets.Dataset.from_list([{"prompt": trl_rollout.prompt_row(t)} for t in task_ids])

@@ -62,35 +62,29 @@ def accuracy_by_group(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "n", "accuracy", "low", "high"])
 
 
-def start(model, tokenizer, task_ids: Sequence[str], seed: int = 0) -> dict[str, float]:
+def start(model, tokenizer, task_ids: Sequence[str]) -> dict[str, float]:
     """Greedy and sampled accuracy, and the format reward, as training starts from them."""
     found: dict[str, float] = {"n": len(task_ids)}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-        records = play(model, tokenizer, task_ids, temperature, seed=seed)
+        records = play(model, tokenizer, task_ids, temperature)
         found[name] = sum(map(bfcl.official_valid, records)) / len(records)
-        trained = play(model, tokenizer, task_ids, temperature, TRAINING, seed=seed)
+        trained = play(model, tokenizer, task_ids, temperature, TRAINING)
         found[f"{name}_format_reward"] = sum(map(rewards.format_reward, trained)) / len(trained)
         found[f"{name}_progress"] = sum(map(rewards.progress_reward, trained)) / len(trained)
     return found
 
 
-def hint_effect(
-    model,
-    tokenizer,
-    numbers: Sequence[int] = range(200, 999),
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> dict[str, float]:
+def hint_effect(model, tokenizer) -> dict[str, float]:
     """How often the message after a vague error is the right step, without and with a hint.
 
     The errors are the same, and come from leaving out the first prerequisite of a task; `n` of them
     have a hint.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     chat = rollout.Chat(tokenizer)
     contexts: dict[str, list[list[int]]] = {"without": [], "with": []}
     needed = []
-    for number in numbers:
+    for number in range(200, 999):
         task = bfcl.load_task(f"synthetic_base_{number}")
         if not prepares(task.ground_truth[0][0]) or len(task.ground_truth[0]) < 2:
             continue
@@ -111,7 +105,7 @@ def hint_effect(
     for name, these in contexts.items():
         messages = []
         for i in range(0, len(these), 100):
-            sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, temperature, wait=1.0)
+            sampler = Sampler(model, tokenizer, MESSAGE_TOKENS, 1.0, wait=1.0)
             messages += sampler(these[i : i + 100])[0]
         right = sum(
             protocol.parse(chat.decode(ids)).calls == (call,)
