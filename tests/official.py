@@ -1,6 +1,6 @@
 """Transcripts of many kinds, judged by us and by BFCL's own command, compared one by one.
 
-    $ .venv/bin/python tests/official.py .venv-bfcl
+    $ .venv/bin/python tests/official.py .venv-ood-bfcl
 
 The kinds: ground truth of all 800 tasks, golden episodes, the embedded agent's episodes, ground
 truths that are bent, step limits in the last and an earlier turn, hostile messages after right

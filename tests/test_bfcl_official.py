@@ -1,6 +1,6 @@
 """Our verdicts and exported calls against the whole bfcl-eval in an environment of its own.
 
-`make test-bfcl` makes .venv-bfcl and runs this; ENVTUNE_BFCL names another environment.
+`make test-bfcl` makes .venv-ood-bfcl and runs this; ENVTUNE_BFCL names another environment.
 """
 
 import ast
@@ -18,7 +18,7 @@ from envtune.bfcl.toolbox import Toolbox
 from envtune.common import paths
 from envtune.env import bfcl_export, protocol
 
-BFCL = Path(os.environ.get("ENVTUNE_BFCL", paths.ROOT / ".venv-bfcl"))
+BFCL = Path(os.environ.get("ENVTUNE_BFCL", paths.ROOT / ".venv-ood-bfcl"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""The sweeps of notebooks 12 to 16: every case with every seed, steps shared out, and the cost."""
+"""The sweeps of notebooks 12 to 16 and 19: each case with each seed, steps shared out, the cost."""
 
 import re
 

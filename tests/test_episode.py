@@ -107,16 +107,6 @@ def test_a_verdict_says_why():
     assert "execution results" in record.verdicts[0].why and "root" in record.verdicts[1].why
 
 
-def test_interleaved_episodes_of_one_task_do_not_touch_each_other():
-    messages = ground_truth_messages(BASE)
-    alone = replay(BASE, messages)
-    episodes = [Episode(bfcl.load_task(BASE)) for _ in range(8)]
-    for message in messages:
-        for episode in episodes:
-            episode.step(message)
-    assert all(episode.record == alone for episode in episodes)
-
-
 def test_hints_are_drawn_once_an_episode_at_the_given_rate_and_repeat_with_the_seed():
     task = bfcl.load_task(BASE)
     drawn = [Episode(task, hint_rate=0.3, seed=s).record.hints_on for s in range(2000)]
@@ -181,9 +171,6 @@ def test_each_limit_has_an_ending_of_its_own_and_the_score_stays_over_all_turns(
     assert episode.step(messages[0]) and episode.step(messages[1]) is None
     assert episode.record.ending is Ending.EPISODE_STEP_LIMIT and episode.record.limits == "short"
     assert rewards.progress_reward(episode.record) == 0.5 and not episode.record.completed
-    assert replay(BASE, [LS] * 21, limits="evaluation").ending is Ending.TURN_STEP_LIMIT
-    last_turn = replay(BASE, [messages[0], ANSWER, *[LS] * 21], limits="evaluation")
-    assert len(last_turn.verdicts) == 2 and last_turn.ending is Ending.TURN_STEP_LIMIT
     whole = Episode(BASE, replace(TRAINING, name="just enough", steps_per_episode=len(messages)))
     assert [whole.step(m) for m in messages][-1] is None and whole.record.ending is Ending.COMPLETED
 

@@ -86,14 +86,16 @@ def test_what_the_curves_say():
         assert said in ROWS["2"]
 
 
-@pytest.mark.parametrize("requests, words", [(3, "of three"), (4, "of four requests")])
+@pytest.mark.parametrize(
+    "requests, words", [(3, "; {} of three)"), (4, "leaves {} of the groups without any signal")]
+)
 def test_signal_and_reward(requests, words):
     sweep = f"ablation_reward_{requests}"
     difference("3", sweep, "progress", "binary")
     _, curves = committed(sweep)
     early = curves.query("kind == 'train' and step <= 8").groupby("case")
     share = early["share_of_groups_without_signal"].mean()
-    assert f"{share['binary']:.0%}" in ROWS["3"] and words in ROWS["3"]
+    assert words.format(f"{share['binary']:.0%}") in ROWS["3"]
     assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["3"]
 
 

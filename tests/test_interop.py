@@ -128,12 +128,6 @@ def test_completions_have_trls_columns_rewards_and_advantages(run, tmp_path, cap
     assert table["completion"][0][0]["content"] == run[1][0][0].record.steps[0].message
 
 
-def test_advantages_are_those_of_trl():
-    assert rewards.advantages([0.0, 1.0], "none") == [-0.5, 0.5]
-    assert rewards.advantages([0.0, 1.0]) == pytest.approx([-0.70701, 0.70701], abs=1e-5)
-    assert rewards.advantages([0.5, 0.5]) == [0.0, 0.0]
-
-
 def test_a_reward_of_ones_own_is_never_imported_from_a_runs_file(run, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -45,7 +45,7 @@ def test_only_a_command_imports_our_own_modules_when_it_is_called():
 
 def test_every_room_says_what_lives_in_it():
     rooms = [folder for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()]
-    assert len(rooms) == 7 and all(
+    assert rooms and all(
         ast.get_docstring(ast.parse((room / "__init__.py").read_text())) for room in rooms
     )
 

@@ -90,4 +90,4 @@ def test_a_notebook_with_outputs_is_a_run_of_a_notebook_that_exists():
     executed = sorted(book.name for book in (DOCS / "executed").glob("*.ipynb"))
     assert executed and set(executed) <= {book.name for book in paths.NOTEBOOKS.glob("*.ipynb")}
     for name in executed:
-        assert str(paths.ROOT) not in (DOCS / "executed" / name).read_text()
+        assert not re.search(r"/(home|root|work|Users)/", (DOCS / "executed" / name).read_text())

@@ -42,7 +42,7 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
             return summary, pd.read_parquet(place / "curves.parquet")
     raise FileNotFoundError(
         f"there is no sweep {name!r} in {' or '.join(f'{p.parent.name}/' for p in places)}: "
-        "run its notebook, or `make ablations`"
+        "run its notebook, `make ablations` or `make collapse`"
     )
 
 
@@ -93,6 +93,13 @@ def pooled(summary: pd.DataFrame, axis: str) -> pd.DataFrame:
         rows.append((value, len(set(what[2])), len(tasks), made.mean, low, high, *reach))
     names = ("value", "seeds", "n", "accuracy", "low", "high", "least", "most")
     return pd.DataFrame(rows, columns=names)
+
+
+def by_variant(summary: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy of each case [0..1], a column per variant of the test tasks."""
+    table = summary.set_index("case").filter(regex="^accuracy_")
+    table = table.rename(columns=lambda name: name.removeprefix("accuracy_"))
+    return table.groupby("case", sort=False).agg("mean")
 
 
 def difference(summary: pd.DataFrame, axis: str, one, other, part="all") -> Difference | None:

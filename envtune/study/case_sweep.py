@@ -1,4 +1,4 @@
-"""The sweeps of notebooks 12 to 16: cases times seeds of notebook 90, what they cost, the run.
+"""The sweeps of notebooks 12 to 16 and 19: cases times seeds of notebook 90, their cost, the run.
 
 >>> points = choices({"beta 0": {"beta": 0.0}, "beta 0.1": {"beta": 0.1}}, seeds=[0, 1, 2])
 >>> summary, curves = run("kl_sweep", points, fixed, workers=None, ray=None)

@@ -275,7 +275,9 @@ def with_400(
     if not (known := finished_sweep(runs.curriculum, runs, ["four stages"])):
         return summary, curves
     first, second = (table.assign(case="400 tasks") for table in known)
-    return pd.concat([first, summary]), pd.concat([second, curves])
+    both = (first, summary), (second, curves)
+    summary, curves = (pd.concat(tables, ignore_index=True) for tables in both)
+    return summary, curves
 
 
 def draw_sweeps(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
