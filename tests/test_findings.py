@@ -86,17 +86,34 @@ def test_what_the_curves_say():
         assert said in ROWS["2"]
 
 
+def test_a_strong_kl_term():
+    for case in ("beta 0.001", "beta 0.01", "beta 0.1"):
+        difference("3", "kl_sweep", case, "beta 0")
+    for scale in (1, 4):
+        scaled = f"reward x{scale}"
+        difference("3", "kl_sweep_scale", f"beta 0.1, {scaled}", f"beta 0, {scaled}")
+    difference("3", "kl_sweep_scale", "beta 0.1, reward x4", "beta 0.1, reward x1")
+    summary, curves = committed("kl_sweep")
+    last = summary.pivot(index="seed", columns="case", values="last_entropy")
+    larger = (last["beta 0.1"] > last["beta 0"]).sum()
+    start = curves.query("kind == 'train' and step == 1")["entropy"].mean()
+    mean = last.mean()
+    said = f"from {start:.2f} to {mean['beta 0']:.3f} nats per token without one and to "
+    assert f"{said}{mean['beta 0.1']:.3f} with" in ROWS["3"]
+    assert f"larger in {larger} of {len(last)} seeds" in ROWS["3"]
+
+
 @pytest.mark.parametrize(
     "requests, words", [(3, "; {} of three)"), (4, "leaves {} of the groups without any signal")]
 )
 def test_signal_and_reward(requests, words):
     sweep = f"ablation_reward_{requests}"
-    difference("3", sweep, "progress", "binary")
+    difference("4", sweep, "progress", "binary")
     _, curves = committed(sweep)
     early = curves.query("kind == 'train' and step <= 8").groupby("case")
     share = early["share_of_groups_without_signal"].mean()
-    assert words.format(f"{share['binary']:.0%}") in ROWS["3"]
-    assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["3"]
+    assert words.format(f"{share['binary']:.0%}") in ROWS["4"]
+    assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["4"]
 
 
 def test_asking():
@@ -104,8 +121,8 @@ def test_asking():
     asked = played["failure"] == "call where asking was right"
     lost = asked.groupby([played["case"], played["split"]]).mean().unstack("split")
     value, tool = lost["miss_param"], lost["miss_func"]
-    assert f"{value.min():.0%} to {value.max():.0%}".replace("% to", " to") in ROWS["4"]
-    assert f"{tool.min():.0%} to {tool.max():.0%}".replace("% to", " to") in ROWS["4"]
+    assert f"{value.min():.0%} to {value.max():.0%}".replace("% to", " to") in ROWS["5"]
+    assert f"{tool.min():.0%} to {tool.max():.0%}".replace("% to", " to") in ROWS["5"]
 
 
 @pytest.mark.parametrize("way", ["greedy", "sampled"])

@@ -65,6 +65,32 @@ def errors_are_cheap(runs: SourceRuns) -> Figure | None:
     return kit.finish(fig, f"{_own(counts)}: mean, least and largest; 8 steps a point.")
 
 
+def strong_kl(runs: SourceRuns) -> Figure | None:
+    """What accuracy gains by a strong KL term, for three sizes of the reward beside it."""
+    scaled = f"{runs.kl}_scale"
+    rows = {
+        "rewards normalised": (runs.kl, ""),
+        "rewards as they are": (scaled, ", reward x1"),
+        "four times as large": (scaled, ", reward x4"),
+    }
+    gains, tables = {}, []
+    for words, (name, more) in rows.items():
+        cases = [f"beta {beta}{more}" for beta in ("0.1", "0")]
+        if not (found := finished_sweep(name, runs, cases)):
+            return None
+        gains[words] = ablations.difference(found[0], "case", *cases)
+        tables.append(found[0])
+    fig, [[ax]] = kit.canvas(1, 1, SIZE)
+    for i, found in enumerate(gains.values()):
+        kit.interval(ax, found[:3], i, kit.BLUE)
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.set_yticks(range(len(gains)), gains)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+    ax.set(xlabel="points by beta 0.1\nover beta 0", ylim=(2.5, -0.5))
+    tasks = f"{tables[0]['n'].max():.0f} tasks"
+    return kit.finish(fig, f"{_own(*tables)}, tested without hints on {tasks}; bars: 95%.")
+
+
 def signal(runs: SourceRuns) -> Figure | None:
     """Groups without a signal over training, by reward and requests of a task."""
     names = {"three requests": runs.reward, "four requests": runs.reward_long}
@@ -80,20 +106,6 @@ def signal(runs: SourceRuns) -> Figure | None:
         ax.set(ylim=(0, 1.02))
     seeds = _own(*(curves for _, curves in known.values()))
     return kit.finish(fig, f"{seeds}: mean, least and largest; means over {kit.SMOOTH} steps.")
-
-
-def kinds_of_task(runs: SourceRuns) -> Figure | None:
-    """Accuracy by kind of task after training on base tasks alone."""
-    if not (found := finished_sweep(runs.augmentation, runs, HINTS)):
-        return None
-    columns = {f"accuracy_{kind}": kind for kind in kit.SPLIT_LABELS}
-    shares = found[0].rename(columns=columns)
-    shares = shares.melt(["case", "seed", "n"], list(columns.values()), "kind", "share")
-    fig, [[ax]] = kit.canvas(1, 1, SIZE)
-    kit.bars(ax, shares, "kind", "share", "case", HINTS)
-    ax.set(ylim=(0, 1.0), ylabel="held-out accuracy (greedy)")
-    tasks = f"{shares['n'].max() / len(columns):.0f} tasks of each kind"
-    return kit.finish(fig, f"{_own(shares)} (dots); {tasks}, without hints.")
 
 
 def four_stages(runs: SourceRuns) -> Figure | None:
@@ -116,8 +128,8 @@ def four_stages(runs: SourceRuns) -> Figure | None:
 FINDINGS: dict[str, Callable[[SourceRuns], Figure | None]] = {
     "hints": hints_at_the_end,
     "errors": errors_are_cheap,
+    "kl": strong_kl,
     "signal": signal,
-    "kinds": kinds_of_task,
     "stages": four_stages,
 }
 """Name of a picture, and what draws it: nothing where its runs are missing."""

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from envtune.common import files, paths
 from envtune.study import ablations, figures, kit
+from envtune.study.experiments import LAST
 from envtune.study.paper_tables import TABLE_TITLES, TABLES
 from envtune.study.source_runs import (
     DIRECT_AND_FOUR,
@@ -219,10 +220,11 @@ def figure7(runs: SourceRuns) -> Figure:
     found = finished_sweep(runs.kl, runs)
     text = f"{UNAVAILABLE} Its text: without a strong KL entropy collapses.\n"
     text += _own_curves(found, runs, 15)
-    curves = found and found[1].sort_values("beta", kind="stable")
-    if curves is not None:
-        last = _mean_by_case(curves, "entropy", "train", "last")
-        text += " Entropy of the last step: " + ", ".join(
+    curves = None
+    if found:
+        curves = found[1].sort_values("beta", kind="stable")
+        last = found[0].sort_values("beta").groupby("case", sort=False)["last_entropy"].agg("mean")
+        text += f" Entropy of the last {LAST} steps: " + ", ".join(
             f"{case} {value:.3f}" for case, value in last.items()
         )
         text += "." + reading(found, "beta 0.1", "beta 0")
