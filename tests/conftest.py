@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from envtune import bfcl
 from envtune.bfcl.synthetic import tasks
-from envtune.common import paths
+from envtune.common import files, paths
 from envtune.env import domains
 from envtune.hints import library
 from envtune.train import presets
@@ -59,6 +59,43 @@ def ground_truth_messages(task_id: str) -> list[str]:
     for turn in bfcl.load_task(task_id).ground_truth:
         messages += ([tool_call(*turn)] if turn else []) + [ANSWER]
     return messages
+
+
+HINT = {
+    "id": "x",
+    "class": "GorillaFileSystem",
+    "tools": ["cd"],
+    "when": {"error": "."},
+    "hint": "go",
+    "category": "format_mismatch",
+    "type": "correct_format",
+    "provenance": {},
+}
+"""A record of a hint library."""
+TIMES = ("seconds", "generation_seconds", "environment_seconds")
+"""The fields of metrics.jsonl that a clock gives."""
+
+
+def lines(folder, *kinds) -> list[dict]:
+    """The rows of a run's metrics.jsonl, of some kinds or of all, without TIMES."""
+    return [
+        {name: value for name, value in row.items() if name not in TIMES}
+        for row in files.read_lines(folder / "metrics.jsonl")
+        if not kinds or row["kind"] in kinds
+    ]
+
+
+def weights(folder) -> dict:
+    """The weights of a policy, by name."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def same(one, two) -> bool:
+    """Whether two policies have the same weights."""
+    first, second = weights(one), weights(two)
+    return all((first[name] == second[name]).all() for name in first)
 
 
 @pytest.fixture(scope="session", autouse=True)

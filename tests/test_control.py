@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, lines
 from transformers import AutoModelForCausalLM
 
 from envtune import read_records
-from envtune.common import files
 from envtune.env import rewards
 from envtune.train import errors, grpo, presets
 from envtune.train.collapse import Guard
@@ -33,10 +32,6 @@ BREAKING = replace(
 @pytest.fixture(scope="module")
 def policy():
     return grpo.starting_model(presets.CPU_TINY)
-
-
-def lines(folder, kind):
-    return [row for row in files.read_lines(folder / "metrics.jsonl") if row["kind"] == kind]
 
 
 @pytest.mark.slow

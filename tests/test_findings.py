@@ -92,15 +92,36 @@ def test_a_strong_kl_term():
     for scale in (1, 4):
         scaled = f"reward x{scale}"
         difference("3", "kl_sweep_scale", f"beta 0.1, {scaled}", f"beta 0, {scaled}")
-    difference("3", "kl_sweep_scale", "beta 0.1, reward x4", "beta 0.1, reward x1")
     summary, curves = committed("kl_sweep")
+    for case in ("beta 0.001", "beta 0.01"):
+        found = ablations.difference(summary, "case", case, "beta 0")
+        assert -0.06 < found.low < found.high < 0.06
+    scaled = committed("kl_sweep_scale")[0]
+    assert len(summary) + len(scaled) == 40 and not {*summary["alarms"], *scaled["alarms"]} - {0}
+    assert "any of the 40 runs" in ROWS["3"]
     last = summary.pivot(index="seed", columns="case", values="last_entropy")
     larger = (last["beta 0.1"] > last["beta 0"]).sum()
     start = curves.query("kind == 'train' and step == 1")["entropy"].mean()
     mean = last.mean()
     said = f"from {start:.2f} to {mean['beta 0']:.3f} nats per token without one and to "
     assert f"{said}{mean['beta 0.1']:.3f} with" in ROWS["3"]
-    assert f"larger in {larger} of {len(last)} seeds" in ROWS["3"]
+    assert f"(with it higher in {larger} of {len(last)} seeds: undecided)" in ROWS["3"]
+    kl = scaled.pivot(index="seed", columns="case", values="last_kl")
+    larger = (kl["beta 0.1, reward x4"] > kl["beta 0.1, reward x1"]).sum()
+    assert f"came in {larger} of {len(kl)}: undecided" in ROWS["3"]
+
+
+def test_what_the_size_of_the_reward_changes_for_a_strong_kl_term():
+    summary = committed("kl_sweep_scale")[0]
+    valid = {
+        case: ablations.by_task(runs).groupby(["scenario", "seed"])["valid"].mean()
+        for case, runs in summary.groupby("case")
+    }
+    one, four = (valid[f"beta 0.1, reward x{n}"] - valid[f"beta 0, reward x{n}"] for n in (1, 4))
+    change = (four - one).reset_index()
+    found = stats.crossed(*(list(change[name]) for name in ("valid", "scenario", "seed")))
+    mean, low, high = (f"{100 * value:+.1f}" for value in found[:3])
+    assert f"differ by {mean} [{low}, {high}], not corrected" in ROWS["3"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +154,16 @@ def test_the_four_stages(way):
     if way == "greedy":
         ends = table.query("after == 'stage4_alignment'")["accuracy"]
         assert f"({ends.min():.0%} to {ends.max():.0%})".replace("% to", " to") in ROWS["5"]
+
+
+def test_a_finding_whose_runs_are_not_all_there_is_not_drawn(monkeypatch):
+    load = ablations.load_sweep
+
+    def without_beta_0(name, run_first=True):
+        return tuple(table.loc[table["case"] != "beta 0"] for table in load(name, run_first))
+
+    monkeypatch.setattr(ablations, "load_sweep", without_beta_0)
+    assert findings.strong_kl(SourceRuns()) is None
 
 
 def test_without_committed_runs_nothing_is_drawn(tmp_path, monkeypatch):

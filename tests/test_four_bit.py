@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, lines
 from safetensors.torch import load_file
 
 from envtune.common import files
@@ -63,12 +63,6 @@ def train(stage, preset, steps, start, folder, monkeypatch):
     policy = grpo.train_stage(stage, preset, steps, start, folder, 0)
     monkeypatch.undo()
     return policy, seen[0]
-
-
-def lines(folder):
-    times = ("seconds", "generation_seconds", "environment_seconds")
-    rows = files.read_lines(folder / "metrics.jsonl")
-    return [{k: v for k, v in r.items() if k not in times} for r in rows if r["kind"] == "train"]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +140,7 @@ def test_gradients_are_those_of_the_rounded_weights_also_after_sampling(rounded)
 
 def test_a_step_is_the_step_of_lora_on_the_rounded_weights(curriculum, rounded, tmp_path):
     grpo.train_stage(STAGES[0], LORA, 1, rounded, tmp_path, 0)
-    one, two = lines(curriculum[0])[0], lines(tmp_path)[0]
+    one, two = lines(curriculum[0], "train")[0], lines(tmp_path, "train")[0]
     assert one["reward"] == two["reward"]  # the same episodes
     # TRL rounds an adapter's first weights to bf16 where the base is 4-bit
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=0.02)
@@ -183,16 +177,8 @@ def test_greedy_replies_in_four_bits_are_those_of_the_rounded_weights(rounded):
     assert [r.steps for r in one] == [r.steps for r in two]
 
 
-@pytest.fixture
-def interrupts_come_through():
-    """A shell that starts the tests in the background lets them ignore interrupts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_stage_interrupted_after_a_step_ends_as_one_that_was_not(
-    curriculum, tmp_path, monkeypatch, interrupts_come_through
+    curriculum, tmp_path, monkeypatch
 ):
     play, calls = trl_rollout.play, []
 
@@ -211,4 +197,4 @@ def test_a_stage_interrupted_after_a_step_ends_as_one_that_was_not(
     policy = grpo.train_stage(STAGES[0], PRESET, 2, agent.FOLDER, tmp_path, 0)
     wanted, found = whole_weights(curriculum[1][0][1]), whole_weights(policy)
     assert all(torch.equal(wanted[k], found[k]) for k in wanted)
-    assert lines(tmp_path) == lines(curriculum[0])[:2]
+    assert lines(tmp_path, "train") == lines(curriculum[0], "train")[:2]

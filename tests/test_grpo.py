@@ -4,8 +4,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL
-from transformers import AutoModelForCausalLM
+from conftest import SMALL, weights
 
 from envtune import bfcl
 from envtune.bfcl import splits
@@ -30,10 +29,6 @@ COLUMNS = {
 def curriculum(small_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("curriculum")
     return grpo.train_curriculum(SMALL, folder, seed=0, start=small_policy)
-
-
-def weights(folder):
-    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
 def test_all_four_stages_run_and_hand_over_their_policy(curriculum):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import yaml
-from conftest import tool_call
+from conftest import HINT, tool_call
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,19 +91,7 @@ def test_every_record_is_short_and_leaks_no_ground_truth_of_any_task():
 
 def test_a_hint_that_names_a_value_of_the_ground_truth_is_dropped(monkeypatch):
     task = bfcl.load_task("multi_turn_base_3")
-    leaking = library._hint(
-        {
-            "id": "x",
-            "class": "GorillaFileSystem",
-            "tools": ["cd"],
-            "when": {"error": "."},
-            "hint": "Try photography.",
-            "category": "state_prerequisite",
-            "type": "suggest_prerequisite",
-            "provenance": {},
-        },
-        "test",
-    )
+    leaking = library._hint(HINT | {"hint": "Try photography."}, "test")
     monkeypatch.setattr(library, "load_hints", lambda: (leaking,))
     error = '{"error": "no"}'
     assert hints.augment(task, Call("cd", {"folder": "x"}), error) == (error, None)
@@ -113,35 +101,11 @@ def test_a_hint_that_names_a_value_of_the_ground_truth_is_dropped(monkeypatch):
 
 
 def test_slots_take_only_the_calls_own_values():
-    record = library._hint(
-        {
-            "id": "x",
-            "class": "GorillaFileSystem",
-            "tools": ["cd"],
-            "when": {"error": "."},
-            "hint": "{folder} and {other} and {folder.__class__}",
-            "category": "format_mismatch",
-            "type": "correct_format",
-            "provenance": {},
-        },
-        "test",
-    )
+    record = library._hint(HINT | {"hint": "{folder} and {other} and {folder.__class__}"}, "test")
     assert (
         record.render(Call("cd", {"folder": "f" * 99}))
         == "f" * 60 + " and other and {folder.__class__}"
     )
-
-
-RECORD = {
-    "id": "x",
-    "class": "GorillaFileSystem",
-    "tools": ["cd"],
-    "when": {"error": "."},
-    "hint": "go",
-    "category": "format_mismatch",
-    "type": "correct_format",
-    "provenance": {},
-}
 
 
 @pytest.mark.parametrize(
@@ -158,14 +122,14 @@ RECORD = {
     ],
 )
 def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part):
-    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([RECORD | change]))
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump([HINT | change]))
     with pytest.raises(ValueError, match="bad.yaml") as caught:
         hints.load_hints(tmp_path)
     assert part in str(caught.value)
 
 
 def test_a_double_id_is_refused(tmp_path):
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump([RECORD, RECORD]))
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump([HINT, HINT]))
     with pytest.raises(ValueError, match="more than once"):
         hints.load_hints(tmp_path)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import SMALL
+from conftest import HINT, SMALL
 
 from envtune import bfcl, hints, read_records
 from envtune.__main__ import main
@@ -42,16 +42,7 @@ def test_a_job_comes_back_as_it_was_written(tmp_path):
         launch.read_job(tmp_path / "no.json")
 
 
-OWN_HINT = {
-    "id": "mine",
-    "class": "*",
-    "tools": ["*"],
-    "when": {"error": "."},
-    "hint": "Look.",
-    "category": "format_mismatch",
-    "type": "correct_format",
-    "provenance": {},
-}
+OWN_HINT = HINT | {"id": "mine", "class": "*", "tools": ["*"], "hint": "Look."}
 
 
 def test_a_job_and_its_run_know_the_hints_of_ones_own(tmp_path, monkeypatch):

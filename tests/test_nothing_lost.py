@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM
+from conftest import lines, weights
 
 from envtune import read_records
 from envtune.common import files
 from envtune.train import runlog
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-TIMES = ("seconds", "generation_seconds", "environment_seconds")
 
 
 def start(folder, policy, point="none"):
@@ -29,23 +28,11 @@ def start(folder, policy, point="none"):
     )
 
 
-def lines(folder):
-    """metrics.jsonl without what a clock gave."""
-    return [
-        {k: v for k, v in row.items() if k not in TIMES}
-        for row in files.read_lines(folder / "metrics.jsonl")
-    ]
-
-
 def episodes(folder):
     return [
         (r.task_id, [s.message for s in r.steps])
         for r in read_records(folder / "episodes.jsonl.gz")
     ]
-
-
-def weights(folder):
-    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
 @pytest.fixture(scope="module")

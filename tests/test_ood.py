@@ -65,6 +65,18 @@ def test_a_failed_conversation_before_the_questions_takes_the_answers_with_it(tm
     assert not file.exists() and bfcl_v4.read(real, "memory_kv") is None
 
 
+def test_another_folder_is_linked_anew_and_a_whole_path_is_left_alone(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    for folder in (one, two):
+        bfcl_v4._link(tmp_path / "job", "org/model", folder)
+        assert (tmp_path / "job" / "org" / "model").resolve() == folder
+    (tmp_path / "current").symlink_to(one)
+    for name in (one, tmp_path / "current"):  # as `transformers serve` names its model
+        bfcl_v4._link(tmp_path / "job", str(name), two)
+        assert name.resolve() == one
+
+
 def test_evalscopes_report_of_a_real_run_is_read(tmp_path):
     real = job(acebench.HARNESS, tmp_path, limit=2)
     assert acebench.read(real, "agent_multi_turn") == (0.0, 2, "")

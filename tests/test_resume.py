@@ -9,9 +9,7 @@ import signal
 from dataclasses import replace
 
 import pytest
-import torch
-from conftest import SMALL
-from transformers import AutoModelForCausalLM
+from conftest import SMALL, lines, same
 
 from envtune.common import files, paths
 from envtune.train import grpo, interrupt, metrics, runconfig, runlog, trl_rollout
@@ -22,24 +20,6 @@ from envtune.train.transition import Transition
 PRESET = replace(
     SMALL, validate_every=3, save_every=100, max_scenarios=2, prompts_per_step=2, device_batch=8
 )
-TIMES = ("seconds", "generation_seconds", "environment_seconds")
-
-
-def weights(folder):
-    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
-
-
-def same(one, two):
-    first, second = weights(one), weights(two)
-    return all(torch.equal(first[k], second[k]) for k in first)
-
-
-def lines(folder, *kinds):
-    return [
-        {k: v for k, v in row.items() if k not in TIMES}
-        for row in files.read_lines(folder / "metrics.jsonl")
-        if row["kind"] in kinds
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +28,6 @@ def whole(small_policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     grpo.train_stage(STAGES[0], PRESET, 4, small_policy, folder, 0)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def interrupts_come_through():
-    """A shell that starts the tests in the background lets them ignore interrupts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def press_at(monkeypatch, where, count):

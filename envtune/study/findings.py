@@ -66,19 +66,21 @@ def errors_are_cheap(runs: SourceRuns) -> Figure | None:
 
 
 def strong_kl(runs: SourceRuns) -> Figure | None:
-    """What accuracy gains by a strong KL term, for three sizes of the reward beside it."""
+    """What accuracy gains by a strong KL term, for three ways to scale the reward beside it."""
     scaled = f"{runs.kl}_scale"
     rows = {
-        "rewards normalised": (runs.kl, ""),
-        "rewards as they are": (scaled, ", reward x1"),
-        "four times as large": (scaled, ", reward x4"),
+        "rewards\nnormalised": (runs.kl, ""),
+        "rewards x1,\nnot normalised": (scaled, ", reward x1"),
+        "rewards x4,\nnot normalised": (scaled, ", reward x4"),
     }
     gains, tables = {}, []
     for words, (name, more) in rows.items():
         cases = [f"beta {beta}{more}" for beta in ("0.1", "0")]
         if not (found := finished_sweep(name, runs, cases)):
             return None
-        gains[words] = ablations.difference(found[0], "case", *cases)
+        if not (gain := ablations.difference(found[0], "case", *cases)):
+            return None
+        gains[words] = gain
         tables.append(found[0])
     fig, [[ax]] = kit.canvas(1, 1, SIZE)
     for i, found in enumerate(gains.values()):
@@ -86,7 +88,7 @@ def strong_kl(runs: SourceRuns) -> Figure | None:
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(gains)), gains)
     ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
-    ax.set(xlabel="points by beta 0.1\nover beta 0", ylim=(2.5, -0.5))
+    ax.set(xlabel="points: beta 0.1\nminus beta 0", ylim=(2.5, -0.5))
     tasks = f"{tables[0]['n'].max():.0f} tasks"
     return kit.finish(fig, f"{_own(*tables)}, tested without hints on {tasks}; bars: 95%.")
 

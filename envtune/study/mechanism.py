@@ -130,7 +130,8 @@ def rates(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def of_sweep(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     """Habits of a sweep's finished runs: COLUMNS, `at` (the step over all stages), case and seed.
 
-    From the runs in runs/, else the committed counts (habits.parquet beside the sweep's tables).
+    From the runs in runs/ with `own_runs_first`, else the committed counts (habits.parquet beside
+    the sweep's tables).
     FileNotFoundError where there are neither.
     """
 
@@ -145,8 +146,8 @@ def evaluations(name: str, own_runs_first: bool = True) -> pd.DataFrame:
     """What the last policies of a sweep did on the test tasks: a row per run and task.
 
     The columns of evaluation.csv (valid, failure, errors: calls that failed, recovered: those put
-    right, ...), case and seed. From the runs in runs/, else the committed evaluation.parquet.
-    FileNotFoundError where there are neither.
+    right, ...), case and seed. From the runs in runs/ with `own_runs_first`, else the committed
+    evaluation.parquet. FileNotFoundError where there are neither.
     """
     return _of_runs(name, "evaluation.parquet", "evaluation.csv", pd.read_csv, own_runs_first)
 
@@ -170,8 +171,9 @@ def _of_runs(
             return pd.concat(parts, ignore_index=True)
     if not committed.exists():
         raise FileNotFoundError(
-            f"there is no finished run of a sweep {name!r} in {paths.runs().name}/, nor {kept} in "
-            f"data/reference_runs/{name}/; run its notebook first"
+            f"there is no {kept} in data/reference_runs/{name}/"
+            + f" and no finished run of that sweep in {paths.runs().name}/" * own_runs_first
+            + "; run its notebook first"
         )
     return pd.read_parquet(committed)
 

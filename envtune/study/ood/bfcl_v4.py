@@ -105,15 +105,23 @@ def drop_failed(job: Job, task: str) -> str:
     return f"{len(failed)} of {len(lines)} questions failed: {failed[0]['result']}"
 
 
+def _link(within: Path, name: str, folder: Path) -> None:
+    """Make `name` in a folder lead to another one. A server may name its model by a whole path,
+    which leads there by itself."""
+    link = within / name
+    if link.is_symlink() and not Path(name).is_absolute():
+        link.unlink()  # an earlier call may have named another folder
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder.resolve())
+
+
 def play(job: Job, task: str) -> None:
     assert job.endpoint
-    model = Path(job.endpoint.model)  # the handler asks for the model by its tokenizer's path
+    model = job.endpoint.model  # the handler asks for the model by its tokenizer's path
     for name, folder in ((model, job.checkpoint.folder), (ENCODER, job.options.embedding_model)):
         if folder:
-            link = job.folder / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)  # an earlier call may have named another folder
-            link.symlink_to(Path(folder).resolve())
+            _link(job.folder, name, Path(folder))
     environment = {
         "BFCL_PROJECT_ROOT": str(job.folder.resolve()),
         "REMOTE_OPENAI_BASE_URL": job.endpoint.url,
