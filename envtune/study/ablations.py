@@ -193,9 +193,8 @@ def figure(
     compared = against(summary, axis, names[0])
     for name, (found, _) in compared.items():
         kit.interval(gains, found[:3], names.index(name), colours[name])
-    gains.axvline(0, color="0.4", linewidth=0.8)
+    kit.points_axis(gains)
     gains.axvspan(-LEAST, LEAST, color="0.92", zorder=0)
-    gains.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
     gains.set(xlabel=f"points above\n{kit.label(names[0])}", ylim=ends.get_ylim())
     gains.set_yticks(range(len(names)), map(kit.label, names))
     for ax in (ends, gains):

@@ -42,10 +42,9 @@ def hints_at_the_end(runs: SourceRuns) -> Figure | None:
         shades = kit.colours(summary["case"])
         for i, (case, (found, _)) in enumerate(compared.items()):
             kit.interval(ax, found[:3], i, shades[case])
-        ax.axvline(0, color="0.4", linewidth=0.8)
+        kit.points_axis(ax)
         ax.set_yticks(range(len(compared)), [WITHDRAWN.get(case, case) for case in compared])
         ax.set_title(words, fontsize=8)
-        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
         ax.set(xlabel='points above\n"with hints"')
     axes[0][0].invert_yaxis()
     tables = [summary for summary, _ in known.values()]
@@ -85,9 +84,8 @@ def strong_kl(runs: SourceRuns) -> Figure | None:
     fig, [[ax]] = kit.canvas(1, 1, SIZE)
     for i, found in enumerate(gains.values()):
         kit.interval(ax, found[:3], i, kit.BLUE)
-    ax.axvline(0, color="0.4", linewidth=0.8)
+    kit.points_axis(ax)
     ax.set_yticks(range(len(gains)), gains)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
     ax.set(xlabel="points: beta 0.1\nminus beta 0", ylim=(2.5, -0.5))
     tasks = f"{tables[0]['n'].max():.0f} tasks"
     return kit.finish(fig, f"{_own(*tables)}, tested without hints on {tasks}; bars: 95%.")

@@ -210,6 +210,12 @@ def exact95(values) -> tuple[float, float]:
     return exact(int(values.sum()), len(values))
 
 
+def points_axis(ax) -> None:
+    """Differences in accuracy [0..1] read as points, with a line where there is none."""
+    ax.axvline(0, color="0.4", linewidth=0.8)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+
+
 def interval(ax, value: Sequence[float], spot: float, colour) -> None:
     """A dot with its 95% interval (mean, low, high) on a line of its own."""
     mean, low, high = value

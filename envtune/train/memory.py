@@ -74,7 +74,7 @@ def _missing(preset: Preset) -> list[str]:
             )
     wanted = {
         "bitsandbytes": (preset.four_bit, "gpu"),
-        "deepspeed": (preset.parallel == "zero3" and preset.processes > 1, "sweep"),
+        "deepspeed": (preset.zero3, "sweep"),
         **{
             package: (package in preset.report_to, "reports")
             for package in ("tensorboard", "wandb", "trackio")

@@ -32,7 +32,7 @@ from envtune.policy import rollout, sampler, vllm_engine
 from envtune.record import Ending, EpisodeRecord
 from envtune.train import launch
 from envtune.train.errors import Interrupted, JobFailed
-from envtune.train.presets import Preset
+from envtune.train.presets import EPISODE_TOKENS, Preset
 
 RETRIES = 8
 """Of a request to a server, with growing pauses (0.5 to 8 s), by the openai package."""
@@ -107,7 +107,7 @@ def play(
         temperature=temperature,
         seed=seed,
         context_tokens=preset.context_tokens,
-        completion_tokens=preset.completion_tokens or 24_576,
+        completion_tokens=preset.completion_tokens or EPISODE_TOKENS,
         message_tokens=preset.message_tokens,
         bf16=preset.bf16,
         four_bit=preset.four_bit,

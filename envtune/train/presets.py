@@ -20,6 +20,7 @@ VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
 PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
 SHARDED = ("zero3", "fsdp")
+EPISODE_TOKENS = 24_576  # the longest episode of stages 3 and 4 in the paper
 """Of these the ones that spread weights, gradients and optimiser over the processes."""
 REPORTS = ("tensorboard", "wandb", "trackio")
 UNBOUND = ("stage_steps", "keep_tokens", "report_to")
@@ -174,6 +175,16 @@ class Preset:
         """What an Episode takes from a preset."""
         fields = ("compact", "max_result_chars", "max_observation_chars")
         return {name: getattr(self, name) for name in fields}
+
+    @property
+    def spread(self) -> int:
+        """Over how many processes weights, gradients and optimiser are spread; 1: not at all."""
+        return self.processes if self.parallel in SHARDED else 1
+
+    @property
+    def zero3(self) -> bool:
+        """Whether DeepSpeed spreads the weights, and keeps float32 ones in its optimiser."""
+        return self.spread > 1 and self.parallel == "zero3"
 
     @property
     def checkpoints_kept(self) -> int:

@@ -27,7 +27,7 @@ from envtune.policy.agent.script import Habits, Script, write
 from envtune.policy.rollout import Chat, Rollout
 from envtune.train import launch
 from envtune.train.metrics import OnRow
-from envtune.train.presets import Preset
+from envtune.train.presets import EPISODE_TOKENS, Preset
 from envtune.train.runlog import (
     MetricsLog,
     checkpoint_step,
@@ -80,7 +80,7 @@ def gold_rows(task_ids: Sequence[str], tokenizer, preset: Preset) -> list[dict[s
 
     Messages have at most `preset.message_tokens`, unless a single call is longer.
     """
-    chat, budget = Chat(tokenizer), preset.completion_tokens or 24_576
+    chat, budget = Chat(tokenizer), preset.completion_tokens or EPISODE_TOKENS
 
     def message(episode: Episode) -> str:
         return gold_message(episode, chat, preset.message_tokens)

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from envtune.policy import agent
 from envtune.train import stages
-from envtune.train.presets import SHARDED, Preset
+from envtune.train.presets import Preset
 
 GIB = 2**30
 OPENING_TOKENS = 8_192
@@ -123,15 +123,6 @@ def longest_tokens(preset: Preset) -> tuple[int, int]:
     return completion + (COMPACT_OPENING_TOKENS if preset.compact else OPENING_TOKENS), completion
 
 
-def _sharded(preset: Preset) -> int:
-    """Over how many processes weights, gradients and optimiser are spread."""
-    return preset.processes if preset.parallel in SHARDED else 1
-
-
-def _zero3(preset: Preset) -> bool:
-    return preset.parallel == "zero3" and preset.processes > 1
-
-
 def _value_bytes(preset: Preset) -> tuple[int, int]:
     """Bytes of a value as computed, and as weights are kept.
 
@@ -139,14 +130,14 @@ def _value_bytes(preset: Preset) -> tuple[int, int]:
     has them in its optimiser instead.
     """
     computed = 2 if preset.bf16 else 4
-    masters = preset.bf16 and not preset.lora_rank and not _zero3(preset)
+    masters = preset.bf16 and not preset.lora_rank and not preset.zero3
     return computed, 4 if masters else computed
 
 
 def _standing(preset: Preset, shape: Shape) -> dict[str, float]:
     """Bytes on one device that are always there."""
     computed, kept = _value_bytes(preset)
-    spread, everything = _sharded(preset), shape.parameters
+    spread, everything = preset.spread, shape.parameters
     weights = everything * kept
     if preset.four_bit:  # 4.25 bits with the scales of NF4; embeddings stay as computed
         embeddings = everything - shape.block_parameters
@@ -156,7 +147,7 @@ def _standing(preset: Preset, shape: Shape) -> dict[str, float]:
     if preset.lora_rank:  # adapters, their gradients and AdamW's two moments, all in float32
         trained = shape.adapter_parameters(preset.lora_rank) * 16
     else:  # gradients as the weights; two moments, and under ZeRO-3 the float32 weights
-        trained = everything * (kept + 8 + (4 if _zero3(preset) else 0))
+        trained = everything * (kept + 8 + (4 if preset.zero3 else 0))
     # with LoRA the reference is the model without its adapters
     reference = everything * kept if preset.beta and not preset.lora_rank else 0
     gathered = min(2 * everything, GATHERED_VALUES) * computed if spread > 1 else 0
@@ -197,7 +188,7 @@ def _loss(preset: Preset, shape: Shape) -> float:
         return activations + logits
     head = min(scored, TILE[0]) * TILE[1] * computed + scored * hidden * (2 * computed + 4)
     if not preset.lora_rank:  # its gradient in float32 and as the weights; gathered if spread
-        head += shape.vocabulary * hidden * (4 + kept + (2 if _sharded(preset) > 1 else 0))
+        head += shape.vocabulary * hidden * (4 + kept + (2 if preset.spread > 1 else 0))
     return activations + head
 
 
@@ -258,7 +249,7 @@ def disk(preset: Preset, shape: Shape) -> float:
     """
     computed, kept = _value_bytes(preset)
     policy = shape.parameters * kept
-    checkpoint = shape.parameters * (14 if _zero3(preset) else kept + 8)
+    checkpoint = shape.parameters * (14 if preset.zero3 else kept + 8)
     if preset.lora_rank:  # adapters and their two moments; the policy has them merged
         adapters = shape.adapter_parameters(preset.lora_rank) * 4
         policy, checkpoint = shape.parameters * computed + adapters, 3 * adapters

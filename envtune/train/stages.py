@@ -21,7 +21,7 @@ from envtune import bfcl
 from envtune.bfcl.splits import Splits, is_base, of_tasks, scenario_of, shortest_scenarios
 from envtune.env.rewards import Reward, reward_of
 from envtune.hints import Corruption
-from envtune.train.presets import Preset
+from envtune.train.presets import EPISODE_TOKENS, Preset
 from envtune.train.transition import Transition
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -125,7 +125,7 @@ STAGES = (
         hint_rate=1.0,
         rules=True,
         prompts_per_step=32,
-        completion_tokens=24_576,
+        completion_tokens=EPISODE_TOKENS,
     ),
     Stage(
         "stage4_alignment",
@@ -134,7 +134,7 @@ STAGES = (
         hint_rate=0.0,
         rules=True,
         prompts_per_step=32,
-        completion_tokens=24_576,
+        completion_tokens=EPISODE_TOKENS,
     ),
 )
 DIRECT_GRPO = replace(STAGES[3], name="direct_grpo", reward="direct")

@@ -23,7 +23,7 @@ from envtune.train import colocated, trl_rollout
 from envtune.train.interrupt import random_states, set_random_states
 from envtune.train.launch import Job
 from envtune.train.packing import PackedGRPOTrainer
-from envtune.train.presets import SHARDED, Preset
+from envtune.train.presets import Preset
 from envtune.train.runlog import MetricsLog
 from envtune.train.stages import Stage, training_order, training_tasks, validation_tasks
 
@@ -102,8 +102,7 @@ def float32_masters(preset: Preset) -> bool:
     All weights are trained then: in pure bf16 a step of 1e-6 is lost in rounding for 98% of them.
     DeepSpeed keeps float32 masters itself, and accelerate makes them for FSDP.
     """
-    spread = preset.processes > 1 and preset.parallel in SHARDED
-    return preset.bf16 and not preset.lora_rank and not spread
+    return preset.bf16 and not preset.lora_rank and preset.spread == 1
 
 
 def adapters(preset: Preset):
