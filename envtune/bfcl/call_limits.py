@@ -102,7 +102,11 @@ def weigh(call: Call) -> int:
     """How many characters a call's arguments carry. Refused when one of BOUNDS is broken."""
     own, weight = _OWN.get(call.name), 0
     for name, value in call.arguments.items():
-        weight += _weigh(value, name, own.get(name, _ANY) if own else _ANY)
+        at_most = own.get(name, _ANY) if own else _ANY
+        if type(value) is str and len(value) <= at_most["characters"]:
+            weight += len(value)  # nearly always
+        else:
+            weight += _weigh(value, name, at_most)
     return weight
 
 

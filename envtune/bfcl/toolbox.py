@@ -94,6 +94,13 @@ def _owners(classes: tuple[str, ...]) -> dict[str, str]:
     return {name: c for c in classes for name in tasks.tool_names(c)}
 
 
+@lru_cache(maxsize=8)
+def _kept(state: tuple) -> tuple:
+    """One object for equal states of random generators, which have 625 numbers each: all
+    tasks start from one of three."""
+    return state
+
+
 def _generator(state: tuple) -> random.Random:
     generator = random.Random.__new__(random.Random)
     generator.setstate(state)
@@ -114,7 +121,7 @@ class _Pickler(pickle.Pickler):
             self.texts.append(sys.intern(value))
             return len(self.texts) - 1
         if type(value) is random.Random:
-            self.states.append(value.getstate())
+            self.states.append(_kept(value.getstate()))
             return -len(self.states)
         return None
 

@@ -216,11 +216,10 @@ def format_feedback(error: str) -> str:
 
 def tool_feedback(calls: Sequence[Call], results: Sequence[str]) -> str:
     """What the agent reads after its calls: one `name: result` line per call, in order."""
-    lines = "\n".join([f"{call.name}: {text}" for call, text in zip(calls, results, strict=True)])
+    lines = [f"{call.name}: {text}" for call, text in zip(calls, results, strict=True)]
+    text = "\n".join(["<tool_response>", *lines, "</tool_response>"])
     # half of a surrogate pair, which JSON can carry, can be neither tokenized nor written to a file
-    if not lines.isascii():
-        lines = lines.encode("utf-8", "replace").decode()
-    return f"<tool_response>\n{lines}\n</tool_response>"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def within(
