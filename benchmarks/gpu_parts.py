@@ -271,7 +271,7 @@ def curriculum(here: Here) -> None:
         here.note(rows=rows)
 
     measure(start, "untuned")
-    tokenizer = sampler.load_policy(start, bf16=False)[1]
+    tokenizer = sampler.load_tokenizer(start)
     tasks = stages.training_tasks(stages.STAGES[3], preset)
     shown = sft.warm_up_rows(tasks, tokenizer, preset, count, seed=0)
     how = {"epochs": 1, "learning_rate": 5e-4, "batch": 8, "on_row": told}

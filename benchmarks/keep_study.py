@@ -57,7 +57,8 @@ def keep(name: str) -> str:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     with (
         atomic(unfinished) as file,
-        gzip.GzipFile(file, "wb", mtime=0) as packed,
+        open(file, "wb") as out,
+        gzip.GzipFile("", "wb", fileobj=out, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         for folder in done:

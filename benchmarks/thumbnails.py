@@ -13,14 +13,14 @@ from PIL import Image
 
 from envtune import replay
 from envtune.common import paths
-from envtune.record import EpisodeRecord
+from envtune.record import COLOURS, OUTCOME_WORDS, EpisodeRecord
 from envtune.study import kit
 from envtune.train.stages import STAGES
 
 FOLDER = paths.NOTEBOOKS / "thumbnails"
 WIDTH = 320
 """Of a picture [pixels]; half of it is shown."""
-COLOURS = 48
+SHADES = 48
 SOURCES = {  # the first that is there
     "00": ("figures/learning/held_out.png",),
     "01": ("runs/data_splits/shape.png",),
@@ -30,12 +30,12 @@ SOURCES = {  # the first that is there
     "10": ("runs/evaluation/accuracy.png",),
     "11": ("runs/ood/ood.png",),
     "12": ("figures/ablations/ablation_curriculum.png", "figures/paper/figure6.png"),
-    "13": ("figures/ablations/ablation_augmentation.png", "figures/paper/figure4a.png"),
-    "14": ("figures/ablations/ablation_reward_3.png", "figures/paper/figure4b.png"),
-    "15": ("figures/ablations/kl_sweep.png",),
+    "13": ("figures/findings/hints.png",),
+    "14": ("figures/findings/signal.png",),
+    "15": ("figures/findings/kl.png",),
     "16": ("figures/ablations/hint_robustness.png",),
-    "17": ("figures/paper/figure5a.png",),
-    "18": ("figures/mechanism/curriculum.png", "figures/mechanism/ablation_augmentation.png"),
+    "17": ("figures/paper/figure7.png",),
+    "18": ("figures/findings/errors.png",),
     "19": ("figures/ablations/training_tasks.png",),
     "20": ("runs/change_one_thing/compared.png",),
 }
@@ -50,7 +50,7 @@ def located(source: str) -> Path:
 def small(picture: Image.Image, name: str) -> None:
     height = round(picture.height * WIDTH / picture.width)
     less = picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-    less.quantize(COLOURS).save(FOLDER / f"{name}.png", optimize=True)
+    less.quantize(SHADES).save(FOLDER / f"{name}.png", optimize=True)
 
 
 def drawn(fig: Figure, name: str) -> None:
@@ -63,11 +63,10 @@ def drawn(fig: Figure, name: str) -> None:
 def episode(record: EpisodeRecord) -> Figure:
     """An episode as a column of its messages: what came of each, and the verdict of a turn."""
     fig, axes = kit.canvas(1, 1, (4, 2.4))
-    shades = {-1.0: kit.BLUE, -2.0: "0.6", -3.0: "#d55e00", 1.0: "#009e73", 0.0: "0.6"}
     for i, step in enumerate(record.steps):
-        said = str(step.outcome).replace("_", " ")
+        said, kind = OUTCOME_WORDS[step.outcome]
         said += "" if step.verdict is None else f": turn {'won' if step.verdict else 'lost'}"
-        axes[0][0].barh(i, 1, color=shades[step.code])
+        axes[0][0].barh(i, 1, color=COLOURS[kind])
         axes[0][0].text(0.03, i, said, va="center", color="white", fontsize=11)
     axes[0][0].invert_yaxis()
     axes[0][0].set_axis_off()

@@ -190,14 +190,17 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
     """The records of a JSON-lines file; errors as in `read_tagged`.
 
     The lines of a run's episodes.jsonl.gz carry TAGS, and `tags` choose among them:
-    `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)`. TypeError for another tag.
+    `stage="stage2_hints"`, `kind="train"`, `step=range(20, 25)` or `[1, 20]`. TypeError for
+    another tag.
     """
     if unknown := [tag for tag in tags if tag not in TAGS]:
         raise TypeError(f"a line carries {', '.join(TAGS)}; got {', '.join(unknown)}")
 
     def wanted(line: dict) -> bool:
         return all(
-            line.get(tag) in want if isinstance(want, range) else line.get(tag) == want
+            line.get(tag) in want
+            if isinstance(want, (range, list, tuple, set))
+            else line.get(tag) == want
             for tag, want in tags.items()
         )
 
@@ -205,7 +208,7 @@ def read_records(path: Path | str, **tags) -> Iterator[EpisodeRecord]:
 
 
 _GREEN, _RED, _ORANGE, _BLUE, _GREY = "#1b7837", "#c2403c", "#b35806", "#2166ac", "#888888"
-_COLOURS = {"good": _GREEN, "said": _BLUE, "warn": _ORANGE, "bad": _RED}
+COLOURS = {"good": _GREEN, "said": _BLUE, "warn": _ORANGE, "bad": _RED}
 OUTCOME_WORDS = {
     Outcome.CALLS: ("calls", "good"),
     Outcome.CALLS_WITH_ERROR: ("calls with an error", "warn"),
@@ -246,7 +249,7 @@ def message_text(step: Step) -> str:
 def _step(step: Step, limit: int) -> list[str]:
     """One agent message and what the agent read about it, a box for each result."""
     words, kind = OUTCOME_WORDS[step.outcome]
-    parts = [_box(f"agent, {words}:\n{message_text(step)}", limit, _COLOURS[kind], indent=16)]
+    parts = [_box(f"agent, {words}:\n{message_text(step)}", limit, COLOURS[kind], indent=16)]
     if not step.results:
         return parts + ([_box(step.feedback, limit, _GREY)] if step.feedback else [])
     read = step.shown or step.results
@@ -286,7 +289,8 @@ def episode_html(record: EpisodeRecord, limit: int = 600) -> str:
         elif verdict.success:
             mark, colour = "✓ won", _GREEN
         else:
-            mark, colour = f"✗ lost: {verdict.why}", _RED
+            why = verdict.why.encode("utf-8", "replace").decode()  # half a surrogate pair
+            mark, colour = f"✗ lost: {why}", _RED
         # a bar, not the text, has the colour: it is legible on a light and on a dark page
         style = f"margin:2px 0 2px 16px;padding:3px 8px;border-left:8px double {colour}"
         parts.append(f"<div style='{style}'><b>{html.escape(mark)}</b></div>")

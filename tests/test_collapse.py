@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envtune.common import paths
-from envtune.train.collapse import KINDS, Guard, alarms
+from envtune.train.collapse import KINDS, Guard, alarms, appeared
 
 GUARD = Guard(window=4)
 HEALTHY = {
@@ -171,3 +171,16 @@ def test_any_history_gives_known_alarms_and_the_same_again(values, window):
 def test_a_guard_that_cannot_be_is_refused(changes):
     with pytest.raises(ValueError):
         replace(GUARD, **changes)
+
+
+def test_an_alarm_is_told_once_also_when_a_validation_brings_it():
+    high = {"grad_norm": 2.0}  # the gradient alone is no alarm
+    rows = history(steps=18, validations=[(4, 0.9), (14, 0.3)], **high)
+    told = [
+        (alarm.kind, alarm.step)
+        for end, row in enumerate(rows, 1)
+        if row["kind"] == "train"
+        for alarm in appeared(rows[:end], GUARD)
+    ]
+    assert told == [("gradient_explosion", 15)]
+    assert [alarm.step for alarm in alarms(rows, GUARD)] == []  # it is over

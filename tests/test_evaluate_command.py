@@ -106,6 +106,21 @@ def test_a_server_may_leave_out_token_counts():
     assert record.steps[0].message == "no"
 
 
+def test_half_a_surrogate_pair_from_a_server_is_replaced_and_the_evaluation_goes_on():
+    said = rb'{"role": "assistant", "content": "<think>\ud800</think><answer>a</answer>"}'
+    body = [b'{"choices": [{"index": 0, "message": ' + said + b"}]}"]
+    with ChatServer(body * 40) as server:
+        [record] = playing.play("m", ["multi_turn_base_3"], presets.CPU_SMOKE, engine=server.url)
+    assert record.steps[0].message == "<think>?</think><answer>a</answer>"
+
+
+def test_a_training_run_is_not_overwritten_by_an_evaluation_of_its_name(small_policy, capsys):
+    folder = paths.run_dir("trained")
+    (folder / "config.json").write_text("{}")
+    assert main(["evaluate", str(small_policy), "--name", "trained"]) == 1
+    assert "holds a training run; choose another name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
 def test_a_temperature_is_a_number_from_0(small_policy, temperature):
     with pytest.raises(ValueError, match="temperature is 0 .greedy. or above"):
@@ -213,6 +228,8 @@ def test_tasks_are_sets_files_and_limits(tmp_path):
     assert len({splits.scenario_of(t) for t in few}) == 8
     some = evaluation_run.tasks("test", 250)
     assert len(some) == 250 and len({splits.scenario_of(t) for t in some}) == 100
+    uneven = [f"synthetic_{v}_200" for v in bfcl.SPLITS] + ["synthetic_base_201"]
+    assert [len(evaluation_run._some(uneven, count)) for count in (1, 3, 4)] == [1, 3, 4]
     file = tmp_path / "ids.txt"
     file.write_text("multi_turn_base_3\nmulti_turn_base_5\nmulti_turn_base_3\n")
     assert evaluation_run.tasks(str(file)) == ("multi_turn_base_3", "multi_turn_base_5")
@@ -246,7 +263,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_sentence(
     assert words in error and error.count("\n") == 1
 
 
-def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path):
+def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path, monkeypatch):
     policy = tmp_path / "run" / "stage1_syntax" / "policy"
     policy.mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "cpu-smoke"}}')
@@ -262,6 +279,9 @@ def test_the_preset_is_that_of_the_run_that_trained_the_policy(tmp_path):
         found = evaluation_run.preset_of(str(policy))
         assert replace(found, stage_steps=trained.stage_steps) == trained
     assert evaluation_run.preset_of(str(policy), "gpu-80gb") == presets.GPU_80GB
+    monkeypatch.chdir(policy.parent)  # a hub id and a built-in name are no folders here
+    assert evaluation_run.preset_of("Qwen/Qwen2.5-7B-Instruct") == presets.PAPER
+    assert evaluation_run.preset_of("smollm2") == presets.get("smollm2")
     (tmp_path / "run" / "config.json").write_text('{"preset": {"name": "mine"}}')
     with pytest.raises(ValueError, match="no preset is named 'mine'"):
         evaluation_run.preset_of(str(policy))

@@ -95,6 +95,22 @@ def test_a_pattern_leaves_values_open_and_nothing_else(error, other):
     assert re.search(pattern_of(error), other) and not re.search(pattern_of(error), "all is well")
 
 
+def test_a_pattern_of_many_values_has_few_wildcards_which_would_search_for_minutes():
+    assert pattern_of("cat: 1 2 3 4 5 6: No such file") == "cat: .*? .*? "
+
+
+def test_held_out_episodes_are_not_mined(tmp_path, capsys):
+    from envtune.__main__ import main
+
+    told, lost = tmp_path / "episodes.jsonl", replay(CARS, [GUESS, ANSWER]).to_dict()
+    for tags in ({"kind": "eval"}, {"kind": "validation"}, {"repeat": 0}):
+        told.write_text(3 * (json.dumps(tags | lost) + "\n"))
+        assert main(["hints", "mine", str(told)]) == 0
+        assert "no failure occurs in at least 2 training episodes" in capsys.readouterr().err
+    told.write_text(3 * (json.dumps({"kind": "train"} | lost) + "\n"))
+    assert main(["hints", "mine", str(told)]) == 0 and "3  estimate" in capsys.readouterr().out
+
+
 def test_an_approved_hint_becomes_a_record_that_the_library_loads(tmp_path):
     outcome, rows, server = run(tmp_path, [draft(), verdict()])
     assert (

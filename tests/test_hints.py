@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -119,6 +120,10 @@ def test_slots_take_only_the_calls_own_values():
         ({"when": {"error": "("}}, "regular expression"),
         ({"hint": "word " * 61}, "61 words"),
         ({"extra": 1}, "exactly the fields"),
+        ({"when": None}, "when is of type dict, got None"),
+        ({"when": {"error": 404}}, "patterns as texts"),
+        ({"when": {"error": "x", "arguments": ["a"]}}, "patterns as texts"),
+        ({"hint": 5}, "hint is of type str, got 5"),
     ],
 )
 def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part):
@@ -126,6 +131,13 @@ def test_a_faulty_record_is_refused_with_file_and_reason(tmp_path, change, part)
     with pytest.raises(ValueError, match="bad.yaml") as caught:
         hints.load_hints(tmp_path)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just a text", "1"])
+def test_a_file_that_is_no_list_of_records_is_named(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match="bad.yaml"):
+        hints.load_hints(tmp_path)
 
 
 def test_a_double_id_is_refused(tmp_path):
@@ -288,3 +300,11 @@ def test_a_folder_without_a_hint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no hint"):
         hints.add_folder(tmp_path / "mistyped")
     assert not hints.added_folders()
+
+
+def test_a_value_is_read_within_one_argument_and_not_across_two():
+    truth = Call("mkdir", {"dir_name": "budget analysis"})
+    task = replace(bfcl.load_task("multi_turn_base_3"), ground_truth=((truth,),))
+    for arguments in ({"a": "budget", "b": "analysis"}, {"a": "analysis", "b": "budget"}):
+        assert hints.leak("Try budget analysis.", task, Call("mv", arguments), "no")
+    assert not hints.leak("Try budget analysis.", task, Call("mv", {"a": "budget analysis"}), "no")

@@ -170,6 +170,12 @@ def test_deepspeed_starts_on_every_machine_and_clips_as_the_preset_says(monkeypa
         ({"generations": 1}, "generations must be at least 2"),
         ({"processes": 0}, "at least 1"),
         ({"vllm_gpu_share": 1.5}, "between 0 and 1"),
+        ({"temperature": 0.0}, "temperature above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is a finite number"),
+        ({"beta": "abc"}, "beta is of type float, got 'abc'"),
+        ({"processes": True}, "processes is of type int, got True"),
+        ({"stage_steps": 5}, "stage_steps is of type tuple"),
+        ({"guard": "warn"}, "guard is of type Guard"),
     ],
 )
 def test_combinations_that_work_nowhere_are_refused_when_they_are_made(changes, part):
@@ -182,6 +188,9 @@ def test_the_command_checks_a_preset_with_changes(capsys):
     assert main(["check", "gpu-24gb"]) == (0 if memory.torch.cuda.is_available() else 1)
     assert main(["check", "cpu-tiny", "-p", "generations", "1"]) == 1
     assert "generations must be at least 2" in capsys.readouterr().err
+    for rate in ("1e-5", "1.0e-5", "2E-3"):  # to YAML 1.1 the first is a text
+        given = ["-p", "learning_rate", rate]
+        assert main(["check", "cpu-tiny", *given]) == 0
 
 
 def test_a_notebooks_choices_change_the_preset_and_unknown_ones_are_refused():

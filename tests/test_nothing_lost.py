@@ -182,6 +182,17 @@ def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     assert json.loads(file.read_text()) == {"a": 1}
 
 
+def test_two_writers_of_one_file_do_not_write_into_each_other(tmp_path):
+    file = tmp_path / "table"
+    with files.atomic(file) as one:
+        one.write_text("first, be")
+        with files.atomic(file) as other:
+            other.write_text("second")
+        assert file.read_text() == "second"
+        one.write_text("first")
+    assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]
+
+
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     synced = []
 

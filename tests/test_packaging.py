@@ -43,12 +43,13 @@ def test_the_gpu_extra_is_what_needs_cuda():
     assert {"vllm", "bitsandbytes"} == set(pins(EXTRAS["gpu"]))
 
 
-def test_the_conda_environment_installs_all_extras_under_the_constraints():
+def test_the_conda_environment_installs_all_extras_but_openenv_under_the_constraints():
     environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
     [pip] = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert "python=3.12" in environment["dependencies"] and "-c constraints.txt" in pip
     [own] = [line for line in pip if line.startswith("-e .[")]
-    assert set(re.search(r"\[(.*)\]", own).group(1).split(",")) == set(EXTRAS)
+    # openenv's fastmcp and vLLM ask for different versions of mcp
+    assert set(re.search(r"\[(.*)\]", own).group(1).split(",")) == set(EXTRAS) - {"openenv"}
     low, high = re.findall(r"3\.(\d+)", PROJECT["requires-python"])
     assert int(low) <= 12 < int(high)
 

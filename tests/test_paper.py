@@ -51,9 +51,11 @@ def made_up(accuracy, **more):
             for step in range(9):
                 curves.append(
                     {
+                        "run": f"s.{value}-{seed}",
                         "stage": "s",
                         "step": step,
                         "at": step,
+                        "episodes": 40,
                         "kind": "validation" if step % 4 == 0 else "train",
                         axis: value,
                         "seed": seed,
@@ -389,7 +391,10 @@ def test_the_ablation_figure_and_its_text_agree_with_the_summary():
     text = ablations.ranking_text(summary, "case")
     assert text.startswith("- **beta 0**: 0.300 [")
     assert "against beta 0 +30.0 points [" in text
-    assert "Apart from beta 0 also after Holm's correction: beta 0.1 (+30.0)." in text
+    assert (
+        "Apart from beta 0 after Holm's correction over all 1 comparisons here: beta 0.1 (+30.0)."
+        in text
+    )
     summary.loc[0, "state"] = "failed"
     assert "Missing runs: s.beta 0-0" in ablations.ranking_text(summary, "case")
 

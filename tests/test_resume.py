@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from conftest import SMALL, lines, same
 
+from envtune import hints
 from envtune.common import files, paths
 from envtune.train import grpo, interrupt, metrics, runconfig, runlog, trl_rollout
 from envtune.train.errors import Interrupted
@@ -247,6 +248,21 @@ def test_a_refusal_names_what_differs_with_both_values(whole, small_policy):
         ValueError, match="stage1_syntax with other settings: reward_scale was 1.0, now 2.0"
     ):
         grpo.train_stage(replace(STAGES[0], reward_scale=2.0), PRESET, 4, small_policy, whole, 0)
+
+
+def test_another_hint_library_is_refused_where_hints_are_shown(small_policy, tmp_path, monkeypatch):
+    def begin(folder, stage):
+        runconfig.register(folder, stage, SMALL, 1, small_policy, 0)
+        folder.joinpath(stage.name).mkdir(exist_ok=True)
+        row = {"stage": stage.name, "step": 1, "kind": "train"}
+        folder.joinpath("metrics.jsonl").write_text(json.dumps(row))
+
+    for stage in STAGES[:2]:
+        begin(tmp_path / stage.name, stage)
+    monkeypatch.setattr(hints, "library_digest", lambda: "another")
+    begin(tmp_path / STAGES[0].name, STAGES[0])
+    with pytest.raises(ValueError, match="hint_library was"):
+        begin(tmp_path / STAGES[1].name, STAGES[1])
 
 
 def test_a_place_is_kept_as_another_checkout_finds_it(tmp_path, monkeypatch):

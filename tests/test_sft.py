@@ -119,11 +119,12 @@ def test_training_lowers_the_loss_logs_every_step_and_is_not_done_twice(
     )
     losses = [row["loss"] for row in files.read_lines(tmp_path / "metrics.jsonl")]
     assert len(losses) == 12 and losses[-1] < losses[0] and (policy / "model.safetensors").exists()
-    again = []
-    assert (
-        sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, on_row=again.append) == policy
-        and not again
-    )
+    same = {"epochs": 6, "learning_rate": 3e-3, "batch": 2, "on_row": told.append}
+    told.clear()
+    assert sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, **same) == policy and not told
+    for changed in ({"epochs": 7}, {"learning_rate": 1e-3}):
+        with pytest.raises(ValueError, match=f"other settings .{[*changed][0]} was"):
+            sft.train(rows, SMALL, small_policy, tmp_path, "sft", 0, **{**same, **changed})
 
 
 def test_adapters_are_merged_and_kept_beside_the_policy(small_policy, tokenizer, tmp_path):

@@ -106,6 +106,7 @@ def test_lora_in_bf16_trains_and_leaves_its_base_as_it_was(tmp_path, capsys):
     from peft import PeftModel
 
     from envtune.policy import sampler
+    from envtune.train import lora
 
     preset = replace(TINY, bf16=True, lora_rank=8)
     policy = grpo.train_stage(stages.STAGES[0], preset, 2, agent.FOLDER, tmp_path / "run", 0)
@@ -116,7 +117,7 @@ def test_lora_in_bf16_trains_and_leaves_its_base_as_it_was(tmp_path, capsys):
         print(f"\nlog-probabilities, bf16 LoRA: at most {worst:.1e} apart, {mean:.1e} in the mean")
     assert worst < 0.5 and mean < 0.05
     base, _ = sampler.load_policy(agent.FOLDER, True)
-    merged = PeftModel.from_pretrained(base, policy.parent / "adapters").merge_and_unload()
+    merged = lora.merged(PeftModel.from_pretrained(base, policy.parent / "adapters"))
     saved = sampler.load_policy(policy, True)[0].state_dict()
     assert all(torch.equal(saved[name], value) for name, value in merged.state_dict().items())
 

@@ -22,6 +22,7 @@ from envtune.train import (
     errors,
     grpo,
     launch,
+    lora,
     playing,
     presets,
     stages,
@@ -40,6 +41,11 @@ def job(tmp_path, text: str, on_row=lambda row: None, **how) -> launch.Ended:
     script = tmp_path / "job.py"
     script.write_text("import json, os, signal, subprocess, sys, time\n" + text)
     return launch.run_job([sys.executable, "-u", str(script)], on_row, {}, **how)
+
+
+def test_what_a_job_prints_goes_where_it_is_sent(tmp_path, capsys):
+    job(tmp_path, "print('WARNING')", out=sys.stderr)
+    assert capsys.readouterr() == ("", "WARNING\n")
 
 
 def alive(pid: int) -> bool:
@@ -393,19 +399,29 @@ def test_a_hundred_pushes_of_lora_weights_leave_the_base_as_it_was(small_policy)
     model = adapted(small_policy)
     before = {name: value.clone() for name, value in model.named_parameters()}
     for _ in range(100):
-        pushed = dict(colocated.merged_weights(model))
+        pushed = dict(lora.merged_weights(model))
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
     # what is pushed is what the hand-over saves
-    merged = adapted(small_policy).merge_and_unload()
-    expected = dict(merged.named_parameters())
+    expected = dict(lora.merged(adapted(small_policy)).named_parameters())
     assert pushed.keys() == expected.keys()
     assert all(torch.equal(pushed[name], value) for name, value in expected.items())
     start = dict(sampler.load_policy(small_policy, True)[0].named_parameters())
     assert any(not torch.equal(pushed[name], value) for name, value in start.items())
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_changes_below_the_last_digit_of_bf16_arrive_in_the_mean(sign):
+    weight = sign * torch.full((64, 256), 0.02).bfloat16().float()
+    assert torch.equal(lora.rounded(weight, torch.bfloat16, "a").float(), weight)
+    change = torch.linspace(-1e-5, 1e-5, 256).expand(64, 256)  # the last digit is 1.2e-4
+    assert torch.equal((weight + change).bfloat16().float(), weight)
+    arrived = lora.rounded(weight + change, torch.bfloat16, "a").float() - weight
+    assert float((arrived * change).sum() / (change * change).sum()) == pytest.approx(1, abs=0.25)
+    assert torch.equal(lora.rounded(weight + change, torch.float32, "a"), weight + change)
+
+
 def test_trls_merging_in_place_would_not(small_policy):
-    """Why merged_weights exists; when this fails, TRL's and PEFT's own way has become exact."""
+    """Why lora.merged_weights exists; when this fails, TRL's and PEFT's way is exact."""
     model = adapted(small_policy)
     before = {name: value.clone() for name, value in model.named_parameters()}
     for _ in range(100):

@@ -12,10 +12,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 @contextlib.contextmanager
@@ -28,8 +30,14 @@ def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
     durable: the result is on the disk before it is moved (1 to 8 ms a file). Without it, a power
         loss may leave an empty file under the new name; a kill never does.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    yield unfinished
+    # a name for each writer: two of one file would write into each other's
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex[:8]}.unfinished")
+    try:
+        yield unfinished
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        raise
     if durable:
         for file in unfinished.rglob("*") if unfinished.is_dir() else [unfinished]:
             if file.is_file():
@@ -139,6 +147,8 @@ def load_metrics(run_dir: Path, kinds: Sequence[str] = ()):
             f"{file} does not exist: train the run first (notebooks 00 or 04-07 write it)"
         )
     data = pd.DataFrame(row for row in read_lines(file) if not kinds or row["kind"] in kinds)
+    if data.empty:
+        raise ValueError(f"{file} has no row {f'of {kinds} ' if kinds else ''}yet")
     stages, before = [], 0
     for _, rows in data.groupby("stage", sort=False):
         stages.append(rows.assign(at=before + rows["step"]))

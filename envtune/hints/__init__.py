@@ -14,6 +14,7 @@ from envtune.hints.library import (
     added,
     added_folders,
     augment,
+    library_digest,
     load_hints,
     match,
 )

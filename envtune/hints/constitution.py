@@ -57,14 +57,14 @@ def leak(text: str, task: Task, call: Call, result: str) -> str:
     That is a complete call, or a value that the agent neither wrote nor just read. Values of one
     or two characters are too common to count.
     """
-    seen = f"{' '.join(values_in(call.arguments))} {result}"
+    seen = (*values_in(call.arguments), result)
     for truth in (c for turn in task.ground_truth for c in turn):
         if f"{truth.name}(" in text:
             return f"{truth.name}(…)"
         for value in values_in(list(truth.arguments.values())):
             if (
                 len(value) > 2
-                and value not in seen
+                and not any(value in text_seen for text_seen in seen)
                 and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)
             ):
                 return value

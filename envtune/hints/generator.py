@@ -1,6 +1,6 @@
 """Generator and Judge: one language model writes hints for vague errors, another judges them.
 
-    >>> failures = mine(read_records(episodes))
+    >>> failures = mine(read_records(episodes, kind="train"))
     >>> results = generate(failures, Endpoint.from_environment(), Path("runs/hints"), library)
 
 (Paper section 3.3.) Each failure gets at most three attempts; the Judge's suggestions, or what
@@ -29,7 +29,7 @@ import yaml
 
 from envtune import bfcl
 from envtune.common import progress
-from envtune.common.files import read_lines
+from envtune.common.files import atomic, read_lines
 from envtune.hints import constitution
 from envtune.hints.library import CATEGORIES, TYPES, Category, Type, load_hints
 from envtune.hints.mining import Failure
@@ -317,10 +317,11 @@ def _finished(log: Path) -> tuple[set[str], list[dict]]:
 def _keep(record: dict, folder: Path) -> None:
     """Append a record to generated_<class>.yaml, unless a record with its id is there already."""
     path = folder / f"generated_{record['class']}.yaml"
-    known = {r["id"] for r in yaml.safe_load(path.read_text()) or ()} if path.exists() else set()
-    if record["id"] not in known:
-        with open(path, "a", encoding="utf-8") as out:
-            out.write(yaml.safe_dump([record], sort_keys=False, allow_unicode=True, width=120))
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if record["id"] not in {known["id"] for known in yaml.safe_load(before) or ()}:
+        added = yaml.safe_dump([record], sort_keys=False, allow_unicode=True, width=120)
+        with atomic(path) as unfinished:  # half a record would make the library unreadable
+            unfinished.write_text(before + added, encoding="utf-8")
 
 
 def generate(

@@ -46,6 +46,8 @@ Category = Literal[
 ]
 Type = Literal["clarify_constraint", "suggest_prerequisite", "explain_dependency", "correct_format"]
 CATEGORIES, TYPES = get_args(Category), get_args(Type)
+SEARCHED_CHARS = 5_000
+"""Of an error: a model decides how long it gets, and a pattern may take the square of it."""
 _NO_RECORDS = {"clear.yaml", "unjudged.yaml"}  # what coverage.py and corruption.py read
 _FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
 _CONDITIONS = {"error", "any_argument", "of", "arguments"}
@@ -69,7 +71,9 @@ class Hint:
 
     def matches(self, call: Call, error: str) -> bool:
         """Whether this record speaks about a call (of its class) and the error text it got."""
-        if (self.tools and call.name not in self.tools) or not self.error.search(error):
+        if self.tools and call.name not in self.tools:
+            return False
+        if not self.error.search(error[:SEARCHED_CHARS]):
             return False
         values = [str(v) for k, v in call.arguments.items() if not self.of or k in self.of]
         if self.any_argument and not any(self.any_argument.search(v) for v in values):
@@ -93,7 +97,11 @@ def _hint(record: dict, where: str) -> Hint:
     name = f"{where}: hint {record.get('id', '?')!r}" if isinstance(record, dict) else where
     if not isinstance(record, dict) or set(record) != _FIELDS:
         raise ValueError(f"{name}: a record has exactly the fields {', '.join(sorted(_FIELDS))}")
-    when = record["when"]
+    when, texts = record["when"], {"dict": dict, "str": str, "list": list}
+    kinds = {"id": "str", "class": "str", "tools": "list", "when": "dict", "hint": "str"}
+    for field, kind in (kinds | {"provenance": "dict"}).items():
+        if not isinstance(record[field], texts[kind]):
+            raise ValueError(f"{name}: {field} is of type {kind}, got {record[field]!r:.60}")
     if not set(when) <= _CONDITIONS or "error" not in when:
         raise ValueError(
             f"{name}: `when` needs `error` and may have any_argument, of and arguments; "
@@ -131,6 +139,8 @@ def _hint(record: dict, where: str) -> Hint:
         raise ValueError(
             f"{name}: {error.pattern!r} is not a regular expression: {error}"
         ) from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{name}: `when` holds patterns as texts: {error}") from None
 
 
 _LIBRARY = paths.DATA / "hints"
@@ -148,8 +158,7 @@ def add_folder(folder: Path | str) -> None:
     folder, before = Path(folder).resolve(), _ADDED.copy()
     _ADDED.pop(folder, None)  # one that was added before is read anew and goes to the front
     try:
-        digest = sha256(b"".join(file.read_bytes() for file in _files(folder))).hexdigest()
-        _ADDED[folder] = tuple(_records(folder)), digest[:12]
+        _ADDED[folder] = tuple(_records(folder)), _digest(folder)
         if not _ADDED[folder][0]:
             raise ValueError(
                 f"{folder} has no hint: a .yaml file with a list of records is expected"
@@ -187,12 +196,28 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.yaml")) if path.name not in _NO_RECORDS]
 
 
+def _read(path: Path) -> list:
+    """ValueError for a file that is no list of YAML."""
+    try:
+        records = yaml.safe_load(path.read_text()) or []
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: expected a list of records, got {records!r:.60}")
+    return records
+
+
+def _digest(folder: Path) -> str:
+    return sha256(b"".join(file.read_bytes() for file in _files(folder))).hexdigest()[:12]
+
+
+def library_digest() -> str:
+    """What the records of data/hints hold."""
+    return _digest(_LIBRARY)
+
+
 def _records(folder: Path) -> list[Hint]:
-    records = [
-        _hint(record, path.name)
-        for path in _files(folder)
-        for record in yaml.safe_load(path.read_text()) or ()
-    ]
+    records = [_hint(record, path.name) for path in _files(folder) for record in _read(path)]
     return sorted(
         records, key=lambda hint: (hint.class_name == "*", hint.provenance.get("made_by") != "hand")
     )

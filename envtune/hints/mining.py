@@ -1,7 +1,10 @@
 """What keeps going wrong in the episodes of runs, clustered by tool and error.
 
-    >>> failures = mine(read_records("runs/quickstart/episodes.jsonl.gz"))
+    >>> failures = mine(read_records("runs/quickstart/episodes.jsonl.gz", kind="train"))
     >>> failures[0].tool, failures[0].count, failures[0].error
+
+kind="train", because a run's file also has its validations, which play held-out tasks: a hint that
+was made for these would leak into training what tests it.
 
 Only tasks without a complete success count, and only errors that were shown without a hint.
 """
@@ -16,6 +19,8 @@ from envtune.bfcl import Call
 from envtune.record import EpisodeRecord
 
 TRAJECTORY_CHARS = 2_000
+WILDCARDS = 2
+"""In a mined pattern. With more, a text that a model provoked can take minutes not to match."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,14 @@ class Failure:
 
 
 def pattern_of(error: str) -> str:
-    """A regular expression for an error, with wildcards for quoted texts, numbers and paths."""
+    """A regular expression for an error, with wildcards for quoted texts, numbers and paths.
+
+    What follows the last of WILDCARDS and its text is left out.
+    """
     parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
     return "".join(
         ".*?" if number % 2 else re.escape(part).replace("\\ ", " ")
-        for number, part in enumerate(parts)
+        for number, part in enumerate(parts[: 2 * WILDCARDS + 1])
     )
 
 
@@ -71,11 +79,15 @@ def mine(records: Iterable[EpisodeRecord], at_least: int = 2) -> list[Failure]:
 
 
 def _failures(record: EpisodeRecord) -> Iterable[Failure]:
-    task = bfcl.load_task(record.task_id)
+    try:
+        task = bfcl.load_task(record.task_id)
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]}. Tasks of your own are added first") from None
     owner = {name: c for c in task.classes for name in bfcl.tool_names(c)}
     for number, step in enumerate(record.steps):
         for call, result, hint in zip(step.calls, step.results, step.hints, strict=False):
-            error = hints.is_error(result)
+            # half of a surrogate pair, which JSON can carry, can be neither printed nor sent
+            error = hints.is_error(result).encode("utf-8", "replace").decode()
             if error and hint is None and call.name in owner:
                 before = [s for s in record.steps[: number + 1] if s.turn == step.turn]
                 story = "\n".join(f"agent: {s.message}\nenvironment: {s.feedback}" for s in before)

@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,14 @@ NF4 = {
 """The 4-bit weights of QLoRA, as bitsandbytes takes them."""
 
 
+def load_tokenizer(policy: Path | str):
+    """The tokenizer of a folder or hub id, with a padding token."""
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    if tokenizer.pad_token is None:  # Llama's
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: str | None = None):
     """Model and tokenizer of a folder or hub id, on `device` (None: where transformers puts it)."""
     logging.disable_progress_bar()  # one per load and save would hide the run's own
@@ -45,10 +54,18 @@ def load_policy(policy: Path | str, bf16: bool, four_bit: bool = False, device: 
         layer.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
     if device and not four_bit:
         model = model.to(device)  # pyright: ignore[reportArgumentType]  # its decorator hides self
-    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer = load_tokenizer(policy)
     ends = end_ids(model.generation_config, tokenizer)
     model.generation_config = plain_generation(ends, tokenizer.pad_token_id)
     return model, tokenizer
+
+
+def free_gpu() -> None:
+    """Give back the GPU memory of models that nothing uses any more: what this process keeps for
+    later, another one (vLLM's) cannot get."""
+    gc.collect()  # trainers refer to themselves
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def end_ids(generation: GenerationConfig, tokenizer) -> tuple[int, ...]:

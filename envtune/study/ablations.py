@@ -47,7 +47,7 @@ def load_sweep(name: str, run_first: bool = True) -> tuple[pd.DataFrame, pd.Data
 
 
 PARTS = ("all", "doing", "asking")
-"""The test tasks: all, those in which nothing is missing at the end, those without a value."""
+"""The test tasks: all, those of the other three variants, those with a missing parameter."""
 
 
 def _counts(text: str) -> dict[str, tuple[int, int]]:
@@ -218,9 +218,9 @@ def _apart(reference, compared: dict[Any, tuple[Difference, float]]) -> str:
     """Which values differ from the reference after Holm's correction, as a sentence."""
     shown = {value: found for value, (found, p) in compared.items() if p < 0.05}
     said = ", ".join(f"{value} ({100 * found.mean:+.1f})" for value, found in shown.items())
-    if said:
-        return f"Apart from {reference} also after Holm's correction: {said}."
-    return f"None is apart from {reference} after Holm's correction."
+    corrected = f"Holm's correction over all {len(compared)} comparisons here"
+    shown = f"Apart from {reference} after {corrected}: {said}." if said else ""
+    return shown or f"None is apart from {reference} after {corrected}."
 
 
 def ranking_text(summary: pd.DataFrame, axis: str) -> str:

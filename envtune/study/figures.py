@@ -157,7 +157,7 @@ def held_out_curves(table: pd.DataFrame, source: str) -> Figure:
         side = {"ha": "left", "xytext": (6, 6)} if i else {"ha": "right", "xytext": (-6, 6)}
         for place, value in means.iloc[[0, -1]].items():
             words = {"textcoords": "offset points", "fontsize": 8, "color": colour, **side}
-            ax.annotate(f"{100 * value:.0f}", (place, value), **words)
+            ax.annotate(f"{100 * value:.1f}", (place, value), **words)
     stages = [f"after\n{kit.STAGE_LABELS.get(name, name)}" for name in names[1:]]
     ax.set_xticks(range(len(names)), ["before\ntraining", *stages])
     ax.yaxis.set_major_formatter(PercentFormatter(1))

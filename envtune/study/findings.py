@@ -27,12 +27,12 @@ def draw(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]:
 
 def _own(*tables: pd.DataFrame) -> str:
     seeds = sorted({len(set(table["seed"])) for table in tables})
-    return f"Own runs, {' and '.join(map(str, seeds))} seeds"
+    return f"tiny-agent (no evidence about large models), {' and '.join(map(str, seeds))} seeds"
 
 
 def hints_at_the_end(runs: SourceRuns) -> Figure | None:
     """What accuracy gains when hints are left out or withdrawn, for both agents."""
-    names = {"the agent": runs.augmentation, "the deaf agent": f"{runs.augmentation}_deaf"}
+    names = {"tiny-agent": runs.augmentation, "tiny-agent-deaf": f"{runs.augmentation}_deaf"}
     known = {words: found for words, name in names.items() if (found := finished_sweep(name, runs))}
     if not known:
         return None

@@ -69,9 +69,9 @@ def declared_parameters(notebook: Path) -> dict[str, Parameter]:
         raise ValueError(f"{notebook} is not a notebook; give a file that ends in .ipynb")
     try:
         cells = json.loads(notebook.read_text())["cells"]
-    except (ValueError, KeyError) as error:
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{notebook} is not a readable notebook: {error!r}") from None
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if not tagged:
         raise ValueError(f"{notebook} has no cell tagged `parameters`")
     return _parameters("".join(tagged[0]["source"]))

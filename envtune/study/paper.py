@@ -30,11 +30,18 @@ from envtune.study.source_runs import (
 
 
 def _own_curves(
-    found: tuple[pd.DataFrame, pd.DataFrame] | None, runs: SourceRuns, book: int, more: str = ""
+    found: tuple[pd.DataFrame, pd.DataFrame] | None, runs: SourceRuns, book: int, panels: int = 1
 ) -> str:
-    """Where a sweep's curves come from, or which notebook would make them."""
-    bands = f"{more}Bands: least to largest seed."
-    return f"{runs_text(found[0], runs)} {bands}" if found else no_runs(f"notebook {book}")
+    """Where a sweep's curves come from, or which notebook would make them. `panels`: over how many
+    of them the validation tasks are spread."""
+    if not found:
+        return no_runs(f"notebook {book}")
+    played = found[1].loc[found[1]["kind"] == "validation", "episodes"].max() / panels
+    spread = " in each panel" if panels > 1 else ""
+    return (
+        f"{runs_text(found[0], runs)} Accuracy curves: validation on {played:.0f} other tasks"
+        f"{spread}, one sampled episode each. Bands: least to largest seed."
+    )
 
 
 def method_bars(results: Mapping[str, pd.DataFrame], source: str) -> Figure:
@@ -88,7 +95,7 @@ def _curves(
     return kit.finish(fig, text)
 
 
-DIGITISED = "Paper: digitised, Qwen2.5-7B-Instruct, one run smoothed by its authors"
+DIGITISED = "Paper: digitised, Qwen2.5-7B-Instruct, by its look one smoothed run"
 HINTS = {"with_augmentation": "with hints", "without_augmentation": "without hints"}
 
 
@@ -108,7 +115,7 @@ def _four_splits(
         f"{DIGITISED}; a gap could not be read off the image. {cases[0].capitalize()} ends above "
         f"{cases[1]} on {above} of {len(SPLITS)} splits.\n"
     )
-    text += _own_curves(found, runs, notebook, "One sampled episode per task. ")
+    text += _own_curves(found, runs, notebook, len(SPLITS))
     text += reading(found, *cases)
     labels = {split: kit.SPLIT_LABELS[split].replace("\n", " ") for split in SPLITS}
     heads = [f"{label}\nthe paper, stage {stages[split]}" for split, label in labels.items()]

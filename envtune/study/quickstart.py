@@ -21,8 +21,8 @@ def sentences(run_dir: Path) -> list[str]:
     ValueError for a folder without a finished quickstart.
     """
     summary = read_json(run_dir / "summary.json")
-    if summary is None:
-        raise ValueError(f"{run_dir} holds no finished quickstart: it has no summary.json")
+    if "held_out" not in (summary or {}):
+        raise ValueError(f"{run_dir} holds no finished quickstart: no summary.json of one is there")
     held_out, stages = summary["held_out"], summary["stages"]
     n, before, after = (held_out[name] for name in ("n", "before", "after"))
     start, end = (

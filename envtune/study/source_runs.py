@@ -79,7 +79,7 @@ def published_table(name: str, **only: str) -> pd.DataFrame:
 def runs_text(summary: pd.DataFrame, runs: SourceRuns) -> str:
     return (
         f"Own runs: {runs.model}; {summary['run'].nunique()} runs, "
-        f"{ablations.seeds_of(summary)}, n = {int(summary['n'].iloc[0])} tasks per seed, "
+        f"{ablations.seeds_of(summary)}, n = {int(summary['n'].iloc[0])} test tasks per seed, "
         "BFCL's checker."
     )
 

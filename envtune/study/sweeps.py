@@ -68,6 +68,8 @@ def plan(book: Path, name: str, choices: Sequence[dict], fixed: dict | None = No
         raise ValueError("run_name is set by the sweep, one for each point; leave it out")
     points = []
     for choice in choices:
+        if not isinstance(choice, dict):
+            raise ValueError(f"a point is a mapping of parameters to values, got {choice!r:.100}")
         given = {key: value for key, value in choice.items() if key != "case" or "case" in declared}
         point = f"{name}.{_slug(choice, choice['case'] if given != choice else None)}"
         parameters = {**fixed, **given, "run_name": point}

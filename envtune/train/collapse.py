@@ -163,3 +163,14 @@ def alarms(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> li
         }
     step = train[-1]["step"]
     return [Alarm(kind, step, sentence) for kind in KINDS if (sentence := why.get(kind))]
+
+
+def appeared(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> list[Alarm]:
+    """Those of `alarms` that were not there at the training step before, so each is told once."""
+    found = alarms(rows, guard, reward_max)
+    steps = [number for number, row in enumerate(rows) if row["kind"] == "train"]
+    if not found or len(steps) < 2:
+        return found
+    # without a validation in between, at which nobody looked: it may be what shows the sign
+    before = {alarm.kind for alarm in alarms(rows[: steps[-2] + 1], guard, reward_max)}
+    return [alarm for alarm in found if alarm.kind not in before]

@@ -3,7 +3,7 @@
 TRL merges adapters into the base weights before it pushes them to vLLM, and subtracts them again
 afterwards. In bf16 that rounds (trl#6688): after 120 pushes a quarter of the base weights had
 changed, which moves the KL reference and makes the saved policy another one than the trained. Here
-the sum is made beside the weights, which stay as they are bit by bit.
+the sum is made beside the weights, which stay as they are bit by bit (lora.py).
 
 TRL 1.16: trl.generation.vllm_generation.VLLMGeneration, made by GRPOTrainer.__init__.
 """
@@ -17,33 +17,11 @@ import torch
 from trl.generation.vllm_generation import VLLMGeneration
 
 from envtune.policy import vllm_engine
+from envtune.train.lora import merged_weights
 
 # as modules whose names are replaced for a moment below
 _generation: Any = importlib.import_module("trl.generation.vllm_generation")
 _trainer: Any = importlib.import_module("trl.trainer.grpo_trainer")
-
-
-def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, weight) of a PEFT model as if its LoRA adapters were merged, in the base's precision.
-
-    Names are those of the model without adapters.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    adapted: dict[str, Any] = {
-        f"{name}.base_layer.weight": module
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer)
-    }
-    for name, weight in model.named_parameters():
-        if model.prefix in name:
-            continue
-        value = weight.data
-        if module := adapted.get(name):
-            for adapter in module.active_adapters:
-                value = value + module.get_delta_weight(adapter)
-        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        yield plain, value.to(weight.dtype)
 
 
 class Generation(VLLMGeneration):

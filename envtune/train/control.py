@@ -41,18 +41,14 @@ class StageControl(TrainerCallback):
             self._transition(state.global_step, control)
 
     def _guard(self, control) -> None:
-        rows = self.log.rows
-        found = collapse.alarms(rows, self.guard, self.reward_max)
-        before = collapse.alarms(rows[:-1], self.guard, self.reward_max) if found else []
-        for alarm in found:
-            if alarm.kind not in {earlier.kind for earlier in before}:  # reported once
-                values = {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action}
-                self.log.write(alarm.step, "alarm", values)
-                warnings.warn(
-                    f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: "
-                    f"{alarm.why}",
-                    stacklevel=2,
-                )
+        found = collapse.alarms(self.log.rows, self.guard, self.reward_max)
+        for alarm in collapse.appeared(self.log.rows, self.guard, self.reward_max):
+            values = {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action}
+            self.log.write(alarm.step, "alarm", values)
+            warnings.warn(
+                f"collapse guard, {self.log.stage}, step {alarm.step}: {alarm.kind}: {alarm.why}",
+                stacklevel=2,
+            )
         if found and self.guard.action in ("stop", "rollback"):
             self.alarm = found[0]
             control.should_training_stop = True

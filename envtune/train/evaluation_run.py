@@ -25,7 +25,7 @@ from envtune.common.files import atomic, fingerprint, read_json, write_json
 from envtune.env import failures
 from envtune.policy import agent, sampler, smollm2
 from envtune.record import EpisodeRecord
-from envtune.train import evaluation, playing, presets, runconfig
+from envtune.train import evaluation, lora, playing, presets, runconfig
 from envtune.train.presets import Preset
 from envtune.train.runlog import versions
 
@@ -74,6 +74,8 @@ def _some(ids: Sequence[str], count: int) -> tuple[str, ...]:
     chosen = {task for tasks in rounds[:whole] for task in tasks}
     if rest:
         chosen |= {rounds[whole][i * len(scenarios) // rest] for i in range(rest)}
+    # scenarios of which fewer variants are there leave room for others
+    chosen |= set([task for task in ids if task not in chosen][: count - len(chosen)])
     return tuple(task for task in ids if task in chosen)
 
 
@@ -82,10 +84,11 @@ def preset_of(policy: str, name: str = "") -> Preset:
 
     Any other model is played as in the paper, on one device.
     """
-    place = Path(policy).resolve()
-    for folder in () if name else place.parents:
-        if found := runconfig.preset_of(folder):
-            return found
+    place = Path(policy).expanduser().resolve()
+    named = policy in agent.FOLDERS or policy == "smollm2"
+    of_a_run = not name and not named and place.is_dir() and len(place.parents) > 1
+    if of_a_run and (found := runconfig.preset_of(place.parents[1])):  # RUN/stage/policy
+        return found
     tiny = policy in agent.FOLDERS or place in agent.FOLDERS.values()
     own = "cpu-tiny" if tiny else policy if policy == "smollm2" else "paper-8x80gb"
     return presets.get(name or own)
@@ -138,9 +141,10 @@ def _merged(adapter: Path, out: Path, preset: Preset) -> Path:
     if (adapter / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f"{out.name}.*.unfinished"):  # by a kill, gigabytes each
+        shutil.rmtree(left, ignore_errors=True)
     with atomic(out) as unfinished:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(unfinished)
+        lora.merged(PeftModel.from_pretrained(model, adapter)).save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         write_json(unfinished / "merged_from.json", origin)
     return out
@@ -175,6 +179,8 @@ def run(
             f"{repeats} repeats at temperature 0 are {repeats} times the same; give a temperature"
         )
     folder = paths.run_dir(name)
+    if (folder / "config.json").exists() or (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} holds a training run; choose another name for the evaluation")
     plays = resolve(policy, folder, preset, engine)
     on_vllm = engine == "vllm" or (not engine and preset.use_vllm)
     if on_vllm and not importlib.util.find_spec("vllm"):

@@ -14,20 +14,18 @@ last complete checkpoint. With more steps a finished stage goes on from the chec
 step.
 """
 
-import gc
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import set_seed
 
 from envtune.common import progress
 from envtune.common.files import read_json, write_json
-from envtune.policy import agent, smollm2
+from envtune.policy import agent, sampler, smollm2
 from envtune.train import collapse, launch, runconfig, trl_trainer
 from envtune.train.control import StageControl
 from envtune.train.errors import Collapsed, Interrupted, RolledBack
@@ -179,10 +177,11 @@ def _where_it_goes_on(job: Job) -> str:
 def _train(job: Job, log: MetricsLog) -> None:
     """Train a stage, with rollbacks, to its end, and remove all checkpoints but the last."""
     guard, rollbacks = job.preset.guard, read_json(job.out / "rollbacks.json", [])
-    while alarm := _attempt(job, log, rollbacks):
-        gc.collect()  # the ended trainer's model
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    while True:
+        alarm = _attempt(job, log, rollbacks)
+        sampler.free_gpu()  # the ended trainer's
+        if not alarm:
+            break
         if guard.action == "stop" or len(rollbacks) == guard.max_rollbacks:
             tried = f", after {len(rollbacks)} rollbacks" if rollbacks else ""
             raise Collapsed(

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from envtune import bfcl, hints
 from envtune.common import paths, progress
@@ -120,7 +120,7 @@ def read_job(file: Path) -> Job:
         job["stage"] = Stage(**stage | {"transition": Transition(**stage["transition"])})
         job["preset"] = Preset(**preset | tuples | {"guard": Guard(**preset["guard"])})
         read = Job(**job | {"run_dir": Path(job["run_dir"])})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} is no training job ({type(error).__name__}: {error}); "
             "envtune.train.launch.write_job writes one"
@@ -177,8 +177,9 @@ def run_job(
     on_row: Callable[[Any], object],
     environment: dict[str, str],
     stop: signal.Signals = signal.SIGINT,
+    out: TextIO | None = None,
 ) -> Ended:
-    """Run a command to its end; rows go to `on_row`, other lines are printed.
+    """Run a command to its end; rows go to `on_row`, other lines are printed (to `out`).
 
     stop: sent at an interrupt, so that the command can save what it has; a second interrupt ends it
         at once. Nothing of it lives on, also if this process is killed.
@@ -234,7 +235,7 @@ def run_job(
                     line, row, values = line.partition(LINE)
                     line, failed, told = line.partition(ERROR)
                     if line:
-                        print(line, end="", flush=True)
+                        print(line, end="", flush=True, file=out or sys.stdout)
                         last = [*last, line][-15:]
                     if row:
                         on_row(json.loads(values))

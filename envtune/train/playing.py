@@ -92,6 +92,8 @@ def play(
     """
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature is 0 (greedy) or above, got {temperature}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"the seed is between 0 and 2**32 - 1, got {seed}")
     if not task_ids or repeats < 1:
         raise ValueError(
             "evaluation needs at least one task id and one repeat, got "
@@ -133,7 +135,7 @@ def play(
             # other tasks were played first, no draw is used twice.
             same = engine == "transformers" and list(found) == keys[:count]
             skip = count if same else 0
-            first = same or not todo or todo[0] == keys[0]
+            first = same or not found or not todo
             draws = seed if first else _mixed(seed, *todo[0])
             if apart and folder and todo:
                 _play_apart(folder, todo, batch_size, draws, another)
@@ -206,7 +208,12 @@ def _on_transformers(settings: Settings, keys: Sequence[Key], at_once: int, skip
     limits = (at_once, settings.completion_tokens, settings.message_tokens, settings.temperature)
     sampler.skip(skip)
     records = rollout.play_policy(model, tokenizer, settings.episodes(keys), *limits)
-    yield from zip(keys, records, strict=True)
+    del model
+    try:
+        yield from zip(keys, records, strict=True)
+    finally:
+        del records
+        sampler.free_gpu()
 
 
 def _on_vllm(settings: Settings, keys: Sequence[Key], at_once: int, draws: int):
@@ -254,6 +261,8 @@ def _on_server(settings: Settings, keys: Sequence[Key], at_once: int):
             if not getattr(answer, "choices", None):
                 raise openai.OpenAIError(f"no chat completion, but {str(answer)[:100]!r}")
             text, used = answer.choices[0].message.content or "", answer.usage
+            # half of a surrogate pair, which JSON can carry, cannot be sent back
+            text = text.encode("utf-8", "replace").decode()
             before, spent = (getattr(used, f"{n}_tokens", None) or 0 for n in ("prompt", "total"))
             reply = episode.step(text)
             if reply is None:
@@ -304,7 +313,7 @@ def _play_apart(
     """Play on vLLM in a process of its own, which appends the episodes to the folder."""
     write_json(folder / "todo.json", {"keys": keys, "at_once": at_once, "draws": draws})
     command = [sys.executable, "-m", "envtune", "play", str(folder.resolve())]
-    ended = launch.run_job(command, on_record, {})
+    ended = launch.run_job(command, on_record, {}, out=sys.stderr)
     if ended.interrupted:
         raise Interrupted("evaluation was interrupted; the same call goes on where it stood")
     if ended.code:
@@ -315,8 +324,10 @@ def _play_apart(
 
 def play_job(folder: Path) -> None:
     """Play what `_play_apart` has written; a line for every episode tells the other process."""
-    settings = Settings(**read_json(folder / "settings.json"))
-    todo = read_json(folder / "todo.json")
+    settings, todo = read_json(folder / "settings.json"), read_json(folder / "todo.json")
+    if not settings or not todo:
+        raise ValueError(f"{folder} has no settings.json and todo.json, which `evaluate` writes")
+    settings = Settings(**settings)
     keys = [(task, repeat) for task, repeat in todo["keys"]]
     for key, record in _play(settings, keys, todo["at_once"], todo["draws"]):
         _append(folder, key, record)

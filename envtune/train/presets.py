@@ -9,6 +9,7 @@ act; they are the paper's and matter once a batch is used more than once.
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import get_args, get_origin, get_type_hints
 
 from envtune.bfcl.splits import TASKS
 from envtune.bfcl.synthetic import MORE_TRAIN
@@ -20,8 +21,9 @@ VLLM_MODES = ("colocate", "server")
 SCALES = ("group", "none")
 PARALLEL = ("ddp", "zero3", "fsdp", "cpu")
 SHARDED = ("zero3", "fsdp")
-EPISODE_TOKENS = 24_576  # the longest episode of stages 3 and 4 in the paper
 """Of these the ones that spread weights, gradients and optimiser over the processes."""
+EPISODE_TOKENS = 24_576
+"""The longest episode of stages 3 and 4 in the paper."""
 REPORTS = ("tensorboard", "wandb", "trackio")
 UNBOUND = ("stage_steps", "keep_tokens", "report_to")
 """Fields that config.json lacks: a stage's own steps are in its entry, the others change no
@@ -105,9 +107,24 @@ class Preset:
     report_to: tuple[str, ...] = ()  # besides metrics.jsonl: any of tensorboard, wandb, trackio
 
     def __post_init__(self):
-        if problem := self._combination_problem() or self._value_problem():
+        if problem := self._type_problem() or self._combination_problem() or self._value_problem():
             raise ValueError(f"preset {self.name!r}: {problem}")
         self.training_limits  # noqa: B018 -- Limits checks its own numbers
+
+    def _type_problem(self) -> str | None:
+        for name, kind in get_type_hints(Preset).items():
+            value = getattr(self, name)
+            if get_origin(kind) is tuple:
+                inside, fits = get_args(kind)[0], isinstance(value, (tuple, list))
+                fits = fits and all(type(one) is inside for one in value)
+            else:
+                fits = isinstance(value, kind | int if kind is float else kind)
+                fits = fits and (kind is bool or not isinstance(value, bool))
+            if not fits:
+                return f"{name} is of type {getattr(kind, '__name__', kind)}, got {value!r}"
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"{name} is a finite number, got {value}"
+        return None
 
     def _value_problem(self) -> str | None:
         if len(self.stage_steps) != 4 or any(steps < 0 for steps in self.stage_steps):
@@ -119,6 +136,8 @@ class Preset:
             )
         if self.beta < 0 or self.learning_rate <= 0:
             return f"beta >= 0 and learning_rate > 0, got {self.beta}, {self.learning_rate}"
+        if self.temperature <= 0:
+            return f"rollouts are sampled, at a temperature above 0, got {self.temperature}"
         for name, most in (("synthetic_scenarios", len(MORE_TRAIN)), ("synthetic_requests", 4)):
             if (value := getattr(self, name)) is None:
                 continue

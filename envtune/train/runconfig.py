@@ -65,7 +65,7 @@ def preset_of(run_dir: Path) -> Preset | None:
     other name the steps of the run's stages. ValueError as in presets.from_dict.
     """
     config = read_json(run_dir / "config.json", {})
-    kept: Any = config.get("preset")
+    kept: Any = config.get("preset") if isinstance(config, dict) else None
     if not isinstance(kept, dict):
         return None
     if kept.get("name") not in presets.PRESETS:
@@ -132,8 +132,10 @@ def register(
     practice = entry["practice"]
     if own := {task: _digest(bfcl.OWN_TASKS[task]) for task in practice if task in bfcl.OWN_TASKS}:
         entry["own_tasks"] = own
-    if stage.shows_hints and (own := hints.added_folders()):
-        entry["own_hints"] = list(own.values())
+    if stage.shows_hints:
+        entry["hint_library"] = hints.library_digest()
+        if own := hints.added_folders():
+            entry["own_hints"] = list(own.values())
     new = json.loads(json.dumps({"preset": settings, "seed": seed, "stages": {stage.name: entry}}))
     old, made = read(run_dir), steps_made(run_dir)
     bound = {name: kept for name, kept in old["stages"].items() if name in made}
@@ -155,6 +157,8 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
     ValueError when it cannot go on.
     """
     out = run_dir / stage.name
+    # runs that were begun before the library was noted
+    was = {"hint_library": now["hint_library"]} | was if "hint_library" in now else was
     if found := differences({**was, "steps": 0}, {**now, "steps": 0}):
         if found[0].startswith("start_version"):
             raise ValueError(

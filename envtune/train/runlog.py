@@ -14,11 +14,13 @@ import contextlib
 import errno
 import gzip
 import json
+import os
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +67,12 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
+def _digests(files: Sequence[Path]) -> list[str]:
+    """SHA-256 of each; hashing runs beside itself, and a sharded checkpoint has 100 GB."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(sha256, files))
+
+
 def mark_complete(checkpoint: Path, attempt: int) -> None:
     """Mark a checkpoint as complete; nothing is written into it afterwards.
 
@@ -75,7 +83,7 @@ def mark_complete(checkpoint: Path, attempt: int) -> None:
     listed = {
         "attempt": attempt,
         "files": {name: file.stat().st_size for name, file in names.items()},
-        "sha256": {name: sha256(file) for name, file in names.items()},
+        "sha256": dict(zip(names, _digests(files), strict=True)),
     }
     write_json(checkpoint / COMPLETE_MARKER, listed)
 
@@ -223,11 +231,19 @@ class MetricsLog(TrainerCallback):
         before, self.last = self.last, time.monotonic()
         return {"seconds": round(self.last - before, 3)}
 
+    def _timings(self) -> dict[str, float]:
+        """Those of all processes: tokens add up, and the slowest is waited for."""
+        each = gather_object([self.timings])
+        return {
+            name: (sum if name == "sampled_tokens" else max)(one[name] for one in each)
+            for name in self.timings
+        }
+
     def on_log(self, args, state, control, logs, **_):
         step = state.global_step
         if "loss" in logs:
             values = {ours: logs[trl] for trl, ours in metrics.LOGGED.items() if trl in logs}
-            values = {**self._seconds(), **values, **self.timings}
+            values = {**self._seconds(), **values, **self._timings()}
             self.write(step, "train", values, self._episodes("train"))
             progress.report(step, self.steps, metrics.in_words(self.rows[-1], self.steps))
         elif "eval_reward" in logs:

@@ -13,6 +13,8 @@ The embedded agent knows the format; a model such as SmolLM2 learns it first by 
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import datasets
@@ -21,11 +23,12 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]  # no __all__
 
 from envtune import bfcl
+from envtune.common.files import differences, read_json, write_json
 from envtune.env.episode import Episode
 from envtune.policy import sampler
 from envtune.policy.agent.script import Habits, Script, write
 from envtune.policy.rollout import Chat, Rollout
-from envtune.train import launch
+from envtune.train import launch, presets, runconfig
 from envtune.train.metrics import OnRow
 from envtune.train.presets import EPISODE_TOKENS, Preset
 from envtune.train.runlog import (
@@ -135,7 +138,8 @@ def train(
     """Fine-tune on the rows and return the folder of the policy, run_dir/name/policy.
 
     A finished run is not run again; a killed one resumes at its last epoch. `batch`: sequences per
-    step. ValueError without a row, or if the preset has several processes.
+    step. ValueError without a row, if the preset has several processes, or if the folder was
+    trained with other settings.
     """
     if not rows:
         raise ValueError("supervised fine-tuning needs at least one row, got none")
@@ -145,9 +149,26 @@ def train(
             f"{preset.processes}; set processes=1"
         )
     out = run_dir / name
+    settings = {
+        "rows": sha256(json.dumps(list(rows)).encode()).hexdigest()[:12],
+        "start": runconfig.portable(start, run_dir),
+        "preset": {k: v for k, v in asdict(preset).items() if k not in (*presets.UNBOUND, "model")},
+        "seed": seed,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch": batch,
+    }
+    settings = json.loads(json.dumps(settings))
+    before = read_json(out / "settings.json", settings)
+    if changed := differences(before, settings):
+        raise ValueError(
+            f"{out} was trained with other settings ({'; '.join(changed)}); choose another name, "
+            "or delete it"
+        )
     if (out / "policy").exists():
         return out / "policy"
     out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "settings.json", settings)
     set_seed(seed)
     at_once = min(preset.device_batch, batch)
     config = SFTConfig(
@@ -192,4 +213,6 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         hand_over(trainer, tokenizer, start, preset, out / "policy")
+    del trainer, model
+    sampler.free_gpu()
     return out / "policy"

@@ -27,7 +27,8 @@ TILE = (4_096, 32_768)
 kernels/chunked_logprob.py and trainer/utils.py); whole logits are never there."""
 GATHERED_VALUES = 1_500_000_000
 """DeepSpeed's defaults: 1e9 gathered weights (stage3_max_live_parameters) and 5e8 gradients on
-their way (reduce_bucket_size). Taken for FSDP too, which needs less."""
+their way (reduce_bucket_size). Taken for FSDP too, which needs less, except that TRL gathers the
+whole KL reference under it."""
 CUDA_BYTES = int(1.5 * 2**30)
 """CUDA context, workspaces and fragmentation of one process; assumed."""
 VLLM_OWN_BYTES = int(1.5 * 2**30)
@@ -151,6 +152,8 @@ def _standing(preset: Preset, shape: Shape) -> dict[str, float]:
     # with LoRA the reference is the model without its adapters
     reference = everything * kept if preset.beta and not preset.lora_rank else 0
     gathered = min(2 * everything, GATHERED_VALUES) * computed if spread > 1 else 0
+    if reference and preset.parallel == "fsdp":
+        gathered = max(gathered, everything * computed)
     return {
         "weights": weights / spread,
         "gradients, optimiser, adapters": trained / spread,

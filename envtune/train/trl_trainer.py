@@ -19,7 +19,7 @@ from trl import GRPOConfig  # pyright: ignore[reportPrivateImportUsage]  # no __
 
 from envtune.policy import sampler, vllm_engine
 from envtune.policy.rollout import Chat
-from envtune.train import colocated, trl_rollout
+from envtune.train import colocated, lora, trl_rollout
 from envtune.train.interrupt import random_states, set_random_states
 from envtune.train.launch import Job
 from envtune.train.packing import PackedGRPOTrainer
@@ -212,7 +212,7 @@ def hand_over(trainer, tokenizer, start: Path | str, preset: Preset, folder: Pat
             unfinished.rename(kept)
             # not the 4-bit weights: merging into those would round the adapters away
             base, _ = sampler.load_policy(start, preset.bf16)
-            PeftModel.from_pretrained(base, kept).merge_and_unload().save_pretrained(unfinished)
+            lora.merged(PeftModel.from_pretrained(base, kept)).save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         unfinished.rename(folder)
     PartialState().wait_for_everyone()

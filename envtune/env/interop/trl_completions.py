@@ -42,6 +42,8 @@ def export_trl(
     ValueError for a run without training episodes, or with groups that are not whole.
     """
     preset, files = read_json(run / "config.json", {}).get("preset", {}), []
+    if "generations" not in preset:
+        raise ValueError(f"{run} is no training run: config.json with its preset is missing")
     played = read_played(run, kind="train")
     for (stage, step), batch in groupby(played, lambda p: (p.stage, p.step)):
         rows = list(batch)
