@@ -128,8 +128,11 @@ def estimated(preset) -> dict:
     return {"estimated_gib": round(sizes.together(parts), 2), "estimated": parts} if parts else {}
 
 
-def stage(here: Here, steps: int, preset) -> None:
-    """Steps of stage 1 in this process; notes seconds by part, agreement and memory."""
+def stage(here: Here, steps: int, preset, hands_over: bool = True) -> None:
+    """Steps of stage 1 in this process; notes seconds by part, agreement and memory after each.
+
+    hands_over: whether the policy is merged and saved at the end.
+    """
     import torch
 
     from envtune.train import launch, memory
@@ -143,6 +146,8 @@ def stage(here: Here, steps: int, preset) -> None:
     from envtune.train import grpo, stages, trl_trainer
 
     trl_trainer.StageTrainer.evaluate = lambda self, *args, **kwargs: {}  # only steps are measured
+    if not hands_over:
+        trl_trainer.hand_over = lambda *_: None
     steps, run = (2 if here.tiny else steps), here.folder / here.name
     preset = replace(preset, save_every=steps, validate_every=steps)
     shutil.rmtree(run, ignore_errors=True)  # of a call that was stopped
@@ -151,9 +156,16 @@ def stage(here: Here, steps: int, preset) -> None:
         how = {"lora_rank": preset.lora_rank, "bf16": preset.bf16, "four_bit": preset.four_bit}
         how |= {"episodes": preset.prompts_per_step * preset.generations, "model": preset.model}
         how |= {"engine": "vLLM" if preset.use_vllm else "transformers"}
-        grpo.train_stage(stages.STAGES[0], preset, steps, start, run, 0, on_row=told)
-    rows = [row for row in read_lines(run / "metrics.jsonl") if row["kind"] == "train"]
-    here.note(**how, **summary(rows), **peak.found(), **estimated(preset))
+        rows: list[dict] = []
+
+        def noted(row) -> None:
+            told(row)
+            if row["kind"] == "train":
+                rows.append(row)
+                here.note(**how, **summary(rows), **peak.found(), **estimated(preset))
+
+        grpo.train_stage(stages.STAGES[0], preset, steps, start, run, 0, on_row=noted)
+    here.note(**peak.found())
 
 
 def told(row) -> None:
@@ -197,7 +209,7 @@ def random_model(shape, folder: Path) -> Path:
 
 
 def memory_7b(here: Here) -> None:
-    """Two steps of gpu-80gb on random weights: messages never end, so every episode is full."""
+    """A step of gpu-80gb on random weights: messages never end, so every episode is full."""
     from envtune.train import presets, sizes
 
     vllm = importlib.util.find_spec("vllm") is not None
@@ -211,7 +223,7 @@ def memory_7b(here: Here) -> None:
         preset = replace(here.preset(), use_vllm=vllm)
     folder = random_model(shape, here.folder / "random_weights")
     try:
-        stage(here, 2, replace(preset, model=str(folder)))
+        stage(here, 1, replace(preset, model=str(folder)), hands_over=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     here.note(model=f"random weights, {shape.parameters / 1e9:.2f} billion")

@@ -182,6 +182,8 @@ def parse_call(source: str, classes: tuple[str, ...]) -> Call:
         raise ValueError(f"{node.func.id!r} is no tool of {', '.join(classes)}")
     signature = inspect.signature(getattr(tool_class(owner), node.func.id))
     positional = list(signature.parameters)[1:]  # without self
+    if len(node.args) > len(positional):
+        raise ValueError(f"{source!r} has more arguments than {node.func.id} takes")
     arguments = {n: ast.literal_eval(v) for n, v in zip(positional, node.args, strict=False)}
     arguments |= {k.arg: ast.literal_eval(k.value) for k in node.keywords}
     return Call(node.func.id, arguments)

@@ -143,7 +143,9 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
     shown = shown.drop(columns="turns").rename(columns={"won": "turns won"})
     single = ["run"] if len(set(table["run"])) == 1 else []
     empty = [name for name in table if set(table[name].isna()) == {True}]
-    return shown.drop(columns=single + empty).map(lambda cell: html.escape(str(cell)))
+    shown = shown.drop(columns=single + empty)
+    # a run has stages and an evaluation beside it none
+    return shown.astype(object).where(shown.notna(), "").map(lambda cell: html.escape(str(cell)))
 
 
 def _page(title: str, table: pd.DataFrame, lines: Sequence[dict]) -> str:
