@@ -152,10 +152,10 @@ def test_healthy_runs_give_no_alarm(file):
     ),
     st.integers(2, 6),
 )
-def test_any_history_gives_known_alarms_and_the_same_again(values, window):
+def test_any_history_can_be_read(values, window):
     rows = [{"kind": "train", "step": i, **row} for i, row in enumerate(values, 1)]
-    first = alarms(rows, Guard(window=window))
-    assert first == alarms(rows, Guard(window=window)) and {a.kind for a in first} <= set(KINDS)
+    kinds = [alarm.kind for alarm in alarms(rows, Guard(window=window))]
+    assert kinds == [kind for kind in KINDS if kind in kinds]  # each at most once
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ def test_a_server_that_fails_loses_nothing_that_was_paid_for(capsys, monkeypatch
         error = capsys.readouterr().err
         assert "did not answer for model" in error and "Traceback" not in error
         kept = dict(playing.read_kept(paths.runs() / "served"))
+        with open(paths.runs() / "served" / "episodes.jsonl", "a") as file:
+            file.write('{"repeat": 0, "task_')  # a kill in the middle of a line
         asked = len(server.asked)
         server.answers[:] = [lambda prompt: ANSWER]
         assert main(command) == 0

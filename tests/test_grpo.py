@@ -83,23 +83,6 @@ def test_a_finished_stage_is_not_run_again(curriculum, small_policy):
     assert told == [{"stage": "stage1_syntax", "step": 1, "kind": "finished", "steps": 1}]
 
 
-@pytest.mark.parametrize(
-    "preset, seed, part", [(replace(SMALL, beta=0.5), 0, "preset"), (SMALL, 1, "seed")]
-)
-def test_a_folder_with_a_run_of_other_settings_is_refused(
-    curriculum, small_policy, preset, seed, part
-):
-    with pytest.raises(ValueError, match=part):
-        grpo.train_stage(STAGES[0], preset, 1, small_policy, curriculum.folder, seed)
-
-
-def test_other_settings_of_one_stage_are_refused(curriculum, small_policy):
-    with pytest.raises(ValueError, match="other settings"):
-        grpo.train_stage(
-            replace(STAGES[0], hint_rate=0.5), SMALL, 1, small_policy, curriculum.folder, 0
-        )
-
-
 def test_a_stage_cut_off_resumes_at_its_checkpoint_without_a_step_twice(small_policy, tmp_path):
     # as many prompts a step as there are tasks: the checkpoint lies between two passes over them
     preset = replace(

@@ -533,36 +533,6 @@ def test_a_server_plays_the_episodes_and_a_busy_one_is_asked_again(key, monkeypa
         assert episode.record == record
 
 
-def test_an_evaluation_goes_on_where_it_stood_and_plays_nothing_twice(key, tmp_path, monkeypatch):
-    monkeypatch.setattr(playing, "RETRIES", 0)
-    seen: list[str] = []
-
-    def replies(asked):
-        seen.append(asked["messages"][1]["content"])
-        return (500, "") if len(set(seen)) > 3 else ANSWER
-
-    def go():
-        how = {"engine": server.url, "batch_size": 1, "keep": tmp_path}
-        return playing.play("m", TASKS, presets.CPU_TINY, **how)
-
-    with ChatServer(replies) as server, pytest.raises(errors.JobFailed, match="did not answer"):
-        go()
-    kept = dict(playing.read_kept(tmp_path))
-    assert 0 < len(kept) < len(TASKS)
-    with open(tmp_path / "episodes.jsonl", "a") as file:
-        file.write('{"repeat": 0, "task_')  # a kill in the middle of a line
-    before = server.url
-    with ChatServer(lambda asked: ANSWER) as server:
-        settings = tmp_path / "settings.json"
-        settings.write_text(settings.read_text().replace(before, server.url))
-        records = go()
-    assert [record.task_id for record in records] == TASKS
-    opened = {asked["messages"][1]["content"] for asked in server.asked}
-    first = {Episode(task).messages[1]["content"] for task, _ in kept}
-    assert not opened & first
-    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == len(TASKS) + 1
-
-
 def test_a_context_that_a_server_cannot_take_ends_its_episode_alone(key):
     first = Episode(TASKS[0]).messages[1]["content"]
 
