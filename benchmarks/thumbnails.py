@@ -29,7 +29,7 @@ SOURCES = {  # the first that is there
     "09": ("runs/small_llm/dynamics.png",),
     "10": ("runs/evaluation/accuracy.png",),
     "11": ("runs/ood/ood.png",),
-    "12": ("figures/ablations/ablation_curriculum.png", "figures/paper/figure6.png"),
+    "12": ("figures/findings/stages.png",),
     "13": ("figures/findings/hints.png",),
     "14": ("figures/findings/signal.png",),
     "15": ("figures/findings/kl.png",),

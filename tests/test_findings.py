@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from envtune.common import paths, stats
-from envtune.study import ablations, findings, mechanism
+from envtune.study import ablations, claims, findings, mechanism
 from envtune.study.source_runs import SourceRuns
 
 PAGE = (paths.ROOT / "docs" / "findings.md").read_text()
@@ -43,13 +43,13 @@ def test_every_finding_has_its_picture(tmp_path):
 
 @pytest.mark.parametrize("case", ["without hints", "linear", "cosine", "step"])
 def test_hints_at_the_end(case):
-    difference("1", HINTS, case, "with hints")
+    difference("2", HINTS, case, "with hints")
     table = ablations.pooled(committed(HINTS)[0], "case").set_index("value")["accuracy"]
-    assert f"({table['without hints']:.0%} and {table['with hints']:.0%}" in ROWS["1"]
+    assert f"({table['without hints']:.0%} and {table['with hints']:.0%}" in ROWS["2"]
 
 
 def test_hints_for_the_agent_that_makes_no_use_of_them():
-    difference("1", f"{HINTS}_deaf", "without hints", "with hints")
+    difference("2", f"{HINTS}_deaf", "without hints", "with hints")
     summary = committed(f"{HINTS}_deaf")[0]
     for case in ("linear", "cosine", "step"):
         found = ablations.difference(summary, "case", case, "with hints")
@@ -61,21 +61,21 @@ def test_what_errors_cost():
     last = counts.loc[counts["at"] > 24]
     rates = mechanism.rates(last, ["case", "seed"]).set_index(["seed", "case", "habit"])["share"]
     hinted, without, text = by_seed(rates.xs("skips", level="habit"))
-    assert f"in {hinted:.0%} of turns against {without:.0%}" in ROWS["2"]
-    assert re.search(text, ROWS["2"])
+    assert f"in {hinted:.0%} of turns against {without:.0%}" in ROWS["3"]
+    assert re.search(text, ROWS["3"])
     deaf = mechanism.of_sweep(f"{HINTS}_deaf", own_runs_first=False)
     deaf = mechanism.rates(deaf.loc[deaf["at"] > 24], ["case", "seed"])
     deaf = deaf.set_index(["seed", "case", "habit"])["share"]
     hinted, without, _ = by_seed(deaf.xs("skips", level="habit"))
-    assert f"changes nothing, {hinted:.0%} against {without:.0%})" in ROWS["2"]
+    assert f"changes nothing, {hinted:.0%} against {without:.0%})" in ROWS["3"]
     pooled = mechanism.rates(last, ["case"]).set_index(["case", "habit"])["share"]
-    assert f"in {pooled['with hints', 'recovers_hinted']:.0%} of cases" in ROWS["2"]
-    assert f"without hints in {pooled['without hints', 'recovers']:.0%}." in ROWS["2"]
+    assert f"in {pooled['with hints', 'recovers_hinted']:.0%} of cases" in ROWS["3"]
+    assert f"without hints in {pooled['without hints', 'recovers']:.0%}." in ROWS["3"]
     played = mechanism.evaluations(HINTS, own_runs_first=False)
     failing = (played["errors"] > 0).groupby([played["seed"], played["case"]]).mean()
     hinted, without, text = by_seed(failing)
-    assert f"{hinted:.0%} of the tasks see a failed call, against {without:.0%}" in ROWS["2"]
-    assert re.search(text, ROWS["2"])
+    assert f"{hinted:.0%} of the tasks see a failed call, against {without:.0%}" in ROWS["3"]
+    assert re.search(text, ROWS["3"])
 
 
 def test_what_the_curves_say():
@@ -84,32 +84,32 @@ def test_what_the_curves_say():
     halfway = curves.query("kind == 'validation' and step == 16").groupby("case")["accuracy"].mean()
     for table, digits in ((first, ".2f"), (halfway, ".1%")):
         said = f"{table['with hints']:{digits}} against {table['without hints']:{digits}}"
-        assert said in ROWS["2"]
+        assert said in ROWS["3"]
 
 
 def test_a_strong_kl_term():
     for case in ("beta 0.001", "beta 0.01", "beta 0.1"):
-        difference("3", "kl_sweep", case, "beta 0")
+        difference("4", "kl_sweep", case, "beta 0")
     for scale in (1, 4):
         scaled = f"reward x{scale}"
-        difference("3", "kl_sweep_scale", f"beta 0.1, {scaled}", f"beta 0, {scaled}")
+        difference("4", "kl_sweep_scale", f"beta 0.1, {scaled}", f"beta 0, {scaled}")
     summary, curves = committed("kl_sweep")
     for case in ("beta 0.001", "beta 0.01"):
         found = ablations.difference(summary, "case", case, "beta 0")
         assert -0.06 < found.low < found.high < 0.06
     scaled = committed("kl_sweep_scale")[0]
     assert len(summary) + len(scaled) == 40 and not {*summary["alarms"], *scaled["alarms"]} - {0}
-    assert "any of the 40 runs" in ROWS["3"]
+    assert "any of the 40 runs" in ROWS["4"]
     last = summary.pivot(index="seed", columns="case", values="last_entropy")
     larger = (last["beta 0.1"] > last["beta 0"]).sum()
     start = curves.query("kind == 'train' and step == 1")["entropy"].mean()
     mean = last.mean()
     said = f"from {start:.2f} to {mean['beta 0']:.3f} nats per token without one and to "
-    assert f"{said}{mean['beta 0.1']:.3f} with" in ROWS["3"]
-    assert f"(with it higher in {larger} of {len(last)} seeds: undecided)" in ROWS["3"]
+    assert f"{said}{mean['beta 0.1']:.3f} with" in ROWS["4"]
+    assert f"(with it higher in {larger} of {len(last)} seeds: undecided)" in ROWS["4"]
     kl = scaled.pivot(index="seed", columns="case", values="last_kl")
     larger = (kl["beta 0.1, reward x4"] > kl["beta 0.1, reward x1"]).sum()
-    assert f"came in {larger} of {len(kl)}: undecided" in ROWS["3"]
+    assert f"came in {larger} of {len(kl)}: undecided" in ROWS["4"]
 
 
 def test_what_the_size_of_the_reward_changes_for_a_strong_kl_term():
@@ -122,7 +122,7 @@ def test_what_the_size_of_the_reward_changes_for_a_strong_kl_term():
     change = (four - one).reset_index()
     found = stats.crossed(*(list(change[name]) for name in ("valid", "scenario", "seed")))
     mean, low, high = (f"{100 * value:+.1f}" for value in found[:3])
-    assert f"differ by {mean} [{low}, {high}], not corrected" in ROWS["3"]
+    assert f"differ by {mean} [{low}, {high}], not corrected" in ROWS["4"]
 
 
 @pytest.mark.parametrize(
@@ -130,31 +130,59 @@ def test_what_the_size_of_the_reward_changes_for_a_strong_kl_term():
 )
 def test_signal_and_reward(requests, words):
     sweep = f"ablation_reward_{requests}"
-    difference("4", sweep, "progress", "binary")
+    difference("5", sweep, "progress", "binary")
     _, curves = committed(sweep)
     early = curves.query("kind == 'train' and step <= 8").groupby("case")
     share = early["share_of_groups_without_signal"].mean()
-    assert words.format(f"{share['binary']:.0%}") in ROWS["4"]
-    assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["4"]
+    assert words.format(f"{share['binary']:.0%}") in ROWS["5"]
+    assert f"{share['progress']:.0%}" == "1%" and "progress reward 1%" in ROWS["5"]
+
+
+CURRICULUM = SourceRuns().curriculum
+
+
+def test_the_four_stages_against_other_orders():
+    summary = committed(CURRICULUM)[0]
+    table = ablations.pooled(summary, "case").set_index("value")["accuracy"]
+    assert f"they end at {table['four stages']:.0%} and direct GRPO" in ROWS["1"]
+    assert f"at {table['direct GRPO']:.0%}: " in ROWS["1"]
+    for case in ("direct GRPO", "direct GRPO, 3 times"):
+        difference("1", CURRICULUM, "four stages", case)
+    long = ablations.difference(summary, "case", "four stages", "direct GRPO, 3 times")
+    assert f"p = {long.p_value:.3f})" in ROWS["1"]
+    cases = set(summary["case"]) - {"four stages"}
+    found = {c: ablations.difference(summary, "case", "four stages", c) for c in cases}
+    left_out = [100 * found[f"without stage {i}"].mean for i in range(1, 5)]
+    assert f"(+{min(left_out):.1f} to +{max(left_out):.1f})" in ROWS["1"]
+    swapped, toolrl = (100 * found[case].mean for case in ("1 and 2 swapped", "ToolRL"))
+    assert f"first two ({swapped:+.1f}) and ToolRL's reward ({toolrl:+.1f})" in ROWS["1"]
+    unseen = [100 * found[c].detectable for c in cases if not c.startswith("direct")]
+    assert f"below {min(unseen):.0f} to {max(unseen):.0f} points" in ROWS["1"]
+    row = next(c for c in claims.claims() if c.text.startswith("One stage alone collapses"))
+    assert "1 of 5 runs" in row.evidence and "1 of 5 runs gave the guard's alarm" in ROWS["1"]
 
 
 def test_asking():
-    played = mechanism.evaluations(HINTS, own_runs_first=False)
-    asked = played["failure"] == "call where asking was right"
-    lost = asked.groupby([played["case"], played["split"]]).mean().unstack("split")
-    value, tool = lost["miss_param"], lost["miss_func"]
-    assert f"{value.min():.0%} to {value.max():.0%}".replace("% to", " to") in ROWS["5"]
-    assert f"{tool.min():.0%} to {tool.max():.0%}".replace("% to", " to") in ROWS["5"]
+    summary = committed(CURRICULUM)[0]
+    pair = ("four stages", "direct GRPO, 3 times")
+    for part in ("asking", "doing"):
+        found = ablations.difference(summary, "case", *pair, part)
+        mean, low, high = (f"{100 * value:+.1f}" for value in found[:3])
+        assert f"{mean} [{low}, {high}]" in ROWS["1"]
+    counts = mechanism.of_sweep(CURRICULUM, own_runs_first=False).query("24 < at <= 32")
+    asked = mechanism.rates(counts, ["case"]).set_index(["case", "habit"])["share"]
+    said = f"ask in {asked['four stages', 'asks']:.0%} of the occasions and direct GRPO in "
+    assert f"{said}{asked['direct GRPO', 'asks']:.0%}" in ROWS["1"]
 
 
 @pytest.mark.parametrize("way", ["greedy", "sampled"])
 def test_the_four_stages(way):
     table = pd.read_csv(paths.DATA / "reference_runs" / "learning_check.csv").query("way == @way")
     mean = table.groupby("after", sort=False)["accuracy"].mean()
-    assert f"from {mean['start']:.1%} to {mean['stage4_alignment']:.1%}" in ROWS["5"]
+    assert f"from {mean['start']:.1%} to {mean['stage4_alignment']:.1%}" in ROWS["1"]
     if way == "greedy":
         ends = table.query("after == 'stage4_alignment'")["accuracy"]
-        assert f"({ends.min():.0%} to {ends.max():.0%})".replace("% to", " to") in ROWS["5"]
+        assert f"({ends.min():.0%} to {ends.max():.0%})".replace("% to", " to") in ROWS["1"]
 
 
 def test_a_finding_whose_runs_are_not_all_there_is_not_drawn(monkeypatch):

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from envtune.common import paths
 from envtune.study import ablations, kit, mechanism
 from envtune.study.source_runs import SourceRuns, finished_sweep
 
@@ -108,28 +107,29 @@ def signal(runs: SourceRuns) -> Figure | None:
     return kit.finish(fig, f"{seeds}: mean, least and largest; means over {kit.SMOOTH} steps.")
 
 
-def four_stages(runs: SourceRuns) -> Figure | None:
-    """Accuracy before training and after each of the four stages."""
-    file = paths.DATA / "reference_runs" / "learning_check.csv"
-    if not file.exists():
+def curricula(runs: SourceRuns) -> Figure | None:
+    """What accuracy gains or loses by another order of training than the four stages."""
+    if not (found := finished_sweep(runs.curriculum, runs)):
         return None
-    table = pd.read_csv(file)
-    names = list(dict.fromkeys(table["after"]))
+    summary, _ = found
     fig, [[ax]] = kit.canvas(1, 1, SIZE)
-    table = table.assign(at=table["after"].map(names.index))
-    kit.lines(ax, table, "accuracy", "way", errorbar=("pi", 100), marker="o")
-    ax.set_xticks(range(len(names)), ["start", *(f"stage {i}" for i in range(1, len(names)))])
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(ylim=(0, 1.0), xlabel="", ylabel="held-out accuracy")
-    tasks = f"{table['n'].max()} tasks"
-    return kit.finish(fig, f"{_own(table)}: mean, least and largest; {tasks}, without hints.")
+    compared = ablations.against(summary, "case", "four stages")
+    shades = kit.colours(summary["case"])
+    for i, (case, (gain, _)) in enumerate(compared.items()):
+        kit.interval(ax, gain[:3], i, shades[case])
+    kit.points_axis(ax)
+    ax.set_yticks(range(len(compared)), list(compared))
+    ax.set(xlabel='points above "four stages"')
+    ax.invert_yaxis()
+    tasks = f"{summary['n'].max():.0f} tasks"
+    return kit.finish(fig, f"{_own(summary)}, tested without hints on {tasks}; bars: 95%.")
 
 
 FINDINGS: dict[str, Callable[[SourceRuns], Figure | None]] = {
+    "stages": curricula,
     "hints": hints_at_the_end,
     "errors": errors_are_cheap,
     "kl": strong_kl,
     "signal": signal,
-    "stages": four_stages,
 }
 """Name of a picture, and what draws it: nothing where its runs are missing."""

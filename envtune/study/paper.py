@@ -216,7 +216,8 @@ def figure6(runs: SourceRuns) -> Figure:
         text += " Validation accuracy, best and last: " + ", ".join(
             f"{case} {best[case]:.2f}, {last[case]:.2f}" for case in best.index
         )
-        text += f"; largest gradient norm {found[1]['grad_norm'].max():.2f}."
+        text += f"; largest gradient norm {found[1]['grad_norm'].max():.2f}. The longer runs begin "
+        text += "as the shorter ones."
     rows = [(["the paper"] * 2, theirs), (["own runs"] * 2, found and found[1])]
     columns = ("accuracy", "grad_norm")
     return _curves("Figure 6: one stage alone (direct GRPO)", columns, rows, text, sharey="col")
@@ -296,7 +297,8 @@ def draw_sweeps(folder: Path, runs: SourceRuns | None = None) -> dict[str, Path]
     names = (*runs.ablations, runs.collapse)
     for name, panels in zip(names, ablations.PANELS.values(), strict=True):
         if found := finished_sweep(name, runs):
-            source = f"{runs.model}, {found[0]['steps'].max():.0f} steps"
+            steps = dict.fromkeys(f"{n:.0f}" for n in sorted(found[0]["steps"].dropna()))
+            source = f"{runs.model}, {' or '.join(steps)} steps"
             if name == runs.training_tasks:
                 found = with_400(*found, runs)
             made[name] = ablations.figure(*found, "case", panels, source, TITLES.get(name, name))
