@@ -149,7 +149,7 @@ def test_the_four_stages_against_other_orders():
     for case in ("direct GRPO", "direct GRPO, 3 times"):
         difference("1", CURRICULUM, "four stages", case)
     long = ablations.difference(summary, "case", "four stages", "direct GRPO, 3 times")
-    assert f"p = {long.p_value:.3f})" in ROWS["1"]
+    assert f"p = {long.p_value:.3f};" in ROWS["1"]
     cases = set(summary["case"]) - {"four stages"}
     found = {c: ablations.difference(summary, "case", "four stages", c) for c in cases}
     left_out = [100 * found[f"without stage {i}"].mean for i in range(1, 5)]
