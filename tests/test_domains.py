@@ -110,8 +110,9 @@ def test_a_domain_that_cannot_be_is_refused(restaurant):
     task = {"id": "x", "user_turns": "a", "initial_config": {}, "ground_truth": [[]]}
     with pytest.raises(ValueError, match="x: user_turns is a list of at least one text"):
         domains.add_tasks([task])
-    with pytest.raises(ValueError, match="task 0 lacks ground_truth"):
-        domains.add_tasks([{k: v for k, v in task.items() if k != "ground_truth"}])
+    for lost in ("ground_truth", "id"):
+        with pytest.raises(ValueError, match=f"task 0 lacks {lost}"):
+            domains.add_tasks([{k: v for k, v in task.items() if k != lost}])
     with pytest.raises(ValueError, match="ground truth fails"):
         domains.add(
             restaurant.RestaurantAPI,

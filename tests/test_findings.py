@@ -8,6 +8,7 @@ import pytest
 from envtune.common import paths, stats
 from envtune.study import ablations, claims, findings, mechanism
 from envtune.study.source_runs import SourceRuns
+from envtune.train import collapse
 
 PAGE = (paths.ROOT / "docs" / "findings.md").read_text()
 ROWS = dict(re.findall(r"\*\*(\d)\. (.*)\|$", PAGE, re.M))
@@ -158,8 +159,18 @@ def test_the_four_stages_against_other_orders():
     assert f"first two ({swapped:+.1f}) and ToolRL's reward ({toolrl:+.1f})" in ROWS["1"]
     unseen = [100 * found[c].detectable for c in cases if not c.startswith("direct")]
     assert f"below {min(unseen):.0f} to {max(unseen):.0f} points" in ROWS["1"]
+    curves = committed(CURRICULUM)[1]
+    runs = curves.loc[curves["case"] == "direct GRPO, 3 times"].groupby("run")
+    rows = [[row.dropna().to_dict() for _, row in run.iterrows()] for _, run in runs]
+    told = [
+        {a.kind for i in range(1, len(run) + 1) for a in collapse.alarms(run[:i], collapse.Guard())}
+        for run in rows
+    ]
+    assert len(told) == sum("entropy_collapse" in kinds for kinds in told) == 5
+    ends = summary.loc[summary["case"] == "direct GRPO, 3 times", "last_entropy"]
+    assert f"in all 5 ({ends.min():.3f} to {ends.max():.3f} nats" in ROWS["1"]
     row = next(c for c in claims.claims() if c.text.startswith("One stage alone collapses"))
-    assert "1 of 5 runs" in row.evidence and "1 of 5 runs gave the guard's alarm" in ROWS["1"]
+    assert "1 of 5 runs" in row.evidence and "accuracy came in 1 of 5 runs" in ROWS["1"]
 
 
 def test_asking():

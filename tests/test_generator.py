@@ -97,6 +97,7 @@ def test_a_pattern_leaves_values_open_and_nothing_else(error, other):
 
 def test_a_pattern_of_many_values_has_few_wildcards_which_would_search_for_minutes():
     assert pattern_of("cat: 1 2 3 4 5 6: No such file") == "cat: .*? .*? "
+    assert pattern_of("/a/b /c/d /e/f: not found") == " not found"
 
 
 def test_held_out_episodes_are_not_mined(tmp_path, capsys):

@@ -259,10 +259,15 @@ def test_another_hint_library_is_refused_where_hints_are_shown(small_policy, tmp
 
     for stage in STAGES[:2]:
         begin(tmp_path / stage.name, stage)
+    begun = runconfig.read(tmp_path / STAGES[1].name)
     monkeypatch.setattr(hints, "library_digest", lambda: "another")
     begin(tmp_path / STAGES[0].name, STAGES[0])
     with pytest.raises(ValueError, match="hint_library was"):
         begin(tmp_path / STAGES[1].name, STAGES[1])
+    del begun["stages"][STAGES[1].name]["hint_library"]  # a run from before it was noted
+    files.write_json(tmp_path / STAGES[1].name / "config.json", begun)
+    begin(tmp_path / STAGES[1].name, STAGES[1])
+    assert runconfig.read(tmp_path / STAGES[1].name) == begun  # so no later stage is stale
 
 
 def test_a_place_is_kept_as_another_checkout_finds_it(tmp_path, monkeypatch):

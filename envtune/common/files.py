@@ -34,16 +34,16 @@ def atomic(path: Path, durable: bool = True) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.name}.{uuid4().hex[:8]}.unfinished")
     try:
         yield unfinished
+        if durable:
+            for file in unfinished.rglob("*") if unfinished.is_dir() else [unfinished]:
+                if file.is_file():
+                    with open(file, "rb") as written:
+                        os.fsync(written.fileno())
+        unfinished.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         raise
-    if durable:
-        for file in unfinished.rglob("*") if unfinished.is_dir() else [unfinished]:
-            if file.is_file():
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
-    unfinished.replace(path)
 
 
 def write_json(path: Path, data, durable: bool = True) -> None:

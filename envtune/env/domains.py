@@ -115,10 +115,10 @@ def add_tasks(tasks: Sequence[dict]) -> list[str]:
     an id of these, or when a call of the ground truth raises.
     """
     for number, entry in enumerate(tasks):
-        if entry["id"].startswith("synthetic_") or entry["id"] in bfcl.load_tasks():
-            raise ValueError(f"the id {entry['id']!r} is taken; choose another one for your task")
         if missing := {"id", "user_turns", "initial_config", "ground_truth"} - set(entry):
             raise ValueError(f"task {number} lacks {', '.join(sorted(missing))}")
+        if entry["id"].startswith("synthetic_") or entry["id"] in bfcl.load_tasks():
+            raise ValueError(f"the id {entry['id']!r} is taken; choose another one for your task")
         if isinstance(entry["user_turns"], str) or not entry["user_turns"]:
             raise ValueError(f"{entry['id']}: user_turns is a list of at least one text")
         if len(entry["user_turns"]) != len(entry["ground_truth"]):

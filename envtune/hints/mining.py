@@ -51,9 +51,12 @@ def pattern_of(error: str) -> str:
     What follows the last of WILDCARDS and its text is left out.
     """
     parts = re.split(r"('[^']*'|\"[^\"]*\"|\b\d[\d.]*\b|\S*/\S*)", error[:300])
+    kept = parts[: 2 * WILDCARDS + 1]
+    if not any(letter.isalpha() for part in kept[::2] for letter in part):
+        kept = [max(parts[::2], key=len)]  # wildcards alone would match any error
     return "".join(
         ".*?" if number % 2 else re.escape(part).replace("\\ ", " ")
-        for number, part in enumerate(parts[: 2 * WILDCARDS + 1])
+        for number, part in enumerate(kept)
     )
 
 

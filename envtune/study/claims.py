@@ -74,7 +74,8 @@ def compare(
     """
     summary = _sweep(name, [better, *worse], runs)
     if summary is None:
-        return _no_runs(name)
+        elsewhere = (sweep for case in worse for sweep, colon, _ in [case.partition(":")] if colon)
+        return _no_runs(next(elsewhere, name))
     table = ablations.against(summary, "case", better)
     if len(table) < len(worse):
         return f"{name}: its cases share no seed", NOT_TESTED

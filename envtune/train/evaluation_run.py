@@ -10,6 +10,7 @@ those episodes lie in runs/NAME/with_hints/. A killed one goes on with the same 
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ def _merged(adapter: Path, out: Path, preset: Preset) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(adapter)
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f"{out.name}.*.unfinished"):  # by a kill, gigabytes each
-        shutil.rmtree(left, ignore_errors=True)
+        if time.time() - left.stat().st_mtime > 86_400:  # else it may be written just now
+            shutil.rmtree(left, ignore_errors=True)
     with atomic(out) as unfinished:
         lora.merged(PeftModel.from_pretrained(model, adapter)).save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)

@@ -109,11 +109,12 @@ def _device_problems(preset: Preset, name: str, count: int) -> list[str]:
             f"it runs in 1 process, which would see {count} GPUs, and TRL takes one GPU per "
             f"process: set CUDA_VISIBLE_DEVICES=0 before starting, or processes={count}"
         )
-    compiler, header = os.environ.get("CC", "gcc"), Path(sysconfig.get_path("include"), "Python.h")
-    if not shutil.which(compiler) or not header.exists():
+    compilers = os.environ.get("CC", "").split()[:1] or ["gcc", "clang"]
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not any(map(shutil.which, compilers)) or not header.exists():
         problems.append(
-            f"Triton compiles for the GPU, and {compiler} or {header} is missing: install a C "
-            "compiler and Python's headers (conda: c-compiler; Debian: gcc and python3-dev)"
+            f"Triton compiles for the GPU, and {' or '.join(compilers)}, or {header}, is missing: "
+            "install a C compiler and Python's headers (c-compiler of conda; gcc, python3-dev)"
         )
     if preset.bf16 and not torch.cuda.is_bf16_supported():
         problems.append(f"{name} has no bf16: set bf16=False")

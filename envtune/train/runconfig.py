@@ -143,6 +143,8 @@ def register(
         raise ValueError(f"{run_dir} holds a run of other settings: {'; '.join(found)}. {OR_ELSE}")
     if stage.name in bound:
         now = new["stages"][stage.name]
+        if "hint_library" not in bound[stage.name]:  # begun before it was noted
+            now.pop("hint_library", None)
         now["steps"] = _agreed(run_dir, stage, bound[stage.name], now, made[stage.name])
         if now["steps"] > bound[stage.name]["steps"]:
             _set_aside(run_dir, stage, bound)
@@ -157,8 +159,6 @@ def _agreed(run_dir: Path, stage: Stage, was: dict, now: dict, made: int) -> int
     ValueError when it cannot go on.
     """
     out = run_dir / stage.name
-    # runs that were begun before the library was noted
-    was = {"hint_library": now["hint_library"]} | was if "hint_library" in now else was
     if found := differences({**was, "steps": 0}, {**now, "steps": 0}):
         if found[0].startswith("start_version"):
             raise ValueError(
