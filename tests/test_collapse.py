@@ -180,7 +180,7 @@ def test_an_alarm_is_told_once_also_when_a_validation_brings_it():
         (alarm.kind, alarm.step)
         for end, row in enumerate(rows, 1)
         if row["kind"] == "train"
-        for alarm in appeared(rows[:end], GUARD)
+        for alarm in appeared(alarms(rows[:end], GUARD), rows[:end], GUARD)
     ]
     assert told == [("gradient_explosion", 15)]
     assert [alarm.step for alarm in alarms(rows, GUARD)] == []  # it is over

@@ -162,10 +162,7 @@ def test_the_four_stages_against_other_orders():
     curves = committed(CURRICULUM)[1]
     runs = curves.loc[curves["case"] == "direct GRPO, 3 times"].groupby("run")
     rows = [[row.dropna().to_dict() for _, row in run.iterrows()] for _, run in runs]
-    told = [
-        {a.kind for i in range(1, len(run) + 1) for a in collapse.alarms(run[:i], collapse.Guard())}
-        for run in rows
-    ]
+    told = [collapse.seen(run, collapse.Guard()) for run in rows]
     assert len(told) == sum("entropy_collapse" in kinds for kinds in told) == 5
     ends = summary.loc[summary["case"] == "direct GRPO, 3 times", "last_entropy"]
     assert f"in all 5 ({ends.min():.3f} to {ends.max():.3f} nats" in ROWS["1"]

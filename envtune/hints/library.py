@@ -50,6 +50,7 @@ SEARCHED_CHARS = 5_000
 """Of an error: a model decides how long it gets, and a pattern may take the square of it."""
 _NO_RECORDS = {"clear.yaml", "unjudged.yaml"}  # what coverage.py and corruption.py read
 _FIELDS = {"id", "class", "tools", "when", "hint", "category", "type", "provenance"}
+_KINDS = {"id": str, "class": str, "tools": list, "when": dict, "hint": str, "provenance": dict}
 _CONDITIONS = {"error", "any_argument", "of", "arguments"}
 
 
@@ -97,11 +98,12 @@ def _hint(record: dict, where: str) -> Hint:
     name = f"{where}: hint {record.get('id', '?')!r}" if isinstance(record, dict) else where
     if not isinstance(record, dict) or set(record) != _FIELDS:
         raise ValueError(f"{name}: a record has exactly the fields {', '.join(sorted(_FIELDS))}")
-    when, texts = record["when"], {"dict": dict, "str": str, "list": list}
-    kinds = {"id": "str", "class": "str", "tools": "list", "when": "dict", "hint": "str"}
-    for field, kind in (kinds | {"provenance": "dict"}).items():
-        if not isinstance(record[field], texts[kind]):
-            raise ValueError(f"{name}: {field} is of type {kind}, got {record[field]!r:.60}")
+    when = record["when"]
+    for field, kind in _KINDS.items():
+        if not isinstance(record[field], kind):
+            raise ValueError(
+                f"{name}: {field} is of type {kind.__name__}, got {record[field]!r:.60}"
+            )
     if not set(when) <= _CONDITIONS or "error" not in when:
         raise ValueError(
             f"{name}: `when` needs `error` and may have any_argument, of and arguments; "

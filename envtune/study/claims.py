@@ -129,12 +129,7 @@ def _explodes(curve: pd.DataFrame) -> bool:
     metrics: the runs of the study were made when an alarm that a validation brought was not
     written down."""
     rows = [row.dropna().to_dict() for _, row in curve.iterrows()]
-    parts = (rows[:end] for end in range(1, len(rows) + 1))
-    return any(
-        alarm.kind == "gradient_explosion"
-        for part in parts
-        for alarm in collapse.alarms(part, collapse.Guard())
-    )
+    return "gradient_explosion" in collapse.seen(rows, collapse.Guard())
 
 
 def _collapse(runs: SourceRuns) -> Finding:

@@ -165,12 +165,22 @@ def alarms(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> li
     return [Alarm(kind, step, sentence) for kind in KINDS if (sentence := why.get(kind))]
 
 
-def appeared(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> list[Alarm]:
-    """Those of `alarms` that were not there at the training step before, so each is told once."""
-    found = alarms(rows, guard, reward_max)
-    steps = [number for number, row in enumerate(rows) if row["kind"] == "train"]
-    if not found or len(steps) < 2:
-        return found
-    # without a validation in between, at which nobody looked: it may be what shows the sign
-    before = {alarm.kind for alarm in alarms(rows[: steps[-2] + 1], guard, reward_max)}
+def _before(rows: Sequence[Mapping], guard: Guard, reward_max: float) -> set[str]:
+    """The signs at the training step before the last. Without a validation in between, at which
+    nobody looked: it may be what shows a sign."""
+    steps = [number for number, row in enumerate(rows) if row["kind"] == "train"][-2:-1]
+    return {alarm.kind for end in steps for alarm in alarms(rows[: end + 1], guard, reward_max)}
+
+
+def appeared(
+    found: Sequence[Alarm], rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0
+) -> list[Alarm]:
+    """Those of `found`, the `alarms` of these rows, that are new: each is told once."""
+    before = _before(rows, guard, reward_max) if found else ()
     return [alarm for alarm in found if alarm.kind not in before]
+
+
+def seen(rows: Sequence[Mapping], guard: Guard, reward_max: float = 1.0) -> set[str]:
+    """The signs that were there at any training step of a stage."""
+    ends = [number for number, row in enumerate(rows, 1) if row["kind"] == "train"]
+    return {alarm.kind for end in ends for alarm in alarms(rows[:end], guard, reward_max)}

@@ -42,7 +42,7 @@ class StageControl(TrainerCallback):
 
     def _guard(self, control) -> None:
         found = collapse.alarms(self.log.rows, self.guard, self.reward_max)
-        for alarm in collapse.appeared(self.log.rows, self.guard, self.reward_max):
+        for alarm in collapse.appeared(found, self.log.rows, self.guard, self.reward_max):
             values = {"alarm": alarm.kind, "why": alarm.why, "action": self.guard.action}
             self.log.write(alarm.step, "alarm", values)
             warnings.warn(

@@ -40,11 +40,11 @@ def _plain(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
-def _sum(layer, weight: torch.Tensor, name: str, dtype: torch.dtype) -> torch.Tensor:
+def _sum(layer, weight: torch.Tensor, name: str) -> torch.Tensor:
     total = weight.float()
     for adapter in layer.active_adapters:
         total = total + layer.get_delta_weight(adapter)
-    return rounded(total, dtype, name)
+    return rounded(total, weight.dtype, name)
 
 
 def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -57,12 +57,12 @@ def merged_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
         if model.prefix in name:
             continue
         layer, plain = adapted.get(name), _plain(name)
-        yield plain, _sum(layer, weight.data, plain, weight.dtype) if layer else weight.data
+        yield plain, _sum(layer, weight.data, plain) if layer else weight.data
 
 
 def merged(model) -> Any:
     """The model under a PEFT model, with its LoRA adapters merged into its weights for good."""
     for name, layer in _adapted(model).items():
         weight = layer.get_base_layer().weight
-        weight.data = _sum(layer, weight.data, _plain(name), weight.dtype)
+        weight.data = _sum(layer, weight.data, _plain(name))
     return model.unload()
